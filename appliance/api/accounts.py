@@ -1,0 +1,115 @@
+"""Accounts and API tokens."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from appliance.service.accounts import Role, parse_role
+
+from .base import BaseHandler
+from .models import TokenInput, UserChange, UserInput
+from .views import iso
+
+
+def user_json(doc: Mapping[str, Any]) -> dict[str, Any]:
+    """An account, without its password."""
+    return {
+        "name": doc["_id"],
+        "role": doc["role"],
+        "must_change": doc["must_change"],
+        "created_at": iso(doc["created_at"]),
+        "changed_at": iso(doc["changed_at"]),
+    }
+
+
+def token_json(doc: Mapping[str, Any]) -> dict[str, Any]:
+    """A token, without the token."""
+    return {
+        "id": doc["_id"],
+        "name": doc["name"],
+        "account": doc["account"],
+        "role": doc["role"],
+        "created_at": iso(doc["created_at"]),
+        "expires_at": iso(doc["expires_at"]),
+        "last_used": iso(doc["used_at"]),
+        "last_used_from": doc["used_from"],
+    }
+
+
+class UsersHandler(BaseHandler):
+    """`/api/v1/users`."""
+
+    roles: ClassVar[Mapping[str, Role]] = {"GET": Role.ADMIN, "POST": Role.ADMIN}
+
+    async def get(self) -> None:
+        """Every account."""
+        self.write_json({"items": [user_json(doc) for doc in await self.app.accounts.users()], "next": None})
+
+    async def post(self) -> None:
+        """Make an account."""
+        body = self.body_as(UserInput)
+        doc = await self.app.accounts.create_user(body.name, body.password, parse_role(body.role), actor=self.actor)
+        self.write_json(user_json(doc), 201)
+
+
+class UserHandler(BaseHandler):
+    """`/api/v1/users/{name}`."""
+
+    roles: ClassVar[Mapping[str, Role]] = {"PATCH": Role.VIEWER, "DELETE": Role.ADMIN}
+
+    async def patch(self, name: str) -> None:
+        """Change one's own password, or as an administrator anybody's password and role."""
+        body = self.body_as(UserChange)
+        assert self.principal is not None
+        if name != self.principal.name or body.role is not None:
+            self.need(Role.ADMIN)
+        doc = await self.app.accounts.change_user(
+            name,
+            password=body.password,
+            role=parse_role(body.role) if body.role else None,
+            actor=self.actor,
+        )
+        self.write_json(user_json(doc))
+
+    async def delete(self, name: str) -> None:
+        """Delete an account and its tokens."""
+        await self.app.accounts.remove_user(name, actor=self.actor)
+        self.set_status(204)
+        self.finish()
+
+
+class TokensHandler(BaseHandler):
+    """`/api/v1/tokens`."""
+
+    roles: ClassVar[Mapping[str, Role]] = {"POST": Role.VIEWER}
+
+    async def get(self) -> None:
+        """One's own tokens; administrators see all."""
+        assert self.principal is not None
+        mine = None if self.principal.role is Role.ADMIN else self.principal.name
+        docs = await self.app.accounts.tokens(mine)
+        self.write_json({"items": [token_json(doc) for doc in docs], "next": None})
+
+    async def post(self) -> None:
+        """Make a token; it is shown only now."""
+        body = self.body_as(TokenInput)
+        assert self.principal is not None
+        token, doc = await self.app.accounts.create_token(
+            self.principal,
+            name=body.name,
+            role=parse_role(body.role) if body.role else None,
+            expires_s=body.expires_in,
+        )
+        self.write_json({"token": token, **token_json(doc)}, 201)
+
+
+class TokenHandler(BaseHandler):
+    """`/api/v1/tokens/{id}`."""
+
+    roles: ClassVar[Mapping[str, Role]] = {"DELETE": Role.VIEWER}
+
+    async def delete(self, id: str) -> None:
+        """Revoke a token: one's own, or anybody's as an administrator."""
+        assert self.principal is not None
+        await self.app.accounts.revoke_token(id, self.principal)
+        self.set_status(204)
+        self.finish()

@@ -1,0 +1,59 @@
+"""The object graph that handlers work with, put together by `bootstrap`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from appliance.jobs.runner import Runner
+    from appliance.peering.identity import Identity
+    from appliance.service.accounts import Accounts
+    from appliance.service.catalogue import Catalogue
+    from appliance.service.events import Events
+    from appliance.service.holdings import Holdings
+    from appliance.service.nonces import Nonces
+    from appliance.service.metrics import Metrics
+    from appliance.service.packages import Packages
+    from appliance.service.peers import Peers
+    from appliance.service.records import Records
+    from appliance.service.registration import Registrations
+    from appliance.service.replication import Replication
+    from appliance.service.system import System
+    from appliance.service.transfers import Transfers
+    from appliance.service.uploads import UploadService
+    from appliance.service.verifying import Verifying
+    from appliance.store.blobs import BlobStore
+    from appliance.store.ports import Store
+    from config.settings import Settings
+
+
+@dataclass(kw_only=True)
+class App:
+    """Everything a handler may ask for."""
+
+    settings: Settings
+    node_name: str
+    node_url: str  #: the base URL that peers call, without a trailing slash
+    download_url: str  #: below it devices find /Packages/
+    store: Store
+    identity: Identity
+    blobs: BlobStore
+    records: Records
+    catalogue: Catalogue
+    holdings: Holdings
+    packages: Packages
+    replication: Replication
+    transfers: Transfers
+    verifying: Verifying
+    peers: Peers
+    uploads: UploadService
+    accounts: Accounts
+    events: Events
+    system: System
+    metrics: Metrics
+    registrations: Registrations
+    nonces: Nonces
+    runner: Runner | None  #: None where another process does the work
+    now: Callable[[], int]

@@ -1,0 +1,196 @@
+"""What every handler does: who is asking, may they, and how an error is answered."""
+
+import base64
+import binascii
+import json
+import logging
+import secrets
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeVar
+
+import tornado.web
+from pydantic import BaseModel, ValidationError
+
+from appliance.domain.errors import ApplianceError, InvalidInput, NotAuthenticated, PermissionDenied, TooLarge
+from appliance.log import request_id
+from appliance.service.accounts import Principal, Role
+
+from .app import App
+from .errors import problem, retry_after, status_of
+
+log = logging.getLogger(__name__)
+
+MAX_JSON = 1024 * 1024
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class BaseHandler(tornado.web.RequestHandler):
+    """Closed by default; answers errors as problem+json."""
+
+    open: bool = False  #: whether anonymous callers may come in
+    roles: ClassVar[Mapping[str, Role]] = {}  #: the least role for a method; others have the default
+
+    principal: Principal | None = None
+    request_id: str = ""
+
+    @property
+    def app(self) -> App:
+        """The object graph."""
+        app: App = self.application.settings["app"]
+        return app
+
+    def set_default_headers(self) -> None:
+        """Headers of every answer, errors included."""
+        self.clear_header("Server")
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Referrer-Policy", "no-referrer")
+        self.set_header("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+        if self.request.path.startswith(("/api/", "/peer/")):
+            self.set_header("Cache-Control", "no-store")
+        if not self.request_id:
+            self.request_id = secrets.token_hex(8)
+        self.set_header("X-Request-Id", self.request_id)
+
+    async def prepare(self) -> None:
+        """Find out who asks, before any byte of a body is taken.
+
+        Raises:
+            NotAuthenticated: Nobody known, and the handler is not open.
+            PermissionDenied: The role does not suffice.
+        """
+        request_id.set(self.request_id)
+        if self.open:
+            return
+        self.principal = await self._authenticate()
+        method = self.request.method or "GET"
+        reading = method in {"GET", "HEAD", "OPTIONS"}
+        self.need(self.roles.get(method, Role.VIEWER if reading else Role.OPERATOR))
+
+    def need(self, role: Role) -> None:
+        """Let only this role and those above it go on.
+
+        Raises:
+            PermissionDenied: The caller's is lower.
+        """
+        who = self.principal
+        if who is None or who.role < role:
+            raise PermissionDenied(
+                f'This needs the role {role.word}; "{self.actor}" has the role {who.role.word if who else "none"}.'
+            )
+
+    async def _authenticate(self) -> Principal:
+        kind, _, value = self.request.headers.get("Authorization", "").partition(" ")
+        address = self.request.remote_ip or ""
+        if kind.lower() == "bearer":
+            return await self.app.accounts.bearer(value.strip(), address=address)
+        if kind.lower() == "basic":
+            try:
+                name, colon, password = base64.b64decode(value.strip(), validate=True).decode().partition(":")
+            except (binascii.Error, UnicodeDecodeError):
+                colon = ""
+            if not colon:
+                raise NotAuthenticated("The Authorization header is not valid HTTP Basic.")
+            return await self.app.accounts.sign_in(name, password, address=address)
+        raise NotAuthenticated()
+
+    @property
+    def actor(self) -> str:
+        """The name of who asks, for records and events."""
+        return self.principal.name if self.principal else "anonymous"
+
+    def body_as(self, model: type[M]) -> M:
+        """The JSON body as a model.
+
+        Raises:
+            InvalidInput: It is not valid; the message names the field.
+            TooLarge: It is larger than 1 MiB.
+        """
+        if len(self.request.body) > MAX_JSON:
+            raise TooLarge(f"A JSON body has at most {MAX_JSON} bytes.")
+        try:
+            data = json.loads(self.request.body or b"{}", parse_constant=_no_constant)
+        except (ValueError, RecursionError) as exc:
+            raise InvalidInput("The body is not valid JSON.") from exc
+        return self._validated(model, data)
+
+    def query_as(self, model: type[M]) -> M:
+        """The query parameters as a model; unknown ones are refused."""
+        data = {name: self.get_query_argument(name) for name in self.request.query_arguments}
+        return self._validated(model, data)
+
+    @staticmethod
+    def _validated(model: type[M], data: Any) -> M:
+        try:
+            return model.model_validate(data)
+        except ValidationError as exc:
+            faults = {".".join(map(str, item["loc"])) or "body": item["msg"] for item in exc.errors()}
+            known = ", ".join(model.model_fields)
+            text = "; ".join(f"{name}: {reason}" for name, reason in faults.items())
+            raise InvalidInput(f"{text}. Known fields: {known}.", fields=faults) from exc
+
+    def write_json(self, data: Any, status: int = 200) -> None:
+        """Answer with JSON."""
+        self.set_status(status)
+        self.set_header("Content-Type", "application/json; charset=utf-8")
+        self.finish(json.dumps(data, ensure_ascii=False, separators=(",", ":")))
+
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        """Known errors are answers, not faults; everything else is logged with its traceback."""
+        if isinstance(value, ApplianceError | tornado.web.HTTPError):
+            return
+        log.error(
+            "a request failed",
+            exc_info=(typ, value, tb),
+            extra={"action": "request_failed", "path": self.request.path},
+        )
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Answer an error as problem+json. Never a stack trace."""
+        error = kwargs["exc_info"][1] if "exc_info" in kwargs else None
+        code, detail, details = "error", "", {}
+        if isinstance(error, ApplianceError):
+            status_code, code, detail, details = status_of(error), error.code, error.message, error.details
+            after = retry_after(error)
+            if after is not None:
+                self.set_header("Retry-After", str(after))
+        elif isinstance(error, tornado.web.HTTPError) or status_code < 500:
+            code = {404: "not_found", 405: "method_not_allowed", 400: "invalid_input"}.get(status_code, "error")
+            detail = getattr(error, "log_message", "") or self._reason
+        else:
+            code = "internal_error"
+            detail = f"Something went wrong here; the log has more under the request id {self.request_id}."
+        if status_code == 401:
+            self.set_header("WWW-Authenticate", 'Basic realm="ODS", charset="UTF-8"')
+        self.set_status(status_code)
+        if self.request.headers.get("Transfer-Encoding") or int_or_0(self.request.headers.get("Content-Length")):
+            # The rest of a body may still be on its way; the connection is of no further use.
+            self.set_header("Connection", "close")
+        self.set_header("Content-Type", "application/problem+json; charset=utf-8")
+        shown = {name: value for name, value in details.items() if _plain(value)}
+        body = problem(status_code, code=code, detail=detail, request_id=self.request_id, details=shown)
+        self.finish(json.dumps(body, ensure_ascii=False))
+
+
+class NotFoundHandler(BaseHandler):
+    """Whatever has no route."""
+
+    open = True
+
+    async def prepare(self) -> None:
+        """Say so."""
+        await super().prepare()
+        raise tornado.web.HTTPError(404, "There is nothing at this address.")
+
+
+def int_or_0(text: str | None) -> int:
+    """A header's whole number, 0 if it is none."""
+    return int(text) if text and text.isascii() and text.isdigit() else 0
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _plain(value: object) -> bool:
+    return isinstance(value, str | int | float | bool | list | dict | None)

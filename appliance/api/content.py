@@ -1,0 +1,107 @@
+"""Downloads: `/Packages/{filename}`, as managed devices ask for them.
+
+Everything that decides comes from the catalogue in memory, so downloads go on while the database is down. The file
+is opened by its hash, never by its name: what is sent is what the ETag says, also in the middle of a replacement.
+"""
+
+import base64
+import os
+import unicodedata
+from email.utils import formatdate
+from typing import Any
+
+import tornado.iostream
+import tornado.web
+
+from appliance.domain.errors import BlobMissing, PackageArriving, PackageUnknown, PackageWithdrawn
+from appliance.domain.package import Package, Presence
+
+from .base import BaseHandler
+from .ranges import Span, Unsatisfiable, not_modified, parse_range, range_applies
+from .sendfile import send_file
+
+FOLLOWING = {Presence.ARRIVING, Presence.WAITING, Presence.DAMAGED}
+
+
+class DownloadHandler(BaseHandler):
+    """GET and HEAD of a package's bytes."""
+
+    open = True
+    _size = 0
+
+    async def head(self, filename: str) -> None:
+        """The headers of a download."""
+        await self._answer(filename, body=False)
+
+    async def get(self, filename: str) -> None:
+        """The bytes, or the stretch of them that Range asks for."""
+        await self._answer(filename, body=True)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Answer an error; one about a range says how long the file is."""
+        if status_code == 416:
+            self.set_header("Content-Range", f"bytes */{self._size}")
+        super().write_error(status_code, **kwargs)
+
+    def compute_etag(self) -> str | None:
+        """The ETag is set by hand; Tornado must not hash bodies."""
+        return None
+
+    async def _answer(self, filename: str, *, body: bool) -> None:
+        package = self._served(unicodedata.normalize("NFC", filename))
+        try:
+            descriptor = os.open(self.app.blobs.path(package.held_sha256), os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        except OSError as exc:
+            await self.app.verifying.missing(package.id)
+            raise BlobMissing(f'The file of "{filename}" is missing here; it is fetched again.') from exc
+        try:
+            await self._send(package, descriptor, body=body)
+        finally:
+            os.close(descriptor)
+
+    def _served(self, filename: str) -> Package:
+        package = self.app.catalogue.by_filename(filename)
+        if package is None:
+            raise PackageUnknown(f'There is no package "{filename}" here.')
+        if package.withdrawn:
+            raise PackageWithdrawn(f'"{filename}" was withdrawn.')
+        if package.held_sha256 and package.held_filename == filename:
+            return package
+        if package.presence in FOLLOWING:
+            raise PackageArriving(f'"{filename}" is not here yet: {package.reason}.')
+        raise PackageUnknown(f'"{filename}" is not served by this node: {package.reason}.')
+
+    async def _send(self, package: Package, descriptor: int, *, body: bool) -> None:
+        info = os.fstat(descriptor)
+        size, modified = info.st_size, int(info.st_mtime)
+        etag = f'"{package.held_sha256}"'
+        digest = base64.b64encode(bytes.fromhex(package.held_sha256)).decode("ascii")
+        self.set_header("ETag", etag)
+        self.set_header("Last-Modified", formatdate(modified, usegmt=True))
+        self.set_header("Accept-Ranges", "bytes")
+        self.set_header("Cache-Control", "no-cache")
+        request = self.request.headers
+        if not_modified(request.get("If-None-Match"), request.get("If-Modified-Since"), etag, modified):
+            self.set_status(304)
+            return
+        self.set_header("Repr-Digest", f"sha-256=:{digest}:")
+        self.set_header("Content-Type", "application/octet-stream")
+        span = None
+        if range_applies(request.get("If-Range"), etag, modified):
+            try:
+                span = parse_range(request.get("Range"), size)
+            except Unsatisfiable:
+                self._size = size
+                raise tornado.web.HTTPError(416, f"The file has {size} bytes.") from None
+        if span is None:
+            span = Span(0, size)
+        else:
+            self.set_status(206)
+            self.set_header("Content-Range", f"bytes {span.first}-{span.first + span.length - 1}/{size}")
+        self.set_header("Content-Length", str(span.length))
+        if not body:
+            return
+        try:
+            await send_file(self, descriptor, span.first, span.length, self.app.metrics.downloaded)
+        except tornado.iostream.StreamClosedError:
+            return  # the reader went away

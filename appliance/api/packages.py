@@ -1,0 +1,107 @@
+"""Packages: list, show, change, withdraw, verify. Bytes come in over `uploads`."""
+
+from collections.abc import Callable
+from typing import Any
+
+from appliance.domain.errors import PackageUnknown
+from appliance.domain.package import Package
+
+from .base import BaseHandler
+from .cursors import decode, encode
+from .models import PackageChange, PackagesQuery
+from .views import job_json, manifest_json, package_detail_json, package_json
+
+_KEYS: dict[str, Callable[[Package], Any]] = {
+    "filename": lambda package: package.body.filename.casefold(),
+    "size": lambda package: package.body.size,
+    "changed_at": lambda package: package.at,
+}
+
+
+def fits(package: Package, query: PackagesQuery) -> bool:
+    """Whether a list with this query shows the package."""
+    return (
+        (query.withdrawn or not package.withdrawn)
+        and (not query.q or query.q.casefold() in package.body.filename.casefold())
+        and (not query.stage or package.body.stage == query.stage)
+        and (not query.tag or query.tag in package.body.tags)
+        and (not query.presence or package.presence == query.presence)
+    )
+
+
+class PackagesHandler(BaseHandler):
+    """`/api/v1/packages`."""
+
+    async def get(self) -> None:
+        """A page of packages, from memory."""
+        query = self.query_as(PackagesQuery)
+        key = _KEYS[query.sort.lstrip("-")]
+        found = sorted(
+            (package for package in self.app.catalogue.all() if fits(package, query)),
+            key=lambda package: (key(package), package.id),
+            reverse=query.sort.startswith("-"),
+        )
+        start = 0
+        if query.cursor:
+            last = tuple(decode(query.cursor))
+            reverse = query.sort.startswith("-")
+            places = [(key(package), package.id) for package in found]
+            start = sum(1 for place in places if (place >= last if reverse else place <= last))
+        page = found[start : start + query.limit]
+        more = len(found) > start + query.limit
+        self.write_json(
+            {
+                "items": [package_json(package, self.app.download_url) for package in page],
+                "next": encode([key(page[-1]), page[-1].id]) if more else None,
+                "total": len(found),
+            }
+        )
+
+
+class PackageHandler(BaseHandler):
+    """`/api/v1/packages/{id or filename}`."""
+
+    async def get(self, name: str) -> None:
+        """One package, with its replicas across the network."""
+        package = self.app.catalogue.resolve(name)
+        replicas = await self.app.packages.replicas(package.id)
+        self.write_json(package_detail_json(package, self.app.download_url, replicas))
+
+    async def patch(self, name: str) -> None:
+        """Change stage, tags, notes or metadata."""
+        change = self.body_as(PackageChange)
+        package = await self.app.packages.change(
+            self.app.catalogue.resolve(name).id,
+            stage=change.stage,
+            tags=change.tags,
+            notes=change.notes,
+            metadata=change.metadata,
+            expect_revision=change.revision,
+            actor=self.actor,
+        )
+        self.write_json(package_json(package, self.app.download_url))
+
+    async def delete(self, name: str) -> None:
+        """Withdraw it from every node."""
+        package = await self.app.packages.withdraw(self.app.catalogue.resolve(name).id, actor=self.actor)
+        self.write_json(package_json(package, self.app.download_url))
+
+
+class ManifestHandler(BaseHandler):
+    """`/api/v1/packages/{id or filename}/manifest`."""
+
+    async def get(self, name: str) -> None:
+        """Size, hashes, and the SHA-1 of every chunk."""
+        manifest = await self.app.holdings.manifest(self.app.catalogue.resolve(name).body)
+        if manifest is None:
+            raise PackageUnknown("The manifest is not known here yet; it comes with the bytes.")
+        self.write_json(manifest_json(manifest))
+
+
+class VerifyHandler(BaseHandler):
+    """`/api/v1/packages/{id or filename}/verify`."""
+
+    async def post(self, name: str) -> None:
+        """Enqueue the check of the file here against its hashes."""
+        job = await self.app.packages.verify(name, actor=self.actor)
+        self.write_json({"job": job_json(job)}, 202)

@@ -1,0 +1,233 @@
+"""The peer API, `/peer/v1`: what registered nodes ask of each other."""
+
+import json
+import os
+from typing import Any
+
+import tornado.iostream
+import tornado.web
+
+from appliance import __version__
+from appliance.domain.chunkmap import ChunkMap
+from appliance.domain.errors import (
+    BlobMissing,
+    Conflict,
+    InvalidInput,
+    PackageArriving,
+    PackageUnknown,
+    PackageWithdrawn,
+    PermissionDenied,
+)
+from appliance.domain.manifest import chunk_count
+from appliance.domain.package import Package, Presence
+from appliance.domain.record import RecordKind
+from appliance.peering.records import record_json
+from appliance.peering.wire import PAGE_LIMIT, Announcement, Registration, manifest_json, parse
+from appliance.service.registration import registering_key
+
+from .peer_base import MAX_BODY, PeerHandler
+from .ranges import Unsatisfiable, parse_range
+from .sendfile import send_file
+
+MAX_WAIT_S = 30.0
+
+
+def _json(body: bytes) -> Any:
+    if len(body) > MAX_BODY:
+        raise InvalidInput(f"A message has at most {MAX_BODY} bytes.")
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as exc:
+        raise InvalidInput("The body is not valid JSON.") from exc
+
+
+class NodeHandler(PeerHandler):
+    """`GET node`: who this node is."""
+
+    async def get(self) -> None:
+        """Answer."""
+        record = await self.app.replication.own_record()
+        self.write_json(
+            {
+                "id": self.app.identity.node_id,
+                "version": __version__,
+                "time": self.app.now(),
+                "record": record_json(record),
+            }
+        )
+
+
+class RegistrationsHandler(PeerHandler):
+    """`POST registrations`: join with an invite. The key is in the signed record that the body carries."""
+
+    async def post(self) -> None:
+        """Register."""
+        answer = await self.app.registrations.accept(self._message, self.peer)
+        self.write_json(answer.model_dump(), 201)
+
+    def key_for(self, node: str) -> bytes | None:
+        """The key that the body claims, if it is the signer's."""
+        self._message = parse(Registration, _json(self.request.body))
+        claimed, key = registering_key(self._message)
+        return key if claimed == node else None
+
+
+class RegistrationHandler(PeerHandler):
+    """`DELETE registrations/{id}`: leave."""
+
+    async def delete(self, id: str) -> None:
+        """Forget the caller."""
+        if id != self.peer:
+            raise PermissionDenied("A node can only end its own registration.")
+        await self.app.registrations.left(id)
+        self.set_status(204)
+        self.finish()
+
+
+class ActivePeerHandler(PeerHandler):
+    """For peers whose registration is complete."""
+
+    async def prepare(self) -> None:
+        """Refuse the others."""
+        await super().prepare()
+        if self.peer not in self.app.peers.active_ids():
+            raise PermissionDenied("The registration is not complete.")
+
+
+class AnnouncementsHandler(ActivePeerHandler):
+    """`POST announcements`: the caller's feed grew."""
+
+    async def post(self) -> None:
+        """Read it soon."""
+        parse(Announcement, _json(self.request.body))
+        self.app.replication.announced(self.peer)
+        self.set_status(202)
+        self.finish()
+
+
+class ChangesHandler(ActivePeerHandler):
+    """`GET changes?since=N&feed=F&wait=S`: this node's change feed, long-polled."""
+
+    async def get(self) -> None:
+        """A page."""
+        try:
+            since = int(self.get_query_argument("since", "0"))
+            wait = float(self.get_query_argument("wait", "0"))
+            limit = int(self.get_query_argument("limit", str(PAGE_LIMIT)))
+        except ValueError as exc:
+            raise InvalidInput("since, wait and limit are numbers.") from exc
+        if since < 0 or not 0 <= wait <= MAX_WAIT_S or not 1 <= limit <= PAGE_LIMIT:
+            raise InvalidInput(f"since is not negative, wait at most {MAX_WAIT_S:g} s, limit 1 to {PAGE_LIMIT}.")
+        page = await self.app.replication.changes(
+            since=since, feed=self.get_query_argument("feed", ""), limit=limit, wait_s=wait
+        )
+        self.write_json(
+            {
+                "feed": page.feed,
+                "next": page.next,
+                "more": page.more,
+                "records": [record_json(record) for record in page.records],
+            }
+        )
+
+
+class PackageHandler(ActivePeerHandler):
+    """`GET packages/{id}`: the full signed record."""
+
+    async def get(self, id: str) -> None:
+        """Answer."""
+        record = (await self.app.records.known(RecordKind.PACKAGE, id)).record
+        if record is None:
+            raise PackageUnknown()
+        self.write_json(record_json(record))
+
+
+class BytesHandler(ActivePeerHandler):
+    """What is about certain bytes of a package: the query names their SHA-256."""
+
+    def package(self, id: str) -> Package:
+        """The package, if the bytes asked for are its newest ones."""
+        package = self.app.catalogue.by_id(id)
+        if package is None:
+            raise PackageUnknown()
+        if package.withdrawn:
+            raise PackageWithdrawn()
+        if self.get_query_argument("sha256", package.body.sha256) != package.body.sha256:
+            raise Conflict("The package has other bytes now.")
+        return package
+
+
+class ManifestHandler(BytesHandler):
+    """`GET packages/{id}/manifest`."""
+
+    async def get(self, id: str) -> None:
+        """Size, hashes and the chunk list."""
+        manifest = await self.app.holdings.manifest(self.package(id).body)
+        if manifest is None:
+            raise PackageUnknown("The manifest is not known here.")
+        self.write_json(manifest_json(manifest))
+
+
+class ChunksHandler(BytesHandler):
+    """`GET packages/{id}/chunks`: which chunks this node holds, one bit each."""
+
+    async def get(self, id: str) -> None:
+        """The packed bits, lowest first."""
+        package = self.package(id)
+        count = chunk_count(package.body.size)
+        if package.presence is Presence.HELD:
+            packed = ChunkMap(count, b"\xff" * -(-count // 8)).packed()
+        else:
+            packed = self.app.transfers.held_chunks(id, package.body.sha256) or ChunkMap(count).packed()
+        self.set_header("Content-Type", "application/octet-stream")
+        self.finish(packed)
+
+
+class ContentHandler(BytesHandler):
+    """`GET packages/{id}/content`: bytes, by Range."""
+
+    def compute_etag(self) -> str | None:
+        """None: Tornado must not hash bodies."""
+        return None
+
+    async def get(self, id: str) -> None:
+        """The bytes, or a stretch of them."""
+        package = self.package(id)
+        if package.held_sha256 != package.body.sha256:
+            raise PackageArriving(f"This node does not hold the bytes: {package.reason}.", retry_after=30)
+        try:
+            descriptor = os.open(self.app.blobs.path(package.held_sha256), os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        except OSError as exc:
+            await self.app.verifying.missing(id)
+            raise BlobMissing() from exc
+        try:
+            size = os.fstat(descriptor).st_size
+            first, length = 0, size
+            try:
+                span = parse_range(self.request.headers.get("Range"), size)
+            except Unsatisfiable:
+                raise tornado.web.HTTPError(416, f"The file has {size} bytes.") from None
+            if span is not None:
+                first, length = span.first, span.length
+                self.set_status(206)
+                self.set_header("Content-Range", f"bytes {first}-{first + length - 1}/{size}")
+            self.set_header("Content-Type", "application/octet-stream")
+            self.set_header("Content-Length", str(length))
+            await send_file(self, descriptor, first, length, self.app.metrics.sent_to_peers)
+        except tornado.iostream.StreamClosedError:
+            return  # the peer went away
+        finally:
+            os.close(descriptor)
+
+
+ROUTES = [
+    (r"/peer/v1/node", NodeHandler),
+    (r"/peer/v1/registrations", RegistrationsHandler),
+    (r"/peer/v1/registrations/([a-z2-7]{52})", RegistrationHandler),
+    (r"/peer/v1/announcements", AnnouncementsHandler),
+    (r"/peer/v1/changes", ChangesHandler),
+    (r"/peer/v1/packages/([a-z2-7]{32})", PackageHandler),
+    (r"/peer/v1/packages/([a-z2-7]{32})/manifest", ManifestHandler),
+    (r"/peer/v1/packages/([a-z2-7]{32})/chunks", ChunksHandler),
+    (r"/peer/v1/packages/([a-z2-7]{32})/content", ContentHandler),
+]

@@ -1,0 +1,73 @@
+"""What handlers of the peer API share: the caller is a registered node that signed the request."""
+
+import logging
+from typing import Any
+
+from appliance.domain.errors import ApplianceError, ClockSkew, PeerUnknown, SignatureRefused
+from appliance.peering.address import authority
+from appliance.peering.signing import Message, Signed, verify_request
+
+from .base import BaseHandler
+
+log = logging.getLogger(__name__)
+
+MAX_BODY = 1024 * 1024
+
+
+class PeerHandler(BaseHandler):
+    """Closed to all but registered nodes."""
+
+    open = True  # not to accounts: to signatures
+    peer: str = ""  #: id of the node that signed
+
+    @property
+    def peer_id(self) -> str:
+        """For the access log."""
+        return self.peer
+
+    async def prepare(self) -> None:
+        """Check the signature, the clock and the nonce.
+
+        Raises:
+            SignatureRefused: One of them is wrong; every refusal is counted.
+        """
+        await super().prepare()
+        signed = self.verify()
+        await self.app.nonces.accept(signed, self.request.method or "GET")
+        self.peer = signed.node
+        await self.app.peers.seen(signed.node)
+
+    def verify(self) -> Signed:
+        """Who signed the request."""
+        message = Message(self.request.method or "GET", self.request.uri or "/", dict(self.request.headers.get_all()))
+        return verify_request(
+            message,
+            self.request.body,
+            authority=authority(self.app.node_url),
+            key_for=self.key_for,
+            now=self.app.now,
+        )
+
+    def key_for(self, node: str) -> bytes | None:
+        """The public key to check with."""
+        return self.app.peers.key_for(node)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Count and log refusals."""
+        error = kwargs["exc_info"][1] if "exc_info" in kwargs else None
+        if isinstance(error, SignatureRefused):
+            self.app.metrics.peer_refused(error.code)
+            log.warning(
+                "a peer request was refused",
+                extra={"action": "peer_refused", "code": error.code, "reason": error.message, "path": self.request.path},
+            )
+            if isinstance(error, ClockSkew):
+                self.app.peers.skewed(self._claimed(), error)
+        elif isinstance(error, ApplianceError) and not isinstance(error, PeerUnknown):
+            log.info("a peer request failed", extra={"action": "peer_request_failed", "code": error.code})
+        super().write_error(status_code, **kwargs)
+
+    def _claimed(self) -> str:
+        header = self.request.headers.get("Signature-Input", "")
+        _, _, rest = header.partition('keyid="')
+        return rest.partition('"')[0]

@@ -1,0 +1,79 @@
+"""Every route of the node in one list, and the application made of them."""
+
+import functools
+import re
+from collections.abc import Callable
+from typing import Any
+
+import tornado.web
+from tornado.httputil import HTTPServerRequest
+from tornado.routing import PathMatches, Rule
+
+from . import accounts, health, packages, peer, peers, system, uploads, work
+from .app import App
+from .base import NotFoundHandler
+from .content import DownloadHandler
+from .openapi import DocsHandler, OpenApiHandler
+
+_PACKAGE = r"/api/v1/packages/([^/]+)"
+
+API: list[tuple[str, type[tornado.web.RequestHandler]]] = [
+    (r"/api/v1/about", system.AboutHandler),
+    (r"/api/v1/system", system.SystemHandler),
+    (r"/api/v1/events", system.EventsHandler),
+    (r"/api/v1/packages", packages.PackagesHandler),
+    (_PACKAGE, packages.PackageHandler),
+    (_PACKAGE + r"/manifest", packages.ManifestHandler),
+    (_PACKAGE + r"/verify", packages.VerifyHandler),
+    (r"/api/v1/uploads", uploads.UploadsHandler),
+    (r"/api/v1/uploads/([0-9a-f]{32})", uploads.UploadHandler),
+    (r"/api/v1/peers", peers.PeersHandler),
+    (r"/api/v1/peers/invites", peers.InvitesHandler),
+    (r"/api/v1/peers/invites/([0-9a-f]{16})", peers.InviteHandler),
+    (r"/api/v1/peers/join", peers.JoinHandler),
+    (r"/api/v1/peers/([^/]+)", peers.PeerHandler),
+    (r"/api/v1/nodes", peers.NodesHandler),
+    (r"/api/v1/transfers", work.TransfersHandler),
+    (r"/api/v1/transfers/([a-z2-7]{32}-[0-9a-f]{16})", work.TransferHandler),
+    (r"/api/v1/transfers/([a-z2-7]{32}-[0-9a-f]{16})/(retry|cancel)", work.TransferActionHandler),
+    (r"/api/v1/jobs", work.JobsHandler),
+    (r"/api/v1/jobs/([0-9a-f]+)", work.JobHandler),
+    (r"/api/v1/jobs/([0-9a-f]+)/(retry|cancel)", work.JobActionHandler),
+    (r"/api/v1/users", accounts.UsersHandler),
+    (r"/api/v1/users/([^/]+)", accounts.UserHandler),
+    (r"/api/v1/tokens", accounts.TokensHandler),
+    (r"/api/v1/tokens/([a-z2-7]{8})", accounts.TokenHandler),
+    (r"/api/v1/openapi.json", OpenApiHandler),
+    (r"/api/v1/docs", DocsHandler),
+]
+
+
+class PutMatches(PathMatches):
+    """A path, for PUT only: Tornado chooses by class whether a body streams, so PUT has a class of its own."""
+
+    def match(self, request: HTTPServerRequest) -> dict[str, Any] | None:
+        """Match path and method."""
+        return super().match(request) if request.method == "PUT" else None
+
+
+def routes(context: str) -> list[Any]:
+    """All routes. `context` is the path that an MDM puts before /Packages/, or ""."""
+    prefix = f"(?:{re.escape(context)})?" if context else ""
+    return [
+        Rule(PutMatches(_PACKAGE), uploads.PackagePutHandler),
+        *API,
+        *peer.ROUTES,
+        *health.ROUTES,
+        (prefix + r"/[Pp]ackages/([^/]+)", DownloadHandler),
+    ]
+
+
+def make_application(app: App, *, log_function: Callable[[Any], None]) -> tornado.web.Application:
+    """The Tornado application of a node."""
+    return tornado.web.Application(
+        routes(app.settings.http.context),
+        app=app,
+        default_handler_class=NotFoundHandler,
+        log_function=log_function,
+        compress_response=False,
+    )

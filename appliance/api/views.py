@@ -1,0 +1,155 @@
+"""How things look in JSON."""
+
+import datetime
+from typing import Any
+from urllib.parse import quote
+
+from appliance.domain.job import Job
+from appliance.domain.manifest import CHUNK_SIZE, SHA1_BYTES, Manifest, chunk_count
+from appliance.domain.package import Package
+from appliance.service.packages import ReplicaView
+from appliance.service.peers import Peer
+from appliance.service.uploads import Upload
+
+
+def iso(ms: int) -> str | None:
+    """UTC milliseconds as ISO 8601, None for 0."""
+    if not ms:
+        return None
+    moment = datetime.datetime.fromtimestamp(ms / 1000, tz=datetime.UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"
+
+
+def package_json(package: Package, base_url: str) -> dict[str, Any]:
+    """A package; `base_url` is the node's, with the download context if there is one."""
+    body = package.body
+    return {
+        "id": package.id,
+        "filename": body.filename,
+        "size": body.size,
+        "sha1": body.sha1,
+        "sha256": body.sha256,
+        "stage": body.stage,
+        "tags": list(body.tags),
+        "notes": body.notes,
+        "metadata": body.metadata,
+        "revision": package.revision,
+        "author": package.author,
+        "changed_at": iso(package.at),
+        "uploaded_at": iso(body.uploaded_at),
+        "uploaded_by": body.uploaded_by,
+        "origin": body.origin,
+        "withdrawn": package.withdrawn,
+        "presence": str(package.presence),
+        "reason": package.reason,
+        "url": f"{base_url}/Packages/{quote(body.filename)}",
+    }
+
+
+def package_detail_json(package: Package, base_url: str, replicas: list[ReplicaView]) -> dict[str, Any]:
+    """A package with its replicas across the network and where its manifest is."""
+    return {
+        **package_json(package, base_url),
+        "replicas": [
+            {
+                "node": replica.node,
+                "name": replica.name,
+                "presence": replica.presence,
+                "reason": replica.reason,
+                "sha256": replica.sha256,
+                "current": replica.current,
+                "at": iso(replica.at),
+            }
+            for replica in replicas
+        ],
+        "manifest": {
+            "chunk_size": CHUNK_SIZE,
+            "count": chunk_count(package.body.size),
+            "digest": package.body.manifest,
+            "url": f"/api/v1/packages/{package.id}/manifest",
+        },
+    }
+
+
+def manifest_json(manifest: Manifest) -> dict[str, Any]:
+    """A manifest, chunk by chunk."""
+    packed = manifest.chunks.hex()
+    width = SHA1_BYTES * 2
+    return {
+        "size": manifest.size,
+        "sha1": manifest.sha1,
+        "sha256": manifest.sha256,
+        "chunk_size": CHUNK_SIZE,
+        "chunks": [packed[start : start + width] for start in range(0, len(packed), width)],
+    }
+
+
+def upload_json(upload: Upload) -> dict[str, Any]:
+    """An upload that is not complete."""
+    return {
+        "id": upload.id,
+        "filename": upload.filename,
+        "size": upload.size,
+        "offset": upload.offset,
+        "stage": upload.stage,
+        "tags": list(upload.tags),
+        "partial": upload.part,
+        "actor": upload.actor,
+        "created_at": iso(upload.created_at),
+        "expires_at": iso(upload.expires_at),
+        "url": f"/api/v1/uploads/{upload.id}",
+    }
+
+
+def peer_json(peer: Peer, *, stage: str, version: str, healthy: bool) -> dict[str, Any]:
+    """A registered peer and how it is doing."""
+    return {
+        "id": peer.id,
+        "name": peer.name,
+        "url": peer.url,
+        "state": str(peer.state),
+        "stage": stage,
+        "version": version,
+        "healthy": healthy,
+        "joined_at": iso(peer.joined_at),
+        "last_seen": iso(peer.last_seen),
+        "last_error": peer.last_error,
+        "failures": peer.failures,
+        "retry_at": iso(peer.retry_at),
+        "strikes": peer.strikes,
+        "last_strike": peer.last_strike,
+        "quarantined_until": iso(peer.quarantined_until),
+        "clock_offset_s": peer.clock_offset_ms / 1000,
+    }
+
+
+def transfer_json(doc: dict[str, Any]) -> dict[str, Any]:
+    """A transfer."""
+    names = ("package", "filename", "sha256", "size", "state", "bytes_done", "chunks_done", "chunks", "rate")
+    return {
+        "id": doc["_id"],
+        **{name: doc[name] for name in names},
+        "sources": list(doc["sources"]),
+        "error": doc["error"],
+        "attempts": doc["attempts"],
+        "started_at": iso(doc["started_at"]),
+        "updated_at": iso(doc["updated_at"]),
+    }
+
+
+def job_json(job: Job) -> dict[str, Any]:
+    """A job."""
+    return {
+        "id": job.id,
+        "queue": job.queue,
+        "name": job.name,
+        "args": dict(job.args),
+        "state": str(job.state),
+        "priority": job.priority,
+        "attempts": job.attempts,
+        "worker": job.worker,
+        "error": job.error,
+        "run_at": iso(job.run_at),
+        "created_at": iso(job.created_at),
+        "updated_at": iso(job.updated_at),
+    }

@@ -1,0 +1,73 @@
+"""Transfers and jobs: look, retry, cancel."""
+
+from typing import Any
+
+from appliance.domain.errors import JobUnknown
+
+from .base import BaseHandler
+from .cursors import after, encode
+from .models import JobsQuery, TransfersQuery
+from .views import job_json, transfer_json
+
+
+class TransfersHandler(BaseHandler):
+    """`/api/v1/transfers`."""
+
+    async def get(self) -> None:
+        """Transfers, the last changed first."""
+        query = self.query_as(TransfersQuery)
+        where = {name: value for name, value in (("state", query.state), ("package", query.package)) if value}
+        docs = await self.app.transfers.page(where, limit=query.limit, after=after(query.cursor))
+        following = encode([docs[-1]["updated_at"], docs[-1]["_id"]]) if len(docs) == query.limit else None
+        self.write_json({"items": [transfer_json(doc) for doc in docs], "next": following})
+
+
+class TransferHandler(BaseHandler):
+    """`/api/v1/transfers/{id}`."""
+
+    async def get(self, id: str) -> None:
+        """One transfer."""
+        self.write_json(transfer_json(await self.app.transfers.get(id)))
+
+
+class TransferActionHandler(BaseHandler):
+    """`/api/v1/transfers/{id}/retry` and `/cancel`."""
+
+    async def post(self, id: str, action: str) -> None:
+        """Do it."""
+        act = self.app.transfers.retry if action == "retry" else self.app.transfers.cancel
+        self.write_json(transfer_json(await act(id, actor=self.actor)))
+
+
+class JobsHandler(BaseHandler):
+    """`/api/v1/jobs`."""
+
+    async def get(self) -> None:
+        """Jobs, the last changed first."""
+        query = self.query_as(JobsQuery)
+        where: dict[str, Any] = {
+            name: value for name in ("state", "queue", "name") if (value := getattr(query, name))
+        }
+        jobs = await self.app.store.find_jobs(where, limit=query.limit, after=after(query.cursor))
+        following = encode([jobs[-1].updated_at, jobs[-1].id]) if len(jobs) == query.limit else None
+        self.write_json({"items": [job_json(job) for job in jobs], "next": following})
+
+
+class JobHandler(BaseHandler):
+    """`/api/v1/jobs/{id}`."""
+
+    async def get(self, id: str) -> None:
+        """One job."""
+        job = await self.app.store.get_job(id)
+        if job is None:
+            raise JobUnknown(f"There is no job {id}.")
+        self.write_json(job_json(job))
+
+
+class JobActionHandler(BaseHandler):
+    """`/api/v1/jobs/{id}/retry` and `/cancel`."""
+
+    async def post(self, id: str, action: str) -> None:
+        """Do it."""
+        act = self.app.store.retry_job if action == "retry" else self.app.store.cancel_job
+        self.write_json(job_json(await act(id, now=self.app.now())))

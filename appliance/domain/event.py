@@ -1,0 +1,46 @@
+"""What happened here: the audit log's vocabulary."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class EventType(StrEnum):
+    """Every kind of event."""
+
+    PACKAGE_PUBLISHED = "package.published"
+    PACKAGE_REPLACED = "package.replaced"
+    PACKAGE_CHANGED = "package.changed"  #: stage, tags or notes
+    PACKAGE_WITHDRAWN = "package.withdrawn"
+    PACKAGE_SUPERSEDED = "package.superseded"  #: another file of this name won; ours is kept
+    PACKAGE_ARRIVED = "package.arrived"  #: a replica was completed here
+    PACKAGE_RELEASED = "package.released"  #: the bytes left this node
+    PACKAGE_DAMAGED = "package.damaged"
+    TRANSFER_FAILED = "transfer.failed"
+    TRANSFER_STALLED = "transfer.stalled"
+    PEER_INVITED = "peer.invited"
+    PEER_JOINED = "peer.joined"
+    PEER_LEFT = "peer.left"
+    PEER_DOWN = "peer.down"
+    PEER_UP = "peer.up"
+    PEER_STRUCK = "peer.struck"  #: it served wrong bytes, forged records or broke the protocol
+    NODE_STARTED = "node.started"
+    NODE_STOPPED = "node.stopped"
+    DISK_LOW = "disk.low"
+    ACCOUNT_CHANGED = "account.changed"
+    TOKEN_CREATED = "token.created"
+    TOKEN_REVOKED = "token.revoked"
+    SIGN_IN_REFUSED = "sign_in.refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One thing that happened."""
+
+    seq: int  #: position in this node's log, without gaps
+    type: str  #: an `EventType`
+    at: int  #: UTC milliseconds
+    actor: str  #: account, "node:<id>" or "system"
+    subject: str  #: package id, node id, account, ...
+    data: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,97 @@
+"""What a node does about one package's bytes: keep, fetch, adopt or release them, and the sentence that says why."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from .node import Admission
+from .package import Presence
+
+
+class Action(Enum):
+    """What to do with the bytes."""
+
+    NOTHING = "nothing"  #: neither here nor to be fetched now
+    KEEP = "keep"  #: here and served
+    ADOPT = "adopt"  #: on this disk already: serve them under the name
+    FETCH = "fetch"  #: start or continue a transfer
+    RELEASE = "release"  #: stop serving what is here and free the disk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """All that the decision depends on."""
+
+    withdrawn: bool
+    admission: Admission
+    held_current: bool  #: the bytes of the newest record are served here
+    held_old: bool  #: other bytes of this name are served here
+    on_disk: bool  #: the bytes of the newest record are on this disk, with their manifest
+    damaged: bool  #: the file here failed verification and was set aside
+    cancelled: bool  #: a person stopped the transfer
+    sources: Sequence[str]  #: names of registered peers that hold the bytes
+    out_of_reach: Sequence[str]  #: names of other nodes that hold them
+    safe_elsewhere: bool  #: a node that admits the package holds the bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What to do, what to call the result, and why."""
+
+    action: Action
+    presence: Presence
+    reason: str
+
+
+def decide(now: Situation) -> Decision:
+    """Decide about one package.
+
+    The last copy of a package is never released because of a stage or tag: not before a node that admits the
+    package holds it.
+    """
+    here = now.held_current or now.held_old
+    if now.withdrawn:
+        action = Action.RELEASE if here or now.on_disk else Action.NOTHING
+        return Decision(action=action, presence=Presence.WITHDRAWN, reason="the package was withdrawn")
+    if not now.admission.admitted:
+        if (now.held_current or now.on_disk) and not now.safe_elsewhere:
+            return Decision(
+                action=Action.KEEP if now.held_current else Action.ADOPT,
+                presence=Presence.HELD,
+                reason=f"{now.admission.reason}; kept until a node that admits it holds it",
+            )
+        return Decision(
+            action=Action.RELEASE if here or now.on_disk else Action.NOTHING,
+            presence=Presence.NOT_ADMITTED,
+            reason=now.admission.reason,
+        )
+    if now.held_current:
+        return Decision(action=Action.KEEP, presence=Presence.HELD, reason=now.admission.reason)
+    if now.on_disk:
+        return Decision(action=Action.ADOPT, presence=Presence.HELD, reason=now.admission.reason)
+    if now.cancelled:
+        return Decision(
+            action=Action.NOTHING,
+            presence=Presence.WAITING,
+            reason="its transfer was cancelled; retry the transfer to fetch it",
+        )
+    if now.sources:
+        return Decision(
+            action=Action.FETCH, presence=Presence.ARRIVING, reason=f"fetched from {_names(now.sources)}"
+        )
+    if now.out_of_reach:
+        where = f"held by {_names(now.out_of_reach)}, to which this node is not registered or which cannot be reached"
+    else:
+        where = "no node is known to hold it"
+    if now.damaged:
+        return Decision(
+            action=Action.NOTHING,
+            presence=Presence.DAMAGED,
+            reason=f"the file here was damaged and set aside; {where}",
+        )
+    return Decision(action=Action.NOTHING, presence=Presence.WAITING, reason=where)
+
+
+def _names(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

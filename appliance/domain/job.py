@@ -1,0 +1,62 @@
+"""Jobs, and when a failed one is tried again."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import ApplianceError
+from .states import JobState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One unit of deferred work."""
+
+    id: str
+    queue: str  #: the executor that runs it: "transfer", "hash" or "default"
+    name: str  #: what to do, for example "transfer.fetch"
+    args: Mapping[str, Any] = field(default_factory=dict)
+    key: str = ""  #: at most one active (TODO or DOING) job has this key; "" means no limit
+    priority: int = 0  #: higher first
+    run_at: int = 0  #: not before, UTC milliseconds
+    state: JobState = JobState.TODO
+    attempts: int = 0  #: claims so far, this one included
+    worker: str = ""  #: who holds it
+    lease_until: int = 0  #: UTC milliseconds
+    token: int = 0  #: fencing token: counts the claims of this job, settles only with the current one
+    again: bool = False  #: it was enqueued while it ran: run once more
+    error: str = ""  #: why the last attempt failed
+    created_at: int = 0
+    updated_at: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How often and how long a kind of job is tried again."""
+
+    attempts: int = 8  #: then it has FAILED
+    base_s: float = 2.0  #: wait after the first failure
+    cap_s: float = 900.0  #: the longest wait
+
+    def wait(self, attempt: int, jitter: Callable[[], float]) -> float:
+        """Seconds to wait after attempt number `attempt` (from 1); `jitter` returns 0.0 to 1.0."""
+        return min(self.cap_s, self.base_s * 2.0 ** min(attempt - 1, 30)) * (0.75 + 0.5 * jitter())
+
+
+def decide_retry(
+    error: BaseException, attempt: int, policy: RetryPolicy, jitter: Callable[[], float]
+) -> float | None:
+    """Seconds until the next try, or None to give up.
+
+    Known errors say themselves whether a retry can help; an unknown one is a bug and is tried a few times, since
+    the next version may have mended it.
+    """
+    if attempt >= policy.attempts:
+        return None
+    if isinstance(error, ApplianceError):
+        if not error.retryable:
+            return None
+        after = error.details.get("retry_after")
+        if isinstance(after, int | float):
+            return float(after)
+    return policy.wait(attempt, jitter)

@@ -1,0 +1,89 @@
+"""Packages and replicas: what a node knows of an installer file, and whether it holds the bytes."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from .errors import InvalidInput
+
+
+class Presence(StrEnum):
+    """Whether this node holds a package's bytes, and if not, why."""
+
+    HELD = "held"  #: verified, on disk, served
+    ARRIVING = "arriving"  #: a transfer is pending or running
+    WAITING = "waiting"  #: wanted, but no registered peer that can be reached holds it
+    NOT_ADMITTED = "not_admitted"  #: stage or tags keep the bytes away from this node
+    WITHDRAWN = "withdrawn"  #: the package was withdrawn
+    DAMAGED = "damaged"  #: the file failed verification and was set aside; it is fetched again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackageBody:
+    """The body of a package record. A tombstone keeps the body, so that the name stays known."""
+
+    filename: str
+    size: int  #: bytes
+    sha1: str  #: hex
+    sha256: str  #: hex
+    manifest: str  #: SHA-256 of the packed chunk list, hex
+    stage: str
+    tags: tuple[str, ...] = ()
+    notes: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)  #: what other systems add, by their own keys
+    uploaded_at: int = 0  #: UTC milliseconds, when these bytes first reached the network
+    uploaded_by: str = ""  #: the account
+    origin: str = ""  #: id of the node where these bytes arrived
+    chunks: str = ""  #: the packed chunk list in base64, only when it is short; else ask for the manifest
+    replaces: tuple[
+        str, ...
+    ] = ()  #: SHA-256 of earlier bytes of this name that the author knew, newest first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaBody:
+    """The body of a replica record."""
+
+    package: str  #: package id
+    node: str  #: node id
+    sha256: str  #: of the bytes held or wanted
+    presence: str  #: a `Presence`
+    reason: str = ""  #: a sentence that says why
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Package:
+    """A package as this node sees it: the record that won, and what is here."""
+
+    id: str
+    revision: int
+    author: str
+    at: int  #: UTC milliseconds of the record
+    withdrawn: bool
+    body: PackageBody
+    presence: Presence
+    reason: str = ""  #: why it is held or not
+    held_sha256: str = ""  #: the bytes served now; differs from the body's while a replacement arrives
+    held_filename: str = ""  #: the name under which they are served
+
+
+def check_tags(tags: object) -> tuple[str, ...]:
+    """Return tags without doubles, in order.
+
+    Raises:
+        InvalidInput: A tag is not 1 to 64 printable characters without comma or surrounding space.
+    """
+    if isinstance(tags, str) or not hasattr(tags, "__iter__"):
+        raise InvalidInput("Tags are a list of words.")
+    seen: dict[str, None] = {}
+    for tag in tags:
+        if (
+            not isinstance(tag, str)
+            or not 0 < len(tag) <= 64
+            or tag != tag.strip()
+            or "," in tag
+            or not tag.isprintable()
+        ):
+            raise InvalidInput("A tag is 1 to 64 printable characters without commas or surrounding spaces.")
+        seen[tag] = None
+    return tuple(seen)

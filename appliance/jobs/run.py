@@ -1,0 +1,75 @@
+"""One claimed row while it runs, and what its end means."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from appliance.domain.errors import ApplianceError, LeaseLost, Stopping
+from appliance.domain.job import Job, RetryPolicy, decide_retry
+from appliance.log import scrub
+from appliance.store.ports import Done, Failed, Outcome, Retry
+
+from .context import JobContext
+
+ERROR_LENGTH = 300
+
+JobFunction = Callable[[Job, JobContext], Any]
+FailedHook = Callable[[Job, str], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """What to do for jobs of one name."""
+
+    name: str
+    function: JobFunction  #: a coroutine function on the queue "default", a plain one elsewhere
+    queue: str
+    policy: RetryPolicy
+    on_failed: FailedHook | None
+
+
+@dataclass(slots=True, kw_only=True)
+class Run:
+    """A claimed job, from the claim until its end is recorded."""
+
+    job: Job
+    registration: Registration
+    context: JobContext
+    lease_until: int  #: UTC milliseconds
+    began: float = field(default_factory=time.monotonic)
+    task: "asyncio.Task[Any] | None" = None  #: of a coroutine that runs now
+    ended: bool = False
+
+
+def describe(error: BaseException) -> str:
+    """The one line about an error that is kept with the job and shown to people."""
+    text = error.message if isinstance(error, ApplianceError) else str(error)
+    line = " ".join(scrub(f"{type(error).__name__}: {text}".rstrip(": ")).split())
+    return line if len(line) <= ERROR_LENGTH else line[: ERROR_LENGTH - 1] + "…"
+
+
+def outcome_of(
+    error: BaseException | None, job: Job, policy: RetryPolicy, *, now: int, jitter: Callable[[], float]
+) -> Outcome | None:
+    """What to record for a run that ended with `error`, or None: nothing, since somebody else holds the job.
+
+    Args:
+        error: What the function raised; None if it returned.
+        job: As claimed.
+        policy: The retry policy of its name.
+        now: UTC milliseconds.
+        jitter: Returns 0.0 to 1.0.
+    """
+    match error:
+        case None:
+            return Done()
+        case Stopping() | asyncio.CancelledError():
+            return Retry(run_at=now, count=False)
+        case LeaseLost():
+            return None
+    wait = decide_retry(error, job.attempts, policy, jitter)
+    if wait is None:
+        return Failed(error=describe(error))
+    return Retry(run_at=now + round(wait * 1000), error=describe(error))

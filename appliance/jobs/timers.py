@@ -1,0 +1,48 @@
+"""Timed duties: APScheduler's triggers fire, and a row of the job table does the work."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from appliance.domain.errors import StoreUnavailable
+from appliance.domain.job import Job
+from appliance.store.ports import Store
+
+from .engine import Engine
+
+RETRY_S = 5.0  #: a duty that could not be enqueued is tried again after this
+JITTER = 0.1  #: of the interval, so that the nodes of a network do not all call at the same moment
+
+
+class Timers:
+    """Enqueues jobs at steady intervals."""
+
+    def __init__(self, engine: Engine, store: Store) -> None:
+        self._engine = engine
+        self._store = store
+        self._closing = asyncio.Event()
+
+    def every(self, seconds: float, job: Callable[[], Job], *, first_s: float) -> None:
+        """Enqueue `job()` every so many seconds; during an outage of the store, once when it is back.
+
+        Args:
+            seconds: Between two jobs.
+            job: Makes the next job.
+            first_s: Seconds until the first one.
+        """
+
+        async def fire() -> None:
+            while not self._closing.is_set():
+                try:
+                    await self._store.enqueue(job())
+                except StoreUnavailable:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._closing.wait(), RETRY_S)
+                else:
+                    return
+
+        self._engine.every(seconds, fire, first_s=first_s, jitter_s=seconds * JITTER)
+
+    def close(self) -> None:
+        """Enqueue no more."""
+        self._closing.set()

@@ -1,0 +1,41 @@
+"""What a peer's refusal means to us."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from appliance.domain.errors import PeerBusy, PeerError, PeerMisbehaved, PeerRefused, PeerUnreachable
+
+_SHOWN = 300
+
+
+def refusal(status: int, headers: Mapping[str, str], body: bytes) -> PeerError:
+    """The error for an answer that is not what was asked for.
+
+    Args:
+        status: HTTP status.
+        headers: With lower-case names.
+        body: Its first bytes.
+    """
+    code, detail = _problem(body)
+    text = f"It answered {status}{f' ({code})' if code else ''}{f': {detail}' if detail else ''}"
+    if status in {429, 503}:
+        after = headers.get("retry-after", "")
+        return PeerBusy(text, retry_after=min(int(after), 3600) if after.isdigit() else 5)
+    if 300 <= status < 400:
+        return PeerMisbehaved(f"It redirects ({status}); a node is called by its own URL.")
+    if status >= 500:
+        return PeerUnreachable(text)
+    if status >= 400:
+        return PeerRefused(text, status=status, code=code)
+    return PeerMisbehaved(text)
+
+
+def _problem(body: bytes) -> tuple[str, str]:
+    try:
+        data: Any = json.loads(body)
+    except ValueError:
+        return "", ""
+    if not isinstance(data, dict):
+        return "", ""
+    return str(data.get("code", ""))[:_SHOWN], str(data.get("detail", ""))[:_SHOWN]

@@ -1,0 +1,120 @@
+"""The JSON of the peer protocol, read strictly: what another node sends is checked before anybody looks at it."""
+
+import base64
+import binascii
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from appliance.domain.errors import IntegrityFailure, InvalidDigest, WireInvalid
+from appliance.domain.manifest import Manifest
+
+PAGE_LIMIT = 500
+ANNOUNCED_LIMIT = 1000
+
+M = TypeVar("M", bound=BaseModel)
+
+NodeId = Annotated[str, Field(pattern=r"^[a-z2-7]{52}$")]
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Announced(_Wire):
+    """One record that changed."""
+
+    kind: str
+    id: str
+    revision: int
+
+
+class Announcement(_Wire):
+    """Records that changed at the sender: a hint to read its feed."""
+
+    records: list[Announced] = Field(max_length=ANNOUNCED_LIMIT)
+
+
+class Changes(_Wire):
+    """A page of a change feed; the records are checked one by one by who takes them in."""
+
+    feed: str = Field(min_length=1, max_length=64)
+    next: int = Field(ge=0)
+    more: bool
+    records: list[Any] = Field(max_length=PAGE_LIMIT)
+
+
+class NodeInfo(_Wire):
+    """Who a node is."""
+
+    id: NodeId
+    version: str
+    time: int  #: UTC milliseconds by its clock
+    record: dict[str, Any]  #: its signed node record
+
+
+class Registration(_Wire):
+    """A node asks to be registered."""
+
+    invite: str  #: the invite's id
+    record: dict[str, Any]  #: the joining node's signed node record
+    nonce: str = Field(min_length=16, max_length=64)
+    mac: str  #: HMAC-SHA256 with the invite's secret, hex: see `invite.registration_mac`
+
+
+class Registered(_Wire):
+    """The answer to a registration."""
+
+    record: dict[str, Any]  #: the inviter's signed node record
+    mac: str  #: HMAC-SHA256 with the invite's secret, hex: see `invite.answer_mac`
+
+
+class ManifestWire(_Wire):
+    """A manifest."""
+
+    size: int = Field(ge=0)
+    sha1: str
+    sha256: str
+    chunks: str  #: the packed SHA-1s, base64
+
+
+def manifest_json(manifest: Manifest) -> dict[str, Any]:
+    """The JSON form of a manifest."""
+    return {
+        "size": manifest.size,
+        "sha1": manifest.sha1,
+        "sha256": manifest.sha256,
+        "chunks": base64.b64encode(manifest.chunks).decode("ascii"),
+    }
+
+
+def parse_manifest(data: Any) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        WireInvalid: It is not one, or contradicts itself.
+    """
+    wire = parse(ManifestWire, data)
+    try:
+        return Manifest(
+            size=wire.size,
+            sha1=wire.sha1,
+            sha256=wire.sha256,
+            chunks=base64.b64decode(wire.chunks, validate=True),
+        )
+    except (binascii.Error, InvalidDigest, IntegrityFailure) as exc:
+        raise WireInvalid(f"A manifest is not valid: {exc}") from exc
+
+
+def parse(model: type[M], data: Any) -> M:
+    """Read a message.
+
+    Raises:
+        WireInvalid: It does not have the shape; the message names the first field that does not fit.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "it"
+        raise WireInvalid(f'A {model.__name__} message is not valid: "{field}": {first["msg"]}.') from exc

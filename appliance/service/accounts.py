@@ -1,0 +1,339 @@
+"""Accounts, API tokens, and who is asking.
+
+Passwords are argon2id (OWASP's floor: 19 MiB, two passes), at most two hashed at a time. A password that verified is
+remembered for a minute as an HMAC under a key of this process, so that a script's requests do not pay for it each time.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import re
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+
+from appliance.domain.errors import (
+    AccountExists,
+    AccountUnknown,
+    Conflict,
+    DuplicateKey,
+    InvalidInput,
+    NotAuthenticated,
+    PermissionDenied,
+    TokenUnknown,
+)
+from appliance.domain.event import EventType
+from appliance.store.ports import Doc, Insert, Replace, Store
+
+from .journal import SYSTEM, entry
+from .throttle import Throttle
+
+log = logging.getLogger(__name__)
+
+FIRST = "admin"
+MIN_PASSWORD = 12
+MAX_PASSWORD = 1024
+REMEMBERED_MS = 60_000
+TOKEN_LIFE_S = 90 * 24 * 3600
+TOKEN_MAX_LIFE_S = 366 * 24 * 3600
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_TOKEN = re.compile(r"ods_([a-z2-7]{8})_([A-Za-z0-9_-]{43})")
+_USED_EVERY_MS = 60_000
+_REFUSED_EVERY_MS = 10_000
+
+
+class Role(IntEnum):
+    """What an account may do; each includes those below it."""
+
+    VIEWER = 1  #: look
+    OPERATOR = 2  #: put packages in, change and withdraw them
+    ADMIN = 3  #: peers, accounts, everything
+
+    @property
+    def word(self) -> str:
+        """The role in lower case."""
+        return self.name.lower()
+
+
+def parse_role(word: str) -> Role:
+    """A role by its word.
+
+    Raises:
+        InvalidInput: There is none.
+    """
+    try:
+        return Role[word.upper()]
+    except KeyError:
+        raise InvalidInput(f'There is no role "{word}"; roles are viewer, operator and admin.') from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """Who is asking."""
+
+    name: str
+    role: Role
+    via: str  #: "password", or "token <id>"
+
+
+class Accounts:
+    """Local accounts and their tokens."""
+
+    def __init__(self, store: Store, now: Callable[[], int], *, hasher: PasswordHasher | None = None) -> None:
+        self._store = store
+        self._now = now
+        self._hasher = hasher or PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
+        self._hashing = asyncio.Semaphore(2)
+        self._key = secrets.token_bytes(32)
+        self._remembered: dict[str, tuple[bytes, int, Principal]] = {}
+        self._throttle = Throttle(now)
+        self._dummy = self._hasher.hash(secrets.token_hex(16))
+        self._refused_at = 0
+
+    async def ensure_first(self, password: str) -> str | None:
+        """Make the account "admin" if there is no account at all.
+
+        Args:
+            password: Its password, or "" for a random one.
+
+        Returns:
+            The random password, to be shown once, or None.
+        """
+        if await self._store.count("accounts"):
+            return None
+        generated = None if password else "-".join(secrets.token_hex(3) for _ in range(4))
+        doc = await self._new(FIRST, password or generated or "", Role.ADMIN)
+        doc["must_change"] = generated is not None
+        try:
+            await self._store.insert("accounts", doc)
+        except DuplicateKey:
+            return None
+        return generated
+
+    # Who is asking
+
+    async def sign_in(self, name: str, password: str, *, address: str) -> Principal:
+        """Check a password; an unknown name takes as long and answers the same.
+
+        Raises:
+            NotAuthenticated: Name or password are wrong.
+            TooManyAttempts: Too many were, for this account from this address.
+        """
+        mark = hmac.digest(self._key, f"{name}\0{password}".encode(), "sha256")
+        known = self._remembered.get(name)
+        if known and known[1] > self._now() and hmac.compare_digest(known[0], mark):
+            return known[2]
+        source = (name.lower(), address)
+        self._throttle.check(source)
+        doc = await self._store.get("accounts", name)
+        if not await self._verify(doc["password"] if doc else self._dummy, password) or doc is None:
+            self._throttle.failed(source)
+            await self._tell_refused(name, address)
+            raise NotAuthenticated("Name or password are wrong.")
+        self._throttle.succeeded(source)
+        principal = Principal(name=name, role=Role[doc["role"].upper()], via="password")
+        self._remembered[name] = (mark, self._now() + REMEMBERED_MS, principal)
+        return principal
+
+    async def bearer(self, token: str, *, address: str) -> Principal:
+        """Check an API token.
+
+        Raises:
+            NotAuthenticated: It is unknown, expired or revoked.
+            TooManyAttempts: Too many wrong ones came from this address.
+        """
+        source = ("token", address)
+        self._throttle.check(source)
+        match = _TOKEN.fullmatch(token)
+        doc = await self._store.get("tokens", match[1]) if match else None
+        digest = hashlib.sha256(token.encode()).hexdigest()
+        if doc is None or not hmac.compare_digest(doc["digest"], digest) or doc["expires_at"] <= self._now():
+            self._throttle.failed(source)
+            await self._tell_refused("a token", address)
+            raise NotAuthenticated("The token is unknown, expired or revoked.")
+        account = await self._store.get("accounts", doc["account"])
+        if account is None:
+            raise NotAuthenticated("The token's account was removed.")
+        if self._now() - doc["used_at"] > _USED_EVERY_MS:
+            await self._store.replace("tokens", {**doc, "used_at": self._now(), "used_from": address})
+        role = min(Role[doc["role"].upper()], Role[account["role"].upper()])
+        return Principal(name=doc["account"], role=role, via=f"token {doc['_id']}")
+
+    async def _tell_refused(self, name: str, address: str) -> None:
+        log.warning("a sign-in was refused", extra={"action": "sign_in_refused", "account": name, "remote": address})
+        if self._now() - self._refused_at >= _REFUSED_EVERY_MS:
+            self._refused_at = self._now()
+            event = entry(
+                EventType.SIGN_IN_REFUSED, at=self._now(), actor=SYSTEM, subject=name[:64], address=address
+            )
+            await self._store.batch([event])
+
+    # Accounts
+
+    async def users(self) -> list[Doc]:
+        """Every account, without its password."""
+        docs = await self._store.find("accounts", limit=10_000)
+        return [{key: value for key, value in doc.items() if key != "password"} for doc in docs]
+
+    async def create_user(self, name: str, password: str, role: Role, *, actor: str) -> Doc:
+        """Make an account.
+
+        Raises:
+            InvalidInput: Name or password break a rule.
+            AccountExists: The name is taken.
+        """
+        if not _NAME.fullmatch(name):
+            raise InvalidInput("An account name is 1 to 64 letters, digits and . _ @ -, and begins with one of the first.")
+        _check_password(password)
+        doc = await self._new(name, password, role)
+        try:
+            await self._store.batch([Insert("accounts", doc), self._changed(name, actor, "created", role)])
+        except DuplicateKey:
+            raise AccountExists(f'There is an account "{name}" already.') from None
+        return await self._user(name)
+
+    async def change_user(
+        self, name: str, *, password: str | None = None, role: Role | None = None, actor: str
+    ) -> Doc:
+        """Change password or role.
+
+        Raises:
+            AccountUnknown: There is no such account.
+            Conflict: It is the last administrator.
+            InvalidInput: The password breaks a rule.
+        """
+        doc = await self._user(name)
+        if role is not None and role is not Role.ADMIN:
+            await self._not_the_last_admin(doc)
+        if password is not None:
+            _check_password(password)
+            doc["password"] = await self._hash(password)
+            doc["must_change"] = False
+        if role is not None:
+            doc["role"] = role.word
+        doc["changed_at"] = self._now()
+        what = "password changed" if password is not None else "role changed"
+        change = self._changed(name, actor, what, Role[doc["role"].upper()])
+        await self._store.batch([Replace("accounts", doc, doc["_rev"]), change])
+        self._remembered.pop(name, None)
+        return await self._user(name)
+
+    async def remove_user(self, name: str, *, actor: str) -> None:
+        """Delete an account and its tokens.
+
+        Raises:
+            AccountUnknown: There is no such account.
+            Conflict: It is the last administrator.
+        """
+        doc = await self._user(name)
+        await self._not_the_last_admin(doc)
+        await self._store.delete("tokens", {"account": name})
+        await self._store.delete("accounts", {"_id": name})
+        await self._store.batch([self._changed(name, actor, "removed", Role[doc["role"].upper()])])
+        self._remembered.pop(name, None)
+
+    async def _user(self, name: str) -> Doc:
+        doc = await self._store.get("accounts", name)
+        if doc is None:
+            raise AccountUnknown(f'There is no account "{name}".')
+        return doc
+
+    async def _not_the_last_admin(self, doc: Doc) -> None:
+        if doc["role"] == Role.ADMIN.word and await self._store.count("accounts", {"role": Role.ADMIN.word}) == 1:
+            raise Conflict("This is the last administrator; make another one first.")
+
+    async def _new(self, name: str, password: str, role: Role) -> Doc:
+        return {
+            "_id": name,
+            "role": role.word,
+            "password": await self._hash(password),
+            "must_change": False,
+            "created_at": self._now(),
+            "changed_at": self._now(),
+        }
+
+    def _changed(self, name: str, actor: str, what: str, role: Role) -> Insert:
+        return entry(
+            EventType.ACCOUNT_CHANGED, at=self._now(), actor=actor, subject=name, change=what, role=role.word
+        )
+
+    async def _hash(self, password: str) -> str:
+        async with self._hashing:
+            return await asyncio.to_thread(self._hasher.hash, password)
+
+    async def _verify(self, stored: str, password: str) -> bool:
+        async with self._hashing:
+            try:
+                return await asyncio.to_thread(self._hasher.verify, stored, password[:MAX_PASSWORD])
+            except (VerificationError, InvalidHashError):
+                return False
+
+    # Tokens
+
+    async def tokens(self, account: str | None = None) -> list[Doc]:
+        """Tokens of one account or all, without their digests."""
+        docs = await self._store.find("tokens", {"account": account} if account else None, limit=10_000)
+        return [{key: value for key, value in doc.items() if key != "digest"} for doc in docs]
+
+    async def create_token(
+        self, principal: Principal, *, name: str, role: Role | None = None, expires_s: int = TOKEN_LIFE_S
+    ) -> tuple[str, Doc]:
+        """Make a token for the account that asks.
+
+        Returns:
+            The token, which is shown only now, and what is known of it.
+
+        Raises:
+            PermissionDenied: The role is above the asker's.
+            InvalidInput: Name or life are out of bounds.
+        """
+        role = role or principal.role
+        if role > principal.role:
+            raise PermissionDenied(f"A token's role is at most your own, {principal.role.word}.")
+        if not 60 <= expires_s <= TOKEN_MAX_LIFE_S:
+            raise InvalidInput(f"A token lives 60 to {TOKEN_MAX_LIFE_S} seconds.")
+        if not 0 < len(name) <= 100 or not name.isprintable():
+            raise InvalidInput("A token has a name of 1 to 100 printable characters that says what it is for.")
+        id = "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz234567") for _ in range(8))
+        token = f"ods_{id}_{secrets.token_urlsafe(32)}"
+        doc = {
+            "_id": id,
+            "name": name,
+            "account": principal.name,
+            "role": role.word,
+            "digest": hashlib.sha256(token.encode()).hexdigest(),
+            "created_at": self._now(),
+            "expires_at": self._now() + expires_s * 1000,
+            "used_at": 0,
+            "used_from": "",
+        }
+        event = entry(
+            EventType.TOKEN_CREATED, at=self._now(), actor=principal.name, subject=id, name=name, role=role.word
+        )
+        await self._store.batch([Insert("tokens", doc), event])
+        return token, {key: value for key, value in doc.items() if key != "digest"}
+
+    async def revoke_token(self, id: str, principal: Principal) -> None:
+        """Delete a token: one's own, or anybody's as an administrator.
+
+        Raises:
+            TokenUnknown: There is none that the asker may revoke.
+        """
+        doc = await self._store.get("tokens", id)
+        if doc is None or (doc["account"] != principal.name and principal.role < Role.ADMIN):
+            raise TokenUnknown(f"There is no token {id}.")
+        await self._store.delete("tokens", {"_id": id})
+        event = entry(
+            EventType.TOKEN_REVOKED, at=self._now(), actor=principal.name, subject=id, name=doc["name"]
+        )
+        await self._store.batch([event])
+
+
+def _check_password(password: str) -> None:
+    if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
+        raise InvalidInput(f"A password has {MIN_PASSWORD} to {MAX_PASSWORD} characters.")

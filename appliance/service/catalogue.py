@@ -1,0 +1,140 @@
+"""Every package as this node sees it, in memory.
+
+Downloads and lists read here and nowhere else, so they go on while the database is down. The truth is the
+`packages` collection: this process changes both together, and what other processes change is read within a second.
+"""
+
+import logging
+from dataclasses import asdict
+
+from appliance.domain.errors import InvalidName, PackageUnknown
+from appliance.domain.names import check_filename
+from appliance.domain.package import Package, PackageBody, Presence
+from appliance.store.ports import Doc, Store
+
+log = logging.getLogger(__name__)
+
+_SLACK_MS = 60_000
+
+
+def package_doc(package: Package, now: int) -> Doc:
+    """The document that keeps this node's view of a package."""
+    doc = asdict(package)
+    doc["_id"] = doc.pop("id")
+    doc["body"]["tags"] = list(package.body.tags)
+    doc["body"]["replaces"] = list(package.body.replaces)
+    return {
+        **doc,
+        "presence": str(package.presence),
+        "filename": package.body.filename,
+        "stage": package.body.stage,
+        "changed_at": now,
+    }
+
+
+def package_from(doc: Doc) -> Package:
+    """The package that a document keeps."""
+    body = dict(doc["body"])
+    body["tags"], body["replaces"] = tuple(body["tags"]), tuple(body["replaces"])
+    return Package(
+        id=doc["_id"],
+        revision=doc["revision"],
+        author=doc["author"],
+        at=doc["at"],
+        withdrawn=doc["withdrawn"],
+        body=PackageBody(**body),
+        presence=Presence(doc["presence"]),
+        reason=doc["reason"],
+        held_sha256=doc["held_sha256"],
+        held_filename=doc["held_filename"],
+    )
+
+
+class Catalogue:
+    """The packages of this node by id and by file name."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._by_id: dict[str, Package] = {}
+        self._by_name: dict[str, str] = {}
+        self._revs: dict[str, int] = {}
+        self._changed_at = 0
+
+    async def load(self) -> None:
+        """Read what is new in the store since the last call; at first: everything."""
+        since = self._changed_at - _SLACK_MS
+        after: tuple[int, str] | None = None
+        while True:
+            docs = await self._store.find(
+                "packages", {"changed_at": {"gte": since}}, order="changed_at", limit=500, after=after
+            )
+            for doc in docs:
+                self.take(doc)
+            if docs:
+                self._changed_at = max(self._changed_at, docs[-1]["changed_at"])
+                after = (docs[-1]["changed_at"], docs[-1]["_id"])
+            if len(docs) < 500:
+                return
+
+    def take(self, doc: Doc) -> Package:
+        """Take over a stored view of a package, unless a newer one is here."""
+        old = self._by_id.get(doc["_id"])
+        if old is not None and self._revs[old.id] >= doc["_rev"]:
+            return old
+        package = package_from(doc)
+        if old is not None:
+            self._drop_names(old)
+        self._by_id[package.id] = package
+        self._revs[package.id] = doc["_rev"]
+        for name in (package.held_filename, package.body.filename):
+            if name:
+                self._by_name[name] = package.id
+        return package
+
+    def _drop_names(self, package: Package) -> None:
+        for name in (package.held_filename, package.body.filename):
+            if self._by_name.get(name) == package.id:
+                del self._by_name[name]
+
+    def rev(self, id: str) -> int:
+        """The write counter of this view in the store, 0 if there is none: what a replacement must expect."""
+        return self._revs.get(id, 0)
+
+    def forget(self, id: str) -> None:
+        """Drop a package whose tombstone has expired."""
+        package = self._by_id.pop(id, None)
+        if package is not None:
+            del self._revs[id]
+            self._drop_names(package)
+
+    def by_id(self, id: str) -> Package | None:
+        """The package of this id."""
+        return self._by_id.get(id)
+
+    def by_filename(self, filename: str) -> Package | None:
+        """The package that has, or is still served under, exactly this name (NFC)."""
+        return self._by_id.get(self._by_name.get(filename, ""))
+
+    def resolve(self, id_or_filename: str) -> Package:
+        """The package of this id or file name.
+
+        Raises:
+            PackageUnknown: There is none.
+        """
+        package = self.by_id(id_or_filename) or self.by_filename(id_or_filename)
+        if package is None:
+            try:
+                package = self.by_filename(check_filename(id_or_filename))
+            except InvalidName:
+                package = None
+        if package is None:
+            raise PackageUnknown(f'There is no package "{id_or_filename}" here.')
+        return package
+
+    def all(self) -> list[Package]:
+        """Every package, withdrawn ones included, in no order."""
+        return list(self._by_id.values())
+
+    def holders(self, sha256: str) -> list[str]:
+        """The ids of packages that are served from these bytes here."""
+        return [package.id for package in self._by_id.values() if package.held_sha256 == sha256]

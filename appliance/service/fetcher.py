@@ -1,0 +1,234 @@
+"""Fetches the missing chunks of one package from every source at once.
+
+A few threads take runs of neighbouring chunks, lowest first, each from the source with the least to do. The SHA-1
+of every chunk is checked before it is written and marked. A bad chunk, a wrong size or a broken connection gives
+the rest of the run back; bad bytes cost the source a strike, and three strikes end its part in this transfer.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from appliance.domain.chunkmap import ChunkMap
+from appliance.domain.errors import (
+    ChunkInvalid,
+    IntegrityFailure,
+    PeerBusy,
+    PeerError,
+    PeerMisbehaved,
+    PeerRefused,
+)
+from appliance.domain.manifest import CHUNK_SIZE, Manifest
+from appliance.peering.address import PeerAddress
+from appliance.peering.content import ContentPool
+from appliance.store.partial import PartialFile
+
+log = logging.getLogger(__name__)
+
+RUN = 8  #: chunks in one request
+STRIKES = 3
+FAILURES = 3
+_BUSY_WAIT_S = 0.2
+
+
+@dataclass(slots=True)
+class Source:
+    """A peer that holds the package, and how it did so far in this transfer."""
+
+    node: str
+    name: str
+    address: PeerAddress
+    bytes: int = 0
+    chunks: int = 0
+    strikes: int = 0  #: wrong bytes or a broken protocol
+    failures: int = 0  #: connections lost in a row
+    busy: int = 0  #: runs being fetched from it now
+    error: str = ""
+
+    @property
+    def usable(self) -> bool:
+        """Whether it may be asked again in this transfer."""
+        return self.strikes < STRIKES and self.failures < FAILURES
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a running transfer has done; read by others while it runs."""
+
+    bytes_done: int = 0
+    chunks_done: int = 0
+    sources: list[Source] = field(default_factory=list)
+    chunks: ChunkMap | None = None  #: the partial file's map, once it is open
+
+
+class Fetch:
+    """One attempt to complete a partial file."""
+
+    def __init__(
+        self,
+        *,
+        package: str,
+        manifest: Manifest,
+        partial: PartialFile,
+        progress: Progress,
+        pool: ContentPool,
+        check: Callable[[], None],
+        on_frontier: Callable[[int], None],
+        on_strike: Callable[[Source, str], None],
+        on_fetched: Callable[[Source, int], None],
+    ) -> None:
+        self._package = package
+        self._manifest = manifest
+        self._partial = partial
+        self._progress = progress
+        self._pool = pool
+        self._check = check
+        self._on_frontier = on_frontier
+        self._on_strike = on_strike
+        self._on_fetched = on_fetched
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._runs: deque[range] = deque(partial.chunks.missing_runs(RUN))
+        self._in_flight = 0
+        self._refused: dict[tuple[str, int], int] = {}
+        self._error: BaseException | None = None
+        progress.chunks = partial.chunks
+        progress.chunks_done = len(partial.chunks)
+        progress.bytes_done = sum(
+            manifest.chunk_size(i) for i in range(manifest.count) if i in partial.chunks
+        )
+
+    def run(self, connections: int, spawn: Callable[[Callable[[], None]], threading.Thread]) -> None:
+        """Fetch until every chunk is here.
+
+        Args:
+            connections: At most so many requests at once.
+            spawn: Starts a thread.
+
+        Raises:
+            PeerError: No source is left that could give what is missing; the last reason of each is in the message.
+            Stopping: The node stops. LeaseLost: the job was taken away. What was verified stays.
+            StorageFull: The disk is full.
+        """
+        count = min(connections, len(self._runs))
+        threads = [spawn(self._work) for _ in range(count - 1)]
+        if count:
+            self._work()
+        for thread in threads:
+            thread.join()
+        if self._error is not None:
+            raise self._error
+        if not self._partial.chunks.complete:
+            raise self._nobody()
+
+    def add_sources(self, sources: Sequence[Source]) -> None:
+        """Use more sources from now on."""
+        with self._changed:
+            known = {source.node for source in self._progress.sources}
+            self._progress.sources.extend(source for source in sources if source.node not in known)
+            self._changed.notify_all()
+
+    def _work(self) -> None:
+        try:
+            while (assignment := self._next()) is not None:
+                self._fetch(*assignment)
+        except BaseException as exc:
+            with self._changed:
+                self._error = self._error or exc
+                self._changed.notify_all()
+
+    def _next(self) -> tuple[range, Source] | None:
+        """The next run and who is asked for it; waits while other threads may still give runs back."""
+        with self._changed:
+            while True:
+                if self._error is not None or (not self._runs and not self._in_flight):
+                    return None
+                if self._runs:
+                    source = self._choose(self._runs[0])
+                    if source is not None:
+                        run = self._runs.popleft()
+                        source.busy += 1
+                        self._in_flight += 1
+                        return run, source
+                    if not self._in_flight:
+                        return None
+                self._changed.wait(0.5)
+                self._check()
+
+    def _choose(self, run: range) -> Source | None:
+        usable = [source for source in self._progress.sources if source.usable]
+        return min(
+            usable,
+            key=lambda source: (
+                sum(self._refused.get((source.node, index), 0) for index in run),
+                source.busy,
+                source.failures,
+                -source.bytes,
+            ),
+            default=None,
+        )
+
+    def _fetch(self, run: range, source: Source) -> None:
+        arrived = run.start
+
+        def on_chunk(index: int, data: memoryview) -> None:
+            nonlocal arrived
+            self._check()
+            self._manifest.verify_chunk(index, data)
+            self._partial.write_chunk(index, data)
+            arrived = index + 1
+            self._count(source, len(data))
+
+        try:
+            with self._pool.connection(source.address) as connection:
+                connection.fetch(self._package, self._manifest, run, on_chunk)
+            source.failures = 0
+        except (IntegrityFailure, PeerMisbehaved) as exc:
+            self._struck(source, arrived, exc)
+        except PeerBusy as exc:
+            source.error = exc.message
+            source.failures += 1
+            time.sleep(_BUSY_WAIT_S)
+        except PeerRefused as exc:
+            source.error = exc.message
+            source.failures = FAILURES
+        except PeerError as exc:
+            source.error = exc.message
+            source.failures += 1
+        finally:
+            with self._changed:
+                if arrived < run.stop:
+                    self._runs.appendleft(range(arrived, run.stop))
+                source.busy -= 1
+                self._in_flight -= 1
+                self._changed.notify_all()
+
+    def _struck(self, source: Source, index: int, error: Exception) -> None:
+        source.error = str(error)
+        source.strikes += 1
+        if isinstance(error, ChunkInvalid):
+            self._refused[source.node, index] = self._refused.get((source.node, index), 0) + 1
+        self._on_strike(source, str(error))
+
+    def _count(self, source: Source, size: int) -> None:
+        with self._lock:
+            source.bytes += size
+            source.chunks += 1
+            self._progress.bytes_done += size
+            self._progress.chunks_done += 1
+        with self._partial.lock:
+            frontier = self._partial.chunks.frontier()
+        self._on_frontier(min(frontier * CHUNK_SIZE, self._manifest.size))
+        self._on_fetched(source, size)
+
+    def _nobody(self) -> PeerError:
+        reasons = "; ".join(
+            f"{source.name}: {source.error}" for source in self._progress.sources if source.error
+        )
+        missing = self._manifest.count - len(self._partial.chunks)
+        return PeerError(
+            f"No source can give the {missing} missing chunks ({reasons or 'there is no source'})."
+        )

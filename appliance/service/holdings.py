@@ -1,0 +1,361 @@
+"""Brings what this node holds into line with the record of a package.
+
+`settle` is the one place where that happens. Uploads, replacements, promotions and withdrawals write a record and
+settle; records from peers are taken in and settled; a finished transfer settles. It reads the newest record and
+who holds what, asks `domain.holding.decide`, and carries the decision out in an order that survives a crash at
+any point: files are linked before the store says so, and removed after. Settling twice is settling once.
+"""
+
+import asyncio
+import base64
+import logging
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Protocol
+from weakref import WeakValueDictionary
+
+from appliance.domain.errors import StaleRevision
+from appliance.domain.event import EventType
+from appliance.domain.holding import Action, Decision, Situation, decide
+from appliance.domain.job import Job
+from appliance.domain.manifest import Manifest, chunk_count
+from appliance.domain.node import Admission, NodeBody, admit
+from appliance.domain.package import Package, PackageBody, Presence, ReplicaBody
+from appliance.domain.record import Record, RecordKind, replica_id
+from appliance.domain.states import TransferState
+from appliance.peering.records import node_body, package_body, replica_body
+from appliance.store.blobs import BlobStore
+from appliance.store.ports import Doc, Enqueue, Operation, Replace, Store
+
+from .catalogue import Catalogue, package_doc
+from .consequences import events_of, lost_to_another, view_of
+from .journal import SYSTEM, entry
+from .records import Records
+
+log = logging.getLogger(__name__)
+
+FETCH_JOB = "transfer.fetch"
+_TRIES = 8
+_UNDER_WAY = {TransferState.PENDING, TransferState.FETCHING, TransferState.VERIFYING}
+
+
+class Sources(Protocol):
+    """What `Holdings` asks about peers."""
+
+    def usable_sources(self, ids: Iterable[str]) -> list[str]:
+        """Those of the nodes that are registered, active and not set aside for misbehaviour."""
+
+
+def fetch_job(package: str, now: int) -> Job:
+    """The job that brings a package here; one at a time for each package."""
+    return Job(
+        id=secrets.token_hex(12),
+        queue="transfer",
+        name=FETCH_JOB,
+        args={"package": package},
+        key=f"fetch:{package}",
+        run_at=now,
+        created_at=now,
+    )
+
+
+def transfer_id(package: str, sha256: str) -> str:
+    """The id of the transfer of these bytes of a package; also the name of its partial file."""
+    return f"{package}-{sha256[:16]}"
+
+
+def inline_manifest(body: PackageBody) -> Manifest | None:
+    """The manifest, if the record carries its chunk list."""
+    if not body.chunks and body.size:
+        return None
+    return Manifest(size=body.size, sha1=body.sha1, sha256=body.sha256, chunks=base64.b64decode(body.chunks))
+
+
+class Holdings:
+    """What this node holds."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        records: Records,
+        catalogue: Catalogue,
+        blobs: BlobStore,
+        sources: Sources,
+        stages: Sequence[str],
+        node_id: str,
+        own: NodeBody,
+        now: Callable[[], int],
+    ) -> None:
+        self._store = store
+        self._records = records
+        self._catalogue = catalogue
+        self._blobs = blobs
+        self._sources = sources
+        self._stages = stages
+        self._node_id = node_id
+        self._own = own
+        self._now = now
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._nodes: dict[str, NodeBody] = {}
+        self.on_written: Callable[[], None] = lambda: (
+            None
+        )  #: called when records were written that peers should see
+
+    async def refresh_nodes(self) -> None:
+        """Read again which nodes the network has."""
+        self._nodes = {record.id: node_body(record) for record in await self._records.nodes()}
+
+    @property
+    def nodes(self) -> dict[str, NodeBody]:
+        """Every node of the network by id, as last read."""
+        return self._nodes
+
+    async def manifest(self, body: PackageBody) -> Manifest | None:
+        """The manifest of a package, if it is known here."""
+        found = inline_manifest(body)
+        if found is None:
+            doc = await self._store.get("manifests", body.sha256)
+            if doc is not None:
+                found = Manifest(size=doc["size"], sha1=doc["sha1"], sha256=doc["_id"], chunks=doc["chunks"])
+        return found
+
+    def cares_for_replicas_of(self, id: str) -> bool:
+        """Whether it matters here that another node holds a package: it is wanted, or may be let go."""
+        package = self._catalogue.by_id(id)
+        if package is None or package.presence in {Presence.WAITING, Presence.ARRIVING, Presence.DAMAGED}:
+            return True
+        return package.presence is Presence.HELD and not self._admission(self._own, package.body).admitted
+
+    async def say_again(self, id: str) -> None:
+        """Write this node's replica record of a package anew, above one from before a restored copy."""
+        package = self._catalogue.by_id(id)
+        if package is not None:
+            operations = await self._replica(package)
+            if operations:
+                await self._store.batch(operations)
+                self.on_written()
+
+    async def settle_many(self, ids: Iterable[str]) -> None:
+        """Settle packages, several at a time."""
+        waiting = list(dict.fromkeys(ids))
+
+        async def drain() -> None:
+            while waiting:
+                await self.settle(waiting.pop(0))
+
+        await asyncio.gather(*(drain() for _ in range(min(16, len(waiting)))))
+
+    async def settle(self, id: str, *, actor: str = "") -> Package | None:
+        """Bring one package into line and return the view of it, or None if no record is known.
+
+        Args:
+            id: Package id.
+            actor: Who changed the record, when it was changed here.
+        """
+        lock = self._locks.setdefault(id, asyncio.Lock())
+        async with lock:
+            for attempt in range(_TRIES):
+                try:
+                    return await self._settle(id, actor)
+                except StaleRevision:
+                    if attempt == _TRIES - 1:
+                        raise
+                    await self._catalogue.load()
+        return None
+
+    async def _settle(self, id: str, actor: str) -> Package | None:
+        record = (await self._records.known(RecordKind.PACKAGE, id)).record
+        if record is None:
+            return None
+        body = package_body(record)
+        old = self._catalogue.by_id(id)
+        transfer = await self._store.get("transfers", transfer_id(id, body.sha256))
+        decision = decide(await self._situation(record, body, old, transfer))
+        view = view_of(record, body, old, decision)
+        if decision.action is Action.ADOPT or (old and view.held_filename not in {"", old.held_filename}):
+            await asyncio.to_thread(self._blobs.publish, view.held_sha256, view.held_filename)
+        operations = await self._operations(old, view, decision, transfer, actor)
+        if operations:
+            stored = await self._store.batch(operations)
+            for operation, doc in zip(operations, stored, strict=True):
+                if isinstance(operation, Replace) and operation.collection == "packages" and doc is not None:
+                    self._catalogue.take(doc)
+            if any(isinstance(op, Replace) and op.collection == "records" for op in operations):
+                self.on_written()
+        await self._let_go(old, view, decision)
+        return self._catalogue.by_id(id)
+
+    async def _situation(
+        self, record: Record, body: PackageBody, old: Package | None, transfer: Doc | None
+    ) -> Situation:
+        held = old.held_sha256 if old else ""
+        admission = self._admission(self._own, body)
+        others = [
+            replica
+            for replica in map(replica_body, await self._records.replicas(record.id))
+            if replica.node != self._node_id
+            and replica.sha256 == body.sha256
+            and replica.presence == Presence.HELD
+        ]
+        near = self._sources.usable_sources(replica.node for replica in others)
+        on_disk = False
+        if held != body.sha256:
+            on_disk = await asyncio.to_thread(self._blobs.exists, body.sha256, body.size)
+            on_disk = on_disk and await self.manifest(body) is not None
+        return Situation(
+            withdrawn=record.deleted,
+            admission=admission,
+            held_current=held == body.sha256,
+            held_old=held not in {"", body.sha256},
+            on_disk=on_disk,
+            damaged=old is not None and old.presence is Presence.DAMAGED,
+            cancelled=transfer is not None and transfer["state"] == TransferState.CANCELLED,
+            sources=[self._name(node) for node in near],
+            out_of_reach=[self._name(replica.node) for replica in others if replica.node not in near],
+            safe_elsewhere=any(
+                replica.node in self._nodes and self._admission(self._nodes[replica.node], body).admitted
+                for replica in others
+            ),
+        )
+
+    def _admission(self, node: NodeBody, body: PackageBody) -> Admission:
+        return admit(
+            stages=self._stages,
+            node_stage=node.stage,
+            take=node.tags_take,
+            refuse=node.tags_refuse,
+            package_stage=body.stage,
+            tags=body.tags,
+        )
+
+    def _name(self, node: str) -> str:
+        known = self._nodes.get(node)
+        return known.name if known else node[:8]
+
+    async def _operations(
+        self, old: Package | None, view: Package, decision: Decision, transfer: Doc | None, actor: str
+    ) -> list[Operation]:
+        now = self._now()
+        operations: list[Operation] = []
+        if view != old:
+            rev = self._catalogue.rev(view.id)
+            operations.append(Replace("packages", package_doc(view, now), rev))
+            operations.extend(events_of(old, view, decision, actor=actor, at=now))
+            operations.extend(await self._replica(view))
+            if lost_to_another(old, view.body) and old is not None:
+                operations.append(Replace("superseded", _superseded_doc(old, now)))
+        if decision.action is Action.FETCH:
+            operations.extend(self._fetch(view, transfer, now))
+        return operations
+
+    async def _replica(self, view: Package) -> list[Operation]:
+        """The record that tells the network; a transfer that just began says nothing yet."""
+        if view.presence is Presence.ARRIVING:
+            return []
+        id = replica_id(view.id, self._node_id)
+        known = await self._records.known(RecordKind.REPLICA, id)
+        before = replica_body(known.record) if known.record and not known.record.deleted else None
+        body = ReplicaBody(
+            package=view.id,
+            node=self._node_id,
+            sha256=view.body.sha256,
+            presence=str(view.presence),
+            reason=view.reason,
+        )
+        if before == body or (before is None and view.withdrawn):
+            return []
+        _, operation = self._records.write(RecordKind.REPLICA, id, body, known, deleted=view.withdrawn)
+        return [operation]
+
+    @staticmethod
+    def _fetch(view: Package, transfer: Doc | None, now: int) -> list[Operation]:
+        if transfer is not None and transfer["state"] in _UNDER_WAY:
+            return []
+        doc = new_transfer_doc(view, now)
+        return [Replace("transfers", doc), Enqueue(fetch_job(view.id, now))]
+
+    async def _let_go(self, old: Package | None, view: Package, decision: Decision) -> None:
+        """Remove files that the store no longer mentions."""
+        if old is not None and old.held_filename and old.held_filename != view.held_filename:
+            await asyncio.to_thread(self._blobs.unpublish, old.held_filename)
+        if old is not None and old.held_sha256 and old.held_sha256 != view.held_sha256:
+            await self.free(old.held_sha256)
+        if decision.action is Action.RELEASE:
+            await self.free(view.body.sha256)
+
+    async def free(self, sha256: str) -> None:
+        """Remove a blob that no package here is served from and that no superseded file keeps."""
+        if self._catalogue.holders(sha256) or await self._store.count("superseded", {"sha256": sha256}):
+            return
+        await asyncio.to_thread(self._blobs.remove, sha256)
+
+    async def lost(self, id: str, reason: str) -> None:
+        """Note that the file of a held package is damaged or missing, set it aside, and fetch it again.
+
+        Args:
+            id: Package id.
+            reason: What was found, for the event.
+        """
+        lock = self._locks.setdefault(id, asyncio.Lock())
+        async with lock:
+            package = self._catalogue.by_id(id)
+            if package is None or not package.held_sha256:
+                return
+            await asyncio.to_thread(self._blobs.unpublish, package.held_filename)
+            await asyncio.to_thread(self._blobs.quarantine, package.held_sha256)
+            now = self._now()
+            view = replace(
+                package, presence=Presence.DAMAGED, reason=reason, held_sha256="", held_filename=""
+            )
+            event = entry(
+                EventType.PACKAGE_DAMAGED,
+                at=now,
+                actor=SYSTEM,
+                subject=id,
+                filename=package.body.filename,
+                sha256=package.held_sha256,
+                reason=reason,
+            )
+            operation = Replace("packages", package_doc(view, now), self._catalogue.rev(id))
+            stored = await self._store.batch([operation, event])
+            if stored[0] is not None:
+                self._catalogue.take(stored[0])
+            log.error(
+                "a held file is damaged", extra={"action": "package_damaged", "package": id, "reason": reason}
+            )
+        await self.settle(id)
+
+
+def new_transfer_doc(view: Package, now: int) -> Doc:
+    """The document of a transfer that has not begun."""
+    return {
+        "_id": transfer_id(view.id, view.body.sha256),
+        "package": view.id,
+        "filename": view.body.filename,
+        "sha256": view.body.sha256,
+        "size": view.body.size,
+        "state": str(TransferState.PENDING),
+        "bytes_done": 0,
+        "chunks_done": 0,
+        "chunks": chunk_count(view.body.size),
+        "rate": 0.0,
+        "sources": [],
+        "error": "",
+        "attempts": 0,
+        "started_at": now,
+        "updated_at": now,
+    }
+
+
+def _superseded_doc(old: Package, now: int) -> Doc:
+    return {
+        "_id": f"{old.id}:{old.held_sha256}",
+        "package": old.id,
+        "sha256": old.held_sha256,
+        "filename": old.held_filename,
+        "revision": old.revision,
+        "author": old.author,
+        "at": now,
+    }

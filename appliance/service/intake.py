@@ -1,0 +1,126 @@
+"""Takes in records that peers pass on: each is verified, and kept if it outranks what is known.
+
+A record that is refused costs its relay a strike and nothing else: the rest of the page is taken, and the feed
+goes on behind it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from appliance.domain.errors import InvalidInput, SignatureRefused, StaleRevision
+from appliance.domain.record import Record, RecordKind
+from appliance.peering.records import parse_record, verify_record
+from appliance.store.ports import Operation, Replace, Store
+
+from .holdings import Holdings
+from .records import Records, record_doc
+
+log = logging.getLogger(__name__)
+
+_TRIES = 8
+
+
+class Intake:
+    """The door for records of other nodes."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        records: Records,
+        holdings: Holdings,
+        node_id: str,
+        strike: Callable[[str, str], Awaitable[None]],
+    ) -> None:
+        self._store = store
+        self._records = records
+        self._holdings = holdings
+        self._node_id = node_id
+        self._strike = strike
+        self.on_own_record: Callable[[Record], Awaitable[None]] | None = None
+        self.on_node: Callable[[Record], Awaitable[None]] | None = None
+
+    async def take(self, peer: str, raw: Sequence[Any], extra: Sequence[Operation] = ()) -> list[Record]:
+        """Verify and keep records, then settle the packages that they touch.
+
+        Args:
+            peer: Id of the peer that passed them on; refused records count against it.
+            raw: Records as they came.
+            extra: Operations to do in the same write: the feed position.
+
+        Returns:
+            The records that were new.
+        """
+        good, faults = await asyncio.to_thread(_verified, raw)
+        for fault in faults:
+            log.warning(
+                "a record was refused", extra={"action": "record_refused", "peer": peer, "reason": fault}
+            )
+            await self._strike(peer, f"forged or broken record: {fault}")
+        for attempt in range(_TRIES):
+            winners, operations = await self._winners(good)
+            try:
+                if operations or extra:
+                    await self._store.batch([*operations, *extra])
+                break
+            except StaleRevision:
+                if attempt == _TRIES - 1:
+                    raise
+        if winners:
+            self._holdings.on_written()
+            await self._follow_up(winners)
+        return winners
+
+    async def _winners(self, records: Sequence[Record]) -> tuple[list[Record], list[Operation]]:
+        best: dict[str, Record] = {}
+        for record in records:
+            if record.outranks(best.get(record.key_in_store)):
+                best[record.key_in_store] = record
+        winners: list[Record] = []
+        operations: list[Operation] = []
+        for kind in RecordKind:
+            mine = [record for record in best.values() if record.kind is kind]
+            known = await self._records.known_many(kind, [record.id for record in mine])
+            for record in mine:
+                old = known.get(record.id)
+                if record.outranks(old.record if old else None):
+                    winners.append(record)
+                    operations.append(Replace("records", record_doc(record), old.rev if old else 0))
+        return winners, operations
+
+    async def _follow_up(self, winners: Sequence[Record]) -> None:
+        if any(record.kind is RecordKind.NODE for record in winners):
+            await self._holdings.refresh_nodes()
+            for record in winners:
+                if record.kind is RecordKind.NODE and not record.deleted and self.on_node is not None:
+                    await self.on_node(record)
+        packages: list[str] = []
+        for record in winners:
+            if record.kind is RecordKind.PACKAGE:
+                packages.append(record.id)
+            elif record.kind is RecordKind.REPLICA:
+                package, _, node = record.id.partition(".")
+                if node != self._node_id and self._holdings.cares_for_replicas_of(package):
+                    packages.append(package)
+        await self._holdings.settle_many(packages)
+        if self.on_own_record is not None:
+            for record in winners:
+                if record.author == self._node_id and record.kind is not RecordKind.PACKAGE:
+                    # An older life of this node wrote it: a copy of its data was restored.
+                    await self.on_own_record(record)
+
+
+def _verified(raw: Sequence[Any]) -> tuple[list[Record], list[str]]:
+    good: list[Record] = []
+    faults: list[str] = []
+    for item in raw:
+        try:
+            record = parse_record(item)
+            verify_record(record)
+        except (InvalidInput, SignatureRefused) as exc:
+            faults.append(exc.message)
+        else:
+            good.append(record)
+    return good, faults

@@ -1,0 +1,107 @@
+"""Cleaning: files that nothing mentions, at the start; rows that are of no use any more, every hour."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+
+from appliance.domain.job import Job
+from appliance.domain.record import TOMBSTONE_LIFE_MS
+from appliance.domain.states import JobState, TransferState
+from appliance.store.blobs import BlobStore
+from appliance.store.ports import Store
+
+from .catalogue import Catalogue
+from .holdings import Holdings
+from .records import Records
+from .uploads import UploadService
+
+log = logging.getLogger(__name__)
+
+PURGE_JOB = "maintenance.purge"
+DAY_MS = 24 * 3600 * 1000
+_TRANSFERS_KEPT_MS = 30 * DAY_MS
+_JOBS_KEPT_MS = 7 * DAY_MS
+
+
+def purge_job(now: int) -> Job:
+    """The job that runs `Maintenance.purge`."""
+    return Job(
+        id=secrets.token_hex(12), queue="default", name=PURGE_JOB, key=PURGE_JOB, run_at=now, created_at=now
+    )
+
+
+class Maintenance:
+    """Keeps disk and database free of what nobody needs."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        records: Records,
+        catalogue: Catalogue,
+        holdings: Holdings,
+        uploads: UploadService,
+        blobs: BlobStore,
+        now: Callable[[], int],
+    ) -> None:
+        self._store = store
+        self._records = records
+        self._catalogue = catalogue
+        self._holdings = holdings
+        self._uploads = uploads
+        self._blobs = blobs
+        self._now = now
+
+    async def clean_files(self) -> None:
+        """After a crash: remove files that are neither old nor new state, and restore missing links.
+
+        Every package must be settled before.
+        """
+        packages = self._catalogue.all()
+        kept = {package.held_sha256 for package in packages if package.held_sha256}
+        kept |= {package.body.sha256 for package in packages if not package.withdrawn}
+        kept |= {doc["sha256"] for doc in await self._store.find("superseded", limit=100_000)}
+        under_way = await self._store.find(
+            "transfers",
+            {"state": {"in": [str(s) for s in TransferState if s is not TransferState.DONE]}},
+            limit=100_000,
+        )
+        wanted = {package.id: package.body.sha256 for package in packages if not package.withdrawn}
+        uploads = await self._store.find("uploads", limit=100_000)
+        await asyncio.to_thread(
+            self._blobs.adopt_or_clean,
+            names={package.held_filename: package.held_sha256 for package in packages if package.held_sha256},
+            blobs=kept,
+            partials={doc["_id"] for doc in under_way if wanted.get(doc["package"]) == doc["sha256"]},
+            uploads={doc["_id"] for doc in uploads},
+        )
+
+    async def purge(self) -> None:
+        """Delete what has expired: nonces, invites, uploads, old tombstones, ended jobs and transfers."""
+        now = self._now()
+        await self._store.purge(now=now)
+        await self._uploads.expire()
+        await self._records.bury()
+        before = now - TOMBSTONE_LIFE_MS
+        for package in self._catalogue.all():
+            if package.withdrawn and package.at < before:
+                await self._store.delete("packages", {"_id": package.id})
+                self._catalogue.forget(package.id)
+        for doc in await self._store.find("superseded", {"at": {"lt": before}}, limit=1000):
+            await self._store.delete("superseded", {"_id": doc["_id"]})
+            await self._holdings.free(doc["sha256"])
+        await self._store.delete(
+            "transfers",
+            {
+                "state": {"in": [str(TransferState.DONE), str(TransferState.CANCELLED)]},
+                "updated_at": {"lt": now - _TRANSFERS_KEPT_MS},
+            },
+        )
+        await self._store.delete(
+            "jobs",
+            {
+                "state": {"in": [str(JobState.DONE), str(JobState.CANCELLED)]},
+                "updated_at": {"lt": now - _JOBS_KEPT_MS},
+            },
+        )

@@ -1,0 +1,277 @@
+"""Peers: who is registered, how they are doing, and whom to leave alone for a while.
+
+Kept in memory beside the store, so that a signature can be checked while the database is down. Joining and leaving
+are in `registration`.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from appliance.domain.errors import ClockSkew, PeerError, PeerNotFound, StoreUnavailable
+from appliance.domain.event import EventType
+from appliance.domain.states import PeerState
+from appliance.peering.address import PeerAddress
+from appliance.peering.client import PeerClient
+from appliance.peering.identity import Identity
+from appliance.store.ports import Doc, Insert, Operation, Replace, Store
+
+from .journal import SYSTEM, entry
+
+log = logging.getLogger(__name__)
+
+BASE_S = 2.0
+CAP_S = 300.0
+DOWN_AFTER = 3  #: failures in a row
+STRIKES = 3  #: then a peer is no source for a while
+QUARANTINE_MS = 15 * 60 * 1000
+_FORGIVE_MS = 3600 * 1000  #: strikes older than this do not count for quarantine
+_SAVE_EVERY_MS = 60_000
+
+
+@dataclass(slots=True, kw_only=True)
+class Peer:
+    """A registration, and how the peer is doing."""
+
+    id: str
+    key: bytes
+    url: str
+    name: str
+    tls_fingerprint: str = ""
+    state: PeerState = PeerState.PENDING
+    joined_at: int = 0
+    failures: int = 0  #: in a row
+    retry_at: int = 0  #: leave it alone until then, UTC milliseconds
+    last_seen: int = 0  #: last sign of life
+    last_error: str = ""
+    down: bool = False
+    strikes: int = 0  #: ever
+    recent_strikes: list[int] = field(default_factory=list)  #: times of the last ones
+    last_strike: str = ""
+    quarantined_until: int = 0
+    clock_offset_ms: int = 0
+    saved_at: int = 0
+
+
+class Peers:
+    """The registrations of this node."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        identity: Identity,
+        ca_file: str,
+        now: Callable[[], int],
+        jitter: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._identity = identity
+        self._ca_file = ca_file
+        self._now = now
+        self._jitter = jitter
+        self._peers: dict[str, Peer] = {}
+        self._clients: dict[str, PeerClient] = {}
+        self.on_up: Callable[[str], None] = lambda _: None  #: called when a peer that was down shows life
+        self.on_refusal: Callable[[str], None] = lambda _: None  #: counts refusals by reason
+
+    async def load(self) -> None:
+        """Read all registrations."""
+        docs = await self._store.find("peers", limit=10_000)
+        self._peers = {doc["_id"]: _from_doc(doc) for doc in docs}
+
+    # Who
+
+    def all(self) -> list[Peer]:
+        """Every registration."""
+        return sorted(self._peers.values(), key=lambda peer: peer.name)
+
+    def active_ids(self) -> list[str]:
+        """Ids of peers whose registration is complete."""
+        return [peer.id for peer in self._peers.values() if peer.state is PeerState.ACTIVE]
+
+    def get(self, id: str) -> Peer:
+        """One registration.
+
+        Raises:
+            PeerNotFound: There is none.
+        """
+        try:
+            return self._peers[id]
+        except KeyError:
+            raise PeerNotFound(f"There is no peer {id} registered here.") from None
+
+    def resolve(self, text: str) -> Peer:
+        """A registration by id, beginning of the id, or name.
+
+        Raises:
+            PeerNotFound: None fits, or several do.
+        """
+        fits = [peer for peer in self._peers.values() if text in {peer.id, peer.name}]
+        fits = fits or [peer for peer in self._peers.values() if len(text) >= 6 and peer.id.startswith(text)]
+        if len(fits) != 1:
+            raise PeerNotFound(f'{"Several peers fit" if fits else "There is no peer"} "{text}".')
+        return fits[0]
+
+    def key_for(self, id: str) -> bytes | None:
+        """The public key of a registered node, also while the registration is being made."""
+        peer = self._peers.get(id)
+        return peer.key if peer else None
+
+    def address(self, id: str) -> PeerAddress:
+        """Where to call a peer."""
+        peer = self.get(id)
+        return PeerAddress(
+            node=peer.id, url=peer.url, tls_fingerprint=peer.tls_fingerprint, ca_file=self._ca_file
+        )
+
+    def client(self, id: str) -> PeerClient:
+        """A client for a peer; its methods block."""
+        address = self.address(id)
+        client = self._clients.get(id)
+        if client is None or client.address != address:
+            client = self._clients[id] = PeerClient(self._identity, address, now=self._now)
+        return client
+
+    def usable_sources(self, ids: Iterable[str]) -> list[str]:
+        """Those of the nodes that are registered, active, and not set aside for misbehaviour."""
+        now = self._now()
+        return [
+            id
+            for id in ids
+            if (peer := self._peers.get(id)) and peer.state is PeerState.ACTIVE and peer.quarantined_until <= now
+        ]
+
+    # How they are doing
+
+    def backing_off(self, id: str) -> bool:
+        """Whether a peer failed lately and is left alone."""
+        peer = self._peers.get(id)
+        return peer is None or peer.retry_at > self._now()
+
+    def is_down(self, id: str) -> bool:
+        """Whether a peer failed several times in a row."""
+        peer = self._peers.get(id)
+        return peer is not None and peer.down
+
+    async def record_success(self, id: str) -> None:
+        """A call to a peer succeeded."""
+        await self.seen(id)
+
+    async def seen(self, id: str) -> None:
+        """A peer showed life: it answered, or its signed request came in."""
+        peer = self._peers.get(id)
+        if peer is None:
+            return
+        now = self._now()
+        troubled = bool(peer.failures or peer.retry_at)
+        was_down, peer.down = peer.down, False
+        peer.failures, peer.retry_at, peer.last_seen, peer.last_error = 0, 0, now, ""
+        events = []
+        if was_down:
+            events.append(entry(EventType.PEER_UP, at=now, actor=SYSTEM, subject=id, name=peer.name))
+        if troubled or now - peer.saved_at > _SAVE_EVERY_MS:
+            await self._save(peer, events)
+        if was_down:
+            self.on_up(id)
+
+    async def record_failure(self, id: str, error: PeerError) -> None:
+        """A call to a peer failed: wait longer each time before the next."""
+        peer = self._peers.get(id)
+        if peer is None:
+            return
+        now = self._now()
+        peer.failures += 1
+        wait = min(CAP_S, BASE_S * 2.0 ** min(peer.failures - 1, 20)) * (0.75 + 0.5 * self._jitter())
+        after = error.details.get("retry_after")
+        peer.retry_at = now + round(1000 * (float(after) if isinstance(after, int | float) else wait))
+        peer.last_error = error.message
+        events = []
+        if peer.failures >= DOWN_AFTER and not peer.down:
+            peer.down = True
+            events.append(
+                entry(EventType.PEER_DOWN, at=now, actor=SYSTEM, subject=id, name=peer.name, reason=error.message)
+            )
+        await self._save(peer, events)
+
+    async def strike(self, id: str, reason: str) -> None:
+        """A peer served what it should not: count it, show it, and set it aside as a source after a few."""
+        peer = self._peers.get(id)
+        if peer is None:
+            return
+        now = self._now()
+        peer.strikes += 1
+        peer.last_strike = reason
+        peer.recent_strikes = [at for at in peer.recent_strikes if at > now - _FORGIVE_MS][-STRIKES:] + [now]
+        if len(peer.recent_strikes) >= STRIKES:
+            peer.quarantined_until = now + QUARANTINE_MS
+            peer.recent_strikes = []
+        event = entry(
+            EventType.PEER_STRUCK,
+            at=now,
+            actor=SYSTEM,
+            subject=id,
+            name=peer.name,
+            reason=reason,
+            strikes=peer.strikes,
+            quarantined_until=peer.quarantined_until,
+        )
+        await self._save(peer, [event])
+
+    def skewed(self, id: str, error: ClockSkew) -> None:
+        """A peer's request was signed by a clock that differs from ours."""
+        peer = self._peers.get(id)
+        offset = error.details.get("offset_s")
+        if peer is not None and isinstance(offset, int):
+            peer.clock_offset_ms = offset * 1000
+            peer.last_error = error.message
+
+    # For `registration`
+
+    async def put(self, peer: Peer, events: list[Insert]) -> None:
+        """Write a registration and events in one operation.
+
+        Raises:
+            StoreUnavailable: Nothing was written.
+        """
+        await self._store.batch([Replace("peers", _to_doc(peer)), *events])
+        self._peers[peer.id] = peer
+
+    async def drop(self, id: str, events: list[Insert]) -> None:
+        """Delete a registration."""
+        operations: list[Operation] = list(events)
+        await self._store.batch(operations)
+        await self._store.delete("peers", {"_id": id})
+        await self._store.delete("cursors", {"_id": id})
+        self._peers.pop(id, None)
+        self._clients.pop(id, None)
+
+    async def describe(self, id: str, *, name: str, url: str, tls_fingerprint: str) -> None:
+        """Take over what a peer's own newest record says of it."""
+        peer = self._peers.get(id)
+        if peer and (peer.name, peer.url, peer.tls_fingerprint) != (name, url, tls_fingerprint):
+            peer.name, peer.url, peer.tls_fingerprint = name, url, tls_fingerprint
+            await self._save(peer, [])
+
+    async def _save(self, peer: Peer, events: list[Insert]) -> None:
+        """Write health; a store that is down does not stop the work."""
+        if peer.id not in self._peers:
+            return
+        peer.saved_at = self._now()
+        try:
+            await self._store.batch([Replace("peers", _to_doc(peer)), *events])
+        except StoreUnavailable as exc:
+            log.debug("a peer's health was not written", extra={"action": "health_unwritten", "reason": exc.message})
+
+
+def _to_doc(peer: Peer) -> Doc:
+    names = ("key", "url", "name", "tls_fingerprint", "joined_at", "failures", "retry_at", "last_seen", "last_error")
+    more = ("down", "strikes", "recent_strikes", "last_strike", "quarantined_until")
+    doc: dict[str, Any] = {name: getattr(peer, name) for name in (*names, *more)}
+    return {"_id": peer.id, "state": str(peer.state), **doc, "recent_strikes": list(peer.recent_strikes)}
+
+
+def _from_doc(doc: Doc) -> Peer:
+    fields = {name: value for name, value in doc.items() if not name.startswith("_") and name != "state"}
+    return Peer(id=doc["_id"], state=PeerState(doc["state"]), **fields)

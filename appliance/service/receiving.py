@@ -1,0 +1,116 @@
+"""Receives bytes into a file and hashes them on the way, in two threads beside the one that receives.
+
+One thread writes and hashes chunks, the other hashes the whole. At most a few blocks wait, so a fast sender is held
+back by the slower of disk and hash, and memory does not grow.
+"""
+
+import asyncio
+import os
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from appliance.domain.manifest import Manifest
+from appliance.store.filesystem import storage_error, sync_file, write_at
+
+from .hashing import ManifestBuilder, feed_file
+
+WAITING = 8  #: blocks
+
+
+class Receiver:
+    """A file that grows at its end. Made and used on the event loop; one writer at a time."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.offset = 0  #: bytes taken; those before `flush` may still be on their way to the file
+        self._path = path
+        self._descriptor = descriptor
+        self._builder = ManifestBuilder()
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="receive-disk")
+        self._whole = ThreadPoolExecutor(1, thread_name_prefix="receive-whole")
+        self._waiting: deque[tuple[Future[None], Future[None]]] = deque()
+
+    @classmethod
+    async def open(cls, path: Path, length: int) -> "Receiver":
+        """Open a file of which the first `length` bytes count; what is behind them is cut off, they are hashed.
+
+        Raises:
+            StorageError: The disk fails.
+        """
+        return await asyncio.to_thread(cls._open, path, length)
+
+    @classmethod
+    def _open(cls, path: Path, length: int) -> "Receiver":
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o640)
+        except OSError as exc:
+            raise storage_error(exc) from exc
+        receiver = cls(path, descriptor)
+        try:
+            os.ftruncate(descriptor, length)
+            receiver.offset = feed_file(receiver._builder, descriptor, length, receiver._whole)
+        except OSError as exc:
+            receiver.close()
+            raise storage_error(exc) from exc
+        return receiver
+
+    @property
+    def closed(self) -> bool:
+        """Whether it let go of its file."""
+        return self._descriptor < 0
+
+    async def write(self, data: bytes) -> None:
+        """Take the next bytes.
+
+        Raises:
+            StorageError: The disk is full or fails; found out up to a few blocks late.
+        """
+        view = memoryview(data)
+        self._waiting.append(
+            (self._disk.submit(self._to_disk, view, self.offset), self._whole.submit(self._builder.whole, view))
+        )
+        self.offset += len(view)
+        while len(self._waiting) > WAITING:
+            await self._oldest()
+
+    def _to_disk(self, data: memoryview, offset: int) -> None:
+        write_at(self._descriptor, data, offset)
+        self._builder.chunks(data)
+
+    async def _oldest(self) -> None:
+        for future in self._waiting.popleft():
+            await asyncio.wrap_future(future)
+
+    async def flush(self) -> None:
+        """Wait until all bytes taken are in the file.
+
+        Raises:
+            StorageError: They cannot be.
+        """
+        while self._waiting:
+            await self._oldest()
+
+    async def sync(self) -> None:
+        """Make all bytes taken durable."""
+        await self.flush()
+        await asyncio.to_thread(sync_file, self._descriptor)
+
+    async def rewind(self, offset: int) -> None:
+        """Cut the file off at `offset` and let go of it: the hashes are made anew by whoever opens it next."""
+        await self.flush()
+        os.ftruncate(self._descriptor, offset)
+        self.offset = offset
+        await asyncio.to_thread(self.close)
+
+    async def manifest(self) -> Manifest:
+        """The manifest of the complete file; nothing may be written after it."""
+        await self.flush()
+        return self._builder.manifest()
+
+    def close(self) -> None:
+        """Let go of file and threads. Twice is once."""
+        self._disk.shutdown(wait=True, cancel_futures=True)
+        self._whole.shutdown(wait=True, cancel_futures=True)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1

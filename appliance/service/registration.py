@@ -1,0 +1,331 @@
+"""Registration: how two nodes come to know each other's keys, and how they part.
+
+    joining node B                                     inviting node A
+    reads the invite, keeps A's key as pending
+    POST /peer/v1/registrations, signed by B  ------>  invite, MAC and signature hold; keeps B's key as pending
+                                              <------  GET /peer/v1/node, signed by A: can B be called?
+    answers, since it knows A's key           ------>  burns the invite, B is active
+    MAC of the answer holds: A is active      <------  201 with A's signed record
+
+Each side has then called the other. A retry after a lost answer succeeds: the invite is burnt for that very node.
+"""
+
+import asyncio
+import base64
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from typing import Any
+
+from appliance.domain.errors import (
+    InvalidInput,
+    InviteRefused,
+    PeerError,
+    PeerMisbehaved,
+    SignatureInvalid,
+    SignatureRefused,
+)
+from appliance.domain.event import EventType
+from appliance.domain.record import Record, RecordKind
+from appliance.domain.states import PeerState
+from appliance.peering.address import PeerAddress, check_url
+from appliance.peering.client import PeerClient
+from appliance.peering.identity import Identity
+from appliance.peering.invite import (
+    Invite,
+    answer_mac,
+    new_secret,
+    parse_invite,
+    registration_mac,
+    same_mac,
+)
+from appliance.peering.records import node_body, parse_record, record_json, verify_record
+from appliance.peering.wire import Registered, Registration
+from appliance.store.ports import Doc, Store
+
+from .journal import entry
+from .peers import Peer, Peers
+from .secrets import SecretBox
+
+log = logging.getLogger(__name__)
+
+DEFAULT_LIFE_S = 24 * 3600
+MAX_LIFE_S = 7 * 24 * 3600
+MAX_BAD_MACS = 5
+
+
+class Registrations:
+    """Invites, joining and leaving."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        identity: Identity,
+        peers: Peers,
+        box: SecretBox,
+        url: str,
+        tls_fingerprint: str,
+        ca_file: str,
+        calls: Executor,
+        own_record: Callable[[], Awaitable[Record]],
+        on_joined: Callable[[str, Record], Awaitable[None]],
+        now: Callable[[], int],
+    ) -> None:
+        self._store = store
+        self._identity = identity
+        self._peers = peers
+        self._box = box
+        self._url = url
+        self._tls_fingerprint = tls_fingerprint
+        self._ca_file = ca_file
+        self._calls = calls
+        self._own_record = own_record
+        self._on_joined = on_joined
+        self._now = now
+        self._accepting = asyncio.Lock()
+
+    # Invites
+
+    async def invite(self, *, expires_s: int = DEFAULT_LIFE_S, actor: str) -> tuple[str, Invite]:
+        """Make a one-time invite.
+
+        Args:
+            expires_s: Its life in seconds, at most a week.
+            actor: Who makes it.
+
+        Returns:
+            The line to copy, which is shown only now, and what it says.
+
+        Raises:
+            InvalidInput: The life is out of bounds.
+        """
+        if not 60 <= expires_s <= MAX_LIFE_S:
+            raise InvalidInput(f"An invite lives 60 to {MAX_LIFE_S} seconds.")
+        invite = Invite(
+            id=secrets.token_hex(8),
+            url=self._url,
+            key=self._identity.public_key,
+            tls_fingerprint=self._tls_fingerprint,
+            secret=new_secret(),
+            expires_at=self._now() + expires_s * 1000,
+        )
+        await self._store.insert(
+            "invites",
+            {
+                "_id": invite.id,
+                "secret": self._box.seal(invite.secret),
+                "expires_at": invite.expires_at,
+                "created_at": self._now(),
+                "created_by": actor,
+                "bad_macs": 0,
+                "used_by": "",
+            },
+        )
+        event = entry(EventType.PEER_INVITED, at=self._now(), actor=actor, subject=invite.id)
+        await self._store.batch([event])
+        return invite.text(), invite
+
+    async def invites(self) -> list[Doc]:
+        """Invites that have not expired, without their secrets."""
+        docs = await self._store.find("invites", {"expires_at": {"gt": self._now()}}, limit=500)
+        return [{name: value for name, value in doc.items() if name != "secret"} for doc in docs]
+
+    async def revoke_invite(self, id: str) -> bool:
+        """Delete an invite; says whether there was one."""
+        return await self._store.delete("invites", {"_id": id}) > 0
+
+    # Joining, as the node that was invited
+
+    async def join(self, text: str, *, actor: str) -> Peer:
+        """Register with the node that made an invite.
+
+        Raises:
+            InvalidInput: The text is no invite.
+            InviteRefused: It is this node's own, or has expired.
+            PeerError: The inviter cannot be reached, or refuses; the message says why.
+        """
+        invite = parse_invite(text)
+        if invite.node == self._identity.node_id:
+            raise InviteRefused("This invite was made by this node; use it on the node that is to join.")
+        if invite.expires_at <= self._now():
+            raise InviteRefused("The invite has expired; make a new one.")
+        known = self._peers.key_for(invite.node)
+        peer = Peer(
+            id=invite.node,
+            key=invite.key,
+            url=invite.url,
+            name=invite.node[:8],
+            tls_fingerprint=invite.tls_fingerprint,
+        )
+        if known is None:
+            await self._peers.put(peer, [])
+        try:
+            record = await self._register(invite)
+        except (PeerError, SignatureRefused, InvalidInput):
+            if known is None:
+                await self._peers.drop(invite.node, [])
+            raise
+        return await self._complete(record, invite.url, invite.tls_fingerprint, actor)
+
+    async def _register(self, invite: Invite) -> Record:
+        own = record_json(await self._own_record())
+        nonce = secrets.token_hex(16)
+        message = {
+            "invite": invite.id,
+            "record": own,
+            "nonce": nonce,
+            "mac": registration_mac(invite.secret, invite.id, own, nonce),
+        }
+        client = self._client(invite.node, invite.url, invite.tls_fingerprint)
+        answer: Registered = await self._in_thread(client.register, message)
+        if not same_mac(answer.mac, answer_mac(invite.secret, invite.id, answer.record, nonce)):
+            raise PeerMisbehaved("The answer does not prove that it comes from the node that made the invite.")
+        record = _checked_node(answer.record)
+        if record.id != invite.node:
+            raise PeerMisbehaved("The answer comes from another node than the one that made the invite.")
+        return record
+
+    # Joining, as the node that invited
+
+    async def accept(self, message: Registration, signer: str) -> Registered:
+        """Register a node that proves to know an invite's secret.
+
+        Args:
+            message: What it sent.
+            signer: The node whose key signed the request: the one in the message's record.
+
+        Raises:
+            InviteRefused: Unknown, used, expired or burnt invite; wrong proof; or the node cannot be called.
+        """
+        async with self._accepting:
+            doc = await self._store.get("invites", message.invite)
+            if doc is None or doc["expires_at"] <= self._now():
+                raise InviteRefused("The invite is unknown or has expired; make a new one.")
+            if doc["used_by"] not in {"", signer}:
+                raise InviteRefused("The invite was already used by another node; make a new one.")
+            if doc["bad_macs"] >= MAX_BAD_MACS:
+                raise InviteRefused("The invite was tried with wrong secrets too often; make a new one.")
+            secret = self._box.open(doc["secret"])
+            expected = registration_mac(secret, message.invite, message.record, message.nonce)
+            if not same_mac(message.mac, expected):
+                doc["bad_macs"] += 1
+                await self._store.replace("invites", doc)
+                raise InviteRefused("The secret of the invite is wrong; copy the whole line.")
+            record = _checked_node(message.record)
+            if record.id != signer:
+                raise InviteRefused("The registration is signed by another node than the one that it names.")
+            await self._confirm(record)
+            if not doc["used_by"]:
+                await self._store.replace("invites", {**doc, "used_by": signer}, expect=doc["_rev"])
+            actor = doc["created_by"]
+        body = node_body(record)
+        await self._complete(record, body.url, body.tls_fingerprint, actor)
+        own = record_json(await self._own_record())
+        return Registered(record=own, mac=answer_mac(secret, message.invite, own, message.nonce))
+
+    async def _confirm(self, record: Record) -> None:
+        """Call the joining node under its URL."""
+        body = node_body(record)
+        client = self._client(record.id, check_url(body.url), body.tls_fingerprint)
+        try:
+            info = await self._in_thread(client.node)
+        except PeerError as exc:
+            raise InviteRefused(
+                f"{body.name} was called back at {body.url}, and it failed: {exc.message} "
+                "Set node.url on the joining node to an address that this node can reach.",
+                url=body.url,
+            ) from exc
+        if info.id != record.id:
+            raise InviteRefused(
+                f"At {body.url} answers the node {info.id[:8]}, not {record.id[:8]}. "
+                "Set node.url on the joining node to its own address.",
+                url=body.url,
+            )
+
+    # Both
+
+    async def _complete(self, record: Record, url: str, tls_fingerprint: str, actor: str) -> Peer:
+        body = node_body(record)
+        old = self._peers.key_for(record.id) and self._peers.get(record.id)
+        fresh = not old or old.state is not PeerState.ACTIVE
+        peer = old or Peer(id=record.id, key=_key(record), url=url, name=body.name)
+        peer.url, peer.name, peer.tls_fingerprint = body.url, body.name, body.tls_fingerprint or tls_fingerprint
+        peer.state, peer.failures, peer.retry_at, peer.down = PeerState.ACTIVE, 0, 0, False
+        peer.joined_at = peer.joined_at or self._now()
+        peer.last_seen = self._now()
+        events = [
+            entry(
+                EventType.PEER_JOINED,
+                at=self._now(),
+                actor=actor,
+                subject=peer.id,
+                name=peer.name,
+                url=peer.url,
+            )
+        ]
+        await self._peers.put(peer, events if fresh else [])
+        log.info("a peer joined", extra={"action": "peer_joined", "peer": peer.id, "peer_name": peer.name})
+        await self._on_joined(peer.id, record)
+        return peer
+
+    # Leaving
+
+    async def remove(self, id: str, *, actor: str) -> None:
+        """End a registration here, and tell the peer; a peer that cannot be told finds out when it calls.
+
+        Raises:
+            PeerNotFound: There is none.
+        """
+        peer = self._peers.get(id)
+        client = self._peers.client(id)
+        event = entry(
+            EventType.PEER_LEFT, at=self._now(), actor=actor, subject=id, name=peer.name, removed_here=True
+        )
+        try:
+            await self._in_thread(client.leave)
+        except PeerError as exc:
+            log.warning(
+                "a removed peer could not be told",
+                extra={"action": "leave_untold", "peer": id, "reason": exc.message},
+            )
+        await self._peers.drop(id, [event])
+
+    async def left(self, id: str) -> None:
+        """A peer ended the registration."""
+        peer = self._peers.get(id)
+        event = entry(
+            EventType.PEER_LEFT, at=self._now(), actor=f"node:{id}", subject=id, name=peer.name, removed_here=False
+        )
+        await self._peers.drop(id, [event])
+
+    def _client(self, node: str, url: str, tls_fingerprint: str) -> PeerClient:
+        address = PeerAddress(node=node, url=url, tls_fingerprint=tls_fingerprint, ca_file=self._ca_file)
+        return PeerClient(self._identity, address, now=self._now)
+
+    async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._calls, function, *args)
+
+
+def registering_key(message: Registration) -> tuple[str, bytes]:
+    """Node id and public key that a registration claims; its signature must hold with that key.
+
+    Raises:
+        SignatureInvalid: The record in it is not signed by that key.
+    """
+    record = _checked_node(message.record)
+    return record.id, _key(record)
+
+
+def _checked_node(raw: dict[str, Any]) -> Record:
+    record = parse_record(raw)
+    verify_record(record)
+    if record.kind is not RecordKind.NODE or record.deleted:
+        raise SignatureInvalid("A registration carries the living node record of its sender.")
+    check_url(node_body(record).url)
+    return record
+
+
+def _key(record: Record) -> bytes:
+    return base64.b64decode(record.key)

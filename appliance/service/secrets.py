@@ -1,0 +1,48 @@
+"""Secrets at rest: encrypted with a key that is a file of its own, so that a copy of the database shows none."""
+
+import os
+from pathlib import Path
+
+from cryptography.fernet import Fernet, InvalidToken
+
+from appliance.domain.errors import InvalidSettings
+
+
+class SecretBox:
+    """Encrypts and decrypts what must be kept and not shown."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the key file, or make it (mode 0600).
+
+        Raises:
+            InvalidSettings: The file holds no key.
+        """
+        self._path = path
+        try:
+            key = path.read_bytes()
+        except FileNotFoundError:
+            key = Fernet.generate_key()
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(key)
+                file.flush()
+                os.fsync(file.fileno())
+        try:
+            self._fernet = Fernet(key.strip())
+        except ValueError as exc:
+            raise InvalidSettings(f"{path} holds no key; restore it from a backup.") from exc
+
+    def seal(self, secret: bytes) -> str:
+        """Encrypt a secret."""
+        return self._fernet.encrypt(secret).decode("ascii")
+
+    def open(self, sealed: str) -> bytes:
+        """Decrypt a secret.
+
+        Raises:
+            InvalidSettings: It was sealed with another key.
+        """
+        try:
+            return self._fernet.decrypt(sealed)
+        except InvalidToken as exc:
+            raise InvalidSettings(f"A stored secret was encrypted with another key than {self._path} holds.") from exc

@@ -1,0 +1,196 @@
+"""The state of this node as a whole: disk, memory, age, versions, counts; and whether it is ready."""
+
+import asyncio
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance.domain.errors import StoreUnavailable
+from appliance.domain.package import Presence
+from appliance.domain.states import JobState, PeerState, TransferState
+from appliance.store.ports import Store
+
+from .catalogue import Catalogue
+
+PING_TIMEOUT_S = 2.0
+HEARTBEAT_LIMIT_S = 15.0
+_READY_FOR_S = 1.0  #: an answer is good for so long: the page is open, and must not load the database
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """The disk of the packages, in bytes."""
+
+    total: int
+    free: int
+    floor: int  #: never less free than this by our doing
+    used_by_packages: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SystemReport:
+    """What `GET /system` tells."""
+
+    version: str
+    uptime_s: float
+    disk: Disk
+    memory_rss: int | None  #: bytes of resident memory; None where the system does not tell
+    python: str
+    database: str
+    counts: dict[str, int | None]  #: by thing; None for what the database could not tell
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One condition of being ready."""
+
+    ok: bool
+    reason: str = ""  #: a sentence, if not ok
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readiness:
+    """Whether this node is ready, and why not."""
+
+    ready: bool
+    checks: dict[str, Check]
+
+
+class System:
+    """Looks at the node as a whole."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        catalogue: Catalogue,
+        data_dir: Path,
+        min_free_bytes: int,
+        version: str,
+        database: str,
+        heartbeat_age: Callable[[], float] | None,
+    ) -> None:
+        """Make a view.
+
+        Args:
+            store: Pinged and counted.
+            catalogue: The packages.
+            data_dir: Where the bytes are.
+            min_free_bytes: The floor of free space.
+            version: Of the product.
+            database: "sqlite" or "mongodb".
+            heartbeat_age: Seconds since the job runner last came round; None if another process runs the jobs.
+        """
+        self._store = store
+        self._catalogue = catalogue
+        self._data_dir = data_dir
+        self._floor = min_free_bytes
+        self._version = version
+        self._database = database
+        self._heartbeat_age = heartbeat_age
+        self._began = time.monotonic()
+        self._draining = False
+        self._checking = asyncio.Lock()
+        self._checked: tuple[float, Readiness] | None = None
+
+    def drain(self) -> None:
+        """From now on, not ready: the node stops."""
+        self._draining = True
+        self._checked = None
+
+    async def ready(self) -> Readiness:
+        """Check the store, the disk and the worker; at most once a second, whoever asks."""
+        async with self._checking:
+            if self._checked is None or time.monotonic() - self._checked[0] > _READY_FOR_S:
+                readiness = await self._check()
+                self._checked = (time.monotonic(), readiness)
+            return self._checked[1]
+
+    async def report(self) -> SystemReport:
+        """Everything for the system page. Counts that need a database which is down are None."""
+        usage = await asyncio.to_thread(shutil.disk_usage, self._data_dir)
+        packages = [package for package in self._catalogue.all() if not package.withdrawn]
+        held = {package.held_sha256: package.body.size for package in packages if package.held_sha256}
+        counts: dict[str, int | None] = {
+            "packages": len(packages),
+            "held": sum(package.presence is Presence.HELD for package in packages),
+        }
+        for name, collection, where in (
+            ("peers", "peers", {"state": str(PeerState.ACTIVE)}),
+            ("transfers_failed", "transfers", {"state": str(TransferState.FAILED)}),
+            ("jobs_waiting", "jobs", {"state": str(JobState.TODO)}),
+            ("jobs_running", "jobs", {"state": str(JobState.DOING)}),
+            ("jobs_failed", "jobs", {"state": str(JobState.FAILED)}),
+        ):
+            try:
+                counts[name] = await asyncio.wait_for(self._store.count(collection, where), PING_TIMEOUT_S)
+            except (StoreUnavailable, TimeoutError):
+                counts[name] = None
+        return SystemReport(
+            version=self._version,
+            uptime_s=round(time.monotonic() - self._began, 1),
+            disk=Disk(
+                total=usage.total, free=usage.free, floor=self._floor, used_by_packages=sum(held.values())
+            ),
+            memory_rss=resident_bytes(),
+            python=platform.python_version(),
+            database=self._database,
+            counts=counts,
+        )
+
+    async def _check(self) -> Readiness:
+        checks = {
+            "store": await self._check_store(),
+            "disk": await self._check_disk(),
+            "worker": self._check_worker(),
+            "serving": Check(ok=not self._draining, reason="The node is stopping." if self._draining else ""),
+        }
+        return Readiness(ready=all(check.ok for check in checks.values()), checks=checks)
+
+    async def _check_store(self) -> Check:
+        try:
+            await asyncio.wait_for(self._store.ping(), PING_TIMEOUT_S)
+        except (StoreUnavailable, TimeoutError):
+            return Check(ok=False, reason="The database does not answer.")
+        return Check(ok=True)
+
+    async def _check_disk(self) -> Check:
+        try:
+            usage = await asyncio.wait_for(
+                asyncio.to_thread(shutil.disk_usage, self._data_dir), PING_TIMEOUT_S
+            )
+        except (OSError, TimeoutError):
+            return Check(ok=False, reason="The data directory cannot be read.")
+        if usage.free < self._floor:
+            return Check(ok=False, reason="There is less free disk space than the floor allows.")
+        return Check(ok=True)
+
+    def _check_worker(self) -> Check:
+        if self._heartbeat_age is not None and self._heartbeat_age() > HEARTBEAT_LIMIT_S:
+            return Check(ok=False, reason="The worker has taken no jobs for a while.")
+        return Check(ok=True)
+
+
+def resident_bytes() -> int | None:
+    """The resident memory of this process in bytes, or None where the system does not tell.
+
+    Linux tells the present figure (proc(5)), other Unix systems the highest so far, Windows neither without
+    calls into its own libraries.
+    """
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+            for line in status:
+                if line.startswith("VmRSS:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    if sys.platform == "win32":
+        return None
+    import resource  # noqa: PLC0415  # there is none on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

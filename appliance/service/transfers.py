@@ -1,0 +1,310 @@
+"""Transfers as people and other services see them: which packages are being brought here, and how far they are.
+
+The work itself is a job (`service.bringing`). What it has done lives in memory, is written to the store every
+second, and, chunk by chunk, in the map beside the partial file.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from appliance.domain.errors import InvalidTransition, JobUnknown, StaleRevision, StoreUnavailable
+from appliance.domain.event import EventType
+from appliance.domain.package import Package, Presence
+from appliance.domain.states import JobState, TransferState, advance
+from appliance.peering.records import replica_body
+from appliance.store.ports import Doc, Enqueue, Operation, Replace, Store
+
+from .catalogue import Catalogue
+from .fetcher import Progress, Source
+from .holdings import Holdings, fetch_job, new_transfer_doc, transfer_id
+from .journal import SYSTEM, entry
+from .peers import Peers
+from .records import Records
+
+log = logging.getLogger(__name__)
+
+TICK_S = 1.0
+_SOURCES_EVERY = 5  #: ticks between looks for new sources
+_SAY_AFTER_S = 3.0  #: a transfer this old is told to the network as arriving
+
+
+@dataclass(slots=True, eq=False)
+class Live:
+    """A transfer that a job of this process works on."""
+
+    doc: Doc
+    package: Package
+    state: TransferState
+    progress: Progress
+    unwanted: threading.Event  #: set when the bytes are no longer wanted, or a person cancelled
+    cancelled: bool = False  #: by a person: what is verified stays for a retry
+    add_sources: Callable[[list[Source]], None] = lambda _: None
+    began: float = field(default_factory=time.monotonic)
+    ticks: int = 0
+    rate: float = 0.0  #: bytes a second, smoothed
+    counted: int = 0
+
+    def view(self) -> Doc:
+        """The document as it would be written now."""
+        progress = self.progress
+        return {
+            **self.doc,
+            "state": str(self.state),
+            "bytes_done": progress.bytes_done,
+            "chunks_done": progress.chunks_done,
+            "rate": round(self.rate, 1),
+            "sources": [
+                {"node": s.node, "name": s.name, "bytes": s.bytes, "chunks": s.chunks, "strikes": s.strikes}
+                for s in progress.sources
+            ],
+        }
+
+
+class Transfers:
+    """Every transfer of this node."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        records: Records,
+        catalogue: Catalogue,
+        holdings: Holdings,
+        peers: Peers,
+        node_id: str,
+        now: Callable[[], int],
+    ) -> None:
+        self._store = store
+        self._records = records
+        self._catalogue = catalogue
+        self._holdings = holdings
+        self._peers = peers
+        self._node_id = node_id
+        self._now = now
+        self._live: dict[str, Live] = {}
+
+    # For people
+
+    async def page(
+        self, where: dict[str, Any] | None = None, *, limit: int = 100, after: tuple[Any, str] | None = None
+    ) -> list[Doc]:
+        """Transfers, the last changed first, with what running ones have done up to this moment."""
+        docs = await self._store.find(
+            "transfers", where, order="updated_at", descending=True, limit=limit, after=after
+        )
+        return [self._shown(doc) for doc in docs]
+
+    async def get(self, id: str) -> Doc:
+        """One transfer.
+
+        Raises:
+            JobUnknown: There is none of this id.
+        """
+        doc = await self._store.get("transfers", id)
+        if doc is None:
+            raise JobUnknown(f"There is no transfer {id}.")
+        return self._shown(doc)
+
+    def _shown(self, doc: Doc) -> Doc:
+        live = self._live.get(doc["_id"])
+        return live.view() if live else doc
+
+    def progress(self, package: str) -> Live | None:
+        """The running transfer of a package, if this process runs it."""
+        found = self._catalogue.by_id(package)
+        return self._live.get(transfer_id(package, found.body.sha256)) if found else None
+
+    def held_chunks(self, package_id: str, sha256: str) -> bytes | None:
+        """The map of verified chunks of a package that is held or arriving here, or None."""
+        live = self._live.get(transfer_id(package_id, sha256))
+        return live.progress.chunks.packed() if live and live.progress.chunks else None
+
+    async def retry(self, id: str, *, actor: str) -> Doc:
+        """Start a stalled, failed or cancelled transfer again, now.
+
+        Raises:
+            JobUnknown: There is none of this id.
+            InvalidTransition: It runs, or is done.
+        """
+        doc = await self.get(id)
+        state = TransferState(doc["state"])
+        if state in {TransferState.DONE, TransferState.FETCHING, TransferState.VERIFYING}:
+            raise InvalidTransition(f"The transfer is {state}; there is nothing to retry.")
+        package = self._catalogue.by_id(doc["package"])
+        if package is None or transfer_id(package.id, package.body.sha256) != id:
+            raise InvalidTransition("Other bytes have this name now; the transfer is of no use any more.")
+        now = self._now()
+        await self._store.batch(
+            [Replace("transfers", new_transfer_doc(package, now)), Enqueue(fetch_job(package.id, now))]
+        )
+        log.info(
+            "a transfer is retried", extra={"action": "transfer_retried", "transfer": id, "actor": actor}
+        )
+        await self._holdings.settle(package.id)
+        return await self.get(id)
+
+    async def cancel(self, id: str, *, actor: str) -> Doc:
+        """Stop a transfer; what is verified stays for a retry.
+
+        Raises:
+            JobUnknown: There is none of this id.
+            InvalidTransition: It is done.
+        """
+        doc = await self.get(id)
+        advance(TransferState(doc["state"]), TransferState.CANCELLED)
+        doc = {**doc, "state": str(TransferState.CANCELLED), "error": f"cancelled by {actor}"}
+        await self._store.replace("transfers", {**doc, "updated_at": self._now()})
+        live = self._live.get(id)
+        if live is not None:
+            live.cancelled = True
+            live.unwanted.set()
+        for job in await self._store.find_jobs({"active_key": f"fetch:{doc['package']}"}, limit=1):
+            if job.state is JobState.TODO:
+                await self._store.cancel_job(job.id, now=self._now())
+        log.info(
+            "a transfer was cancelled", extra={"action": "transfer_cancelled", "transfer": id, "actor": actor}
+        )
+        await self._holdings.settle(doc["package"])
+        return await self.get(id)
+
+    # For the job
+
+    async def begin(self, package_id: str) -> Live | None:
+        """Open the transfer that a package needs now, or None if it needs none."""
+        await self._holdings.settle(package_id)
+        package = self._catalogue.by_id(package_id)
+        if package is None or package.presence is not Presence.ARRIVING:
+            return None
+        id = transfer_id(package.id, package.body.sha256)
+        doc = await self._store.get("transfers", id) or new_transfer_doc(package, self._now())
+        if doc["state"] == TransferState.CANCELLED:
+            return None
+        doc["attempts"] += 1
+        live = Live(
+            doc=doc,
+            package=package,
+            state=TransferState(doc["state"]),
+            progress=Progress(sources=await self.sources(package)),
+            unwanted=threading.Event(),
+        )
+        self.set_state(live, TransferState.FETCHING)
+        self._live[id] = live
+        return live
+
+    async def sources(self, package: Package) -> list[Source]:
+        """The registered peers that hold the newest bytes of a package and may be asked."""
+        holders = [
+            body.node
+            for body in map(replica_body, await self._records.replicas(package.id))
+            if body.node != self._node_id
+            and body.sha256 == package.body.sha256
+            and body.presence == Presence.HELD
+        ]
+        nodes = self._holdings.nodes
+        return [
+            Source(
+                node=node,
+                name=nodes[node].name if node in nodes else node[:8],
+                address=self._peers.address(node),
+            )
+            for node in self._peers.usable_sources(holders)
+        ]
+
+    def set_state(self, live: Live, state: TransferState) -> None:
+        """The one setter of a running transfer's state."""
+        if live.state is not state:
+            log.info(
+                "a transfer advances",
+                extra={
+                    "action": f"transfer_{state}",
+                    "transfer": live.doc["_id"],
+                    "package": live.package.id,
+                    "package_name": live.package.body.filename,
+                },
+            )
+        live.state = advance(live.state, state)
+
+    async def end(self, live: Live, state: TransferState, error: str = "") -> None:
+        """Write how a running transfer ended, and settle its package."""
+        self._live.pop(live.doc["_id"], None)
+        self.set_state(live, state)
+        doc = {**live.view(), "rate": 0.0, "error": error, "updated_at": self._now()}
+        operations: list[Operation] = [Replace("transfers", doc)]
+        if state is TransferState.STALLED and live.doc["attempts"] == 1:
+            operations.append(
+                entry(
+                    EventType.TRANSFER_STALLED,
+                    at=self._now(),
+                    actor=SYSTEM,
+                    subject=live.package.id,
+                    filename=live.package.body.filename,
+                    reason=error,
+                )
+            )
+        await self._store.batch(operations)
+        if state is TransferState.DONE or live.unwanted.is_set():
+            await self._holdings.settle(live.package.id)
+
+    async def give_up(self, package_id: str, error: str) -> None:
+        """The job of a package's transfer failed for the last time."""
+        package = self._catalogue.by_id(package_id)
+        if package is None:
+            return
+        doc = await self._store.get("transfers", transfer_id(package.id, package.body.sha256))
+        if doc is None or doc["state"] in {TransferState.DONE, TransferState.CANCELLED}:
+            return
+        now = self._now()
+        event = entry(
+            EventType.TRANSFER_FAILED,
+            at=now,
+            actor=SYSTEM,
+            subject=package.id,
+            filename=package.body.filename,
+            reason=error,
+        )
+        doc.update(state=str(TransferState.FAILED), error=error, updated_at=now)
+        await self._store.batch([Replace("transfers", doc), event])
+
+    async def watch(self) -> None:
+        """Every second, for ever: write progress, notice what is no longer wanted, look for new sources."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            for live in list(self._live.values()):
+                try:
+                    await self._tick(live)
+                except StoreUnavailable as exc:
+                    log.debug(
+                        "progress was not written", extra={"action": "progress_unwritten", "reason": str(exc)}
+                    )
+
+    async def _tick(self, live: Live) -> None:
+        live.ticks += 1
+        done = live.progress.bytes_done
+        live.rate += 0.3 * ((done - live.counted) / TICK_S - live.rate) if live.counted else 0.0
+        live.counted = done
+        package = self._catalogue.by_id(live.package.id)
+        if (
+            package is None
+            or package.body.sha256 != live.package.body.sha256
+            or package.presence is not Presence.ARRIVING
+        ):
+            live.unwanted.set()
+            return
+        try:
+            live.doc = await self._store.replace(
+                "transfers", {**live.view(), "updated_at": self._now()}, expect=live.doc.get("_rev")
+            )
+        except StaleRevision:
+            stored = await self._store.get("transfers", live.doc["_id"])
+            if stored is not None:
+                live.doc = stored
+                if stored["state"] == TransferState.CANCELLED:
+                    live.cancelled = True
+                    live.unwanted.set()
+        if live.ticks % _SOURCES_EVERY == 0:
+            live.add_sources(await self.sources(live.package))

@@ -1,0 +1,168 @@
+"""The bytes of packages: immutable files named by their SHA-256, and the public names that link to them.
+
+Data before name: a blob is on the disk before its name is, and its name before anything refers to it. A crash leaves
+the old state or the new one; what is neither, `adopt_or_clean` removes at the next start.
+"""
+
+import logging
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from appliance.domain.errors import BlobMissing, StorageFull
+
+from .filesystem import free_bytes, link_or_copy, move, remove, storage_error, sync_directory, sync_file
+from .layout import Layout
+
+log = logging.getLogger(__name__)
+
+_LINKING = ".linking-"
+
+
+class BlobStore:
+    """The blobs of one node. Every method blocks."""
+
+    def __init__(self, layout: Layout, *, floor_bytes: int, free: Callable[[Path], int] = free_bytes) -> None:
+        self._layout = layout
+        self._floor = floor_bytes
+        self._free = free
+        for directory in layout.directories():
+            directory.mkdir(parents=True, exist_ok=True, mode=0o750)
+
+    @property
+    def floor(self) -> int:
+        """Bytes that stay free whatever comes."""
+        return self._floor
+
+    def free(self) -> int:
+        """Bytes free on the disk of the blobs."""
+        return self._free(self._layout.root)
+
+    def check_space(self, needed: int) -> None:
+        """Say whether `needed` more bytes fit above the floor.
+
+        Raises:
+            StorageFull: They do not; the message has the figures.
+        """
+        free = self.free()
+        if free - needed < self._floor:
+            raise StorageFull(
+                f"{needed} bytes are needed, {free} are free, and {self._floor} stay free (transfers.min_free). "
+                "Free space, or move the data directory to a larger disk.",
+                needed=needed,
+                free=free,
+                floor=self._floor,
+            )
+
+    def path(self, sha256: str) -> Path:
+        """Where the blob is, if it is."""
+        return self._layout.blob(sha256)
+
+    def exists(self, sha256: str, size: int) -> bool:
+        """Whether the blob is here with this size."""
+        try:
+            return self.path(sha256).stat().st_size == size
+        except OSError:
+            return False
+
+    def commit(self, path: Path, sha256: str) -> None:
+        """Take a complete, verified file over as a blob; a second copy of a blob is dropped.
+
+        Raises:
+            StorageError: The disk fails.
+        """
+        target = self.path(sha256)
+        if self.exists(sha256, path.stat().st_size):
+            remove(path)
+            return
+        descriptor = os.open(path, os.O_RDWR)
+        try:
+            sync_file(descriptor)
+        finally:
+            os.close(descriptor)
+        if not target.parent.exists():
+            target.parent.mkdir(exist_ok=True, mode=0o750)
+            sync_directory(target.parent.parent)
+        move(path, target)
+
+    def publish(self, sha256: str, filename: str) -> None:
+        """Let `filename` be the public name of a blob, in one step and whatever had the name before.
+
+        Raises:
+            BlobMissing: There is no such blob.
+            StorageError: The disk is full or fails.
+        """
+        target = self._layout.packages / filename
+        temporary = self._layout.packages / f"{_LINKING}{secrets.token_hex(8)}"
+        if not self.path(sha256).exists():
+            raise BlobMissing(f'The file of "{filename}" is not on the disk.')
+        link_or_copy(self.path(sha256), temporary)
+        if target.exists() and os.path.samefile(temporary, target):
+            remove(temporary)  # renaming one link onto another of the same file would leave both
+            return
+        move(temporary, target)
+
+    def unpublish(self, filename: str) -> None:
+        """Take a public name away."""
+        try:
+            remove(self._layout.packages / filename)
+            sync_directory(self._layout.packages)
+        except OSError as exc:
+            raise storage_error(exc) from exc
+
+    def remove(self, sha256: str) -> None:
+        """Delete a blob if it is here."""
+        try:
+            remove(self.path(sha256))
+        except OSError as exc:
+            raise storage_error(exc) from exc
+
+    def quarantine(self, sha256: str) -> None:
+        """Set a damaged blob aside."""
+        if self.path(sha256).exists():
+            move(self.path(sha256), self._layout.quarantine / sha256)
+
+    def adopt_or_clean(
+        self, *, names: Mapping[str, str], blobs: set[str], partials: set[str], uploads: set[str]
+    ) -> None:
+        """Make the disk agree with the store: restore missing links, remove what nothing mentions.
+
+        Args:
+            names: Public file names and the SHA-256 that each must show.
+            blobs: Every SHA-256 that is to be kept.
+            partials: Ids of transfers that may go on.
+            uploads: Ids of uploads that may go on.
+        """
+        for path in _files(self._layout.packages):
+            if path.name not in names:
+                self._clean(path, "public name")
+        for filename, sha256 in names.items():
+            blob, link = self.path(sha256), self._layout.packages / filename
+            if blob.exists() and not (link.exists() and link.stat().st_size == blob.stat().st_size):
+                self.publish(sha256, filename)
+            elif blob.exists() and link.stat().st_ino != blob.stat().st_ino and blob.stat().st_nlink > 1:
+                self.publish(sha256, filename)
+        for path in _files(self._layout.blobs):
+            if path.name not in blobs:
+                self._clean(path, "blob")
+        for path in _files(self._layout.partials):
+            if path.name.removesuffix(".map") not in partials:
+                self._clean(path, "partial file")
+        for path in _files(self._layout.uploads):
+            if path.name.split(".")[0] not in uploads:
+                self._clean(path, "upload")
+
+    @staticmethod
+    def _clean(path: Path, what: str) -> None:
+        log.info(
+            "a file without use was removed",
+            extra={"action": "file_removed", "what": what, "file": path.name},
+        )
+        remove(path)
+
+
+def _files(directory: Path) -> Iterator[Path]:
+    for entry in sorted(directory.rglob("*")):
+        if entry.is_file():
+            yield entry

@@ -1,0 +1,186 @@
+"""What we ask of a file system. The one place that chooses between fast ways and portable ones.
+
+Linux has them all; elsewhere, and with `ODS_PORTABLE=1`, the portable way is taken. Tests run both.
+"""
+
+import contextlib
+import errno
+import os
+import shutil
+import threading
+from pathlib import Path
+
+from appliance.domain.errors import InvalidSettings, StorageError, StorageFull
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_FULL = {errno.ENOSPC, errno.EDQUOT} if hasattr(errno, "EDQUOT") else {errno.ENOSPC}
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_COPY_BLOCK = 1024 * 1024
+_seek_lock = threading.Lock()
+_locks: list[int] = []
+
+
+def portable() -> bool:
+    """Whether to leave the fast ways unused."""
+    return os.environ.get("ODS_PORTABLE", "") not in {"", "0"}
+
+
+def storage_error(exc: OSError) -> StorageError:
+    """Our error for the operating system's."""
+    if exc.errno in _FULL:
+        return StorageFull("The disk is full. Free space, or move the data directory to a larger disk.")
+    return StorageError(f"The disk does not work: {exc.strerror or exc}.")
+
+
+def preallocate(descriptor: int, size: int) -> None:
+    """Reserve `size` bytes for a new file, or at least give it that length.
+
+    Raises:
+        StorageFull: There is no room.
+    """
+    try:
+        if size and hasattr(os, "posix_fallocate") and not portable():
+            try:
+                os.posix_fallocate(descriptor, 0, size)
+            except OSError as exc:
+                if exc.errno not in {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}:
+                    raise
+            else:
+                return
+        os.ftruncate(descriptor, size)
+    except OSError as exc:
+        raise storage_error(exc) from exc
+
+
+def write_at(descriptor: int, data: bytes | bytearray | memoryview, offset: int) -> None:
+    """Write all of `data` at `offset`; safe from several threads.
+
+    Raises:
+        StorageError: The disk is full or fails.
+    """
+    view = memoryview(data)
+    try:
+        while len(view):
+            if hasattr(os, "pwrite") and not portable():
+                count = os.pwrite(descriptor, view, offset)
+            else:
+                with _seek_lock:
+                    os.lseek(descriptor, offset, os.SEEK_SET)
+                    count = os.write(descriptor, view)
+            view = view[count:]
+            offset += count
+    except OSError as exc:
+        raise storage_error(exc) from exc
+
+
+def read_at(descriptor: int, buffer: memoryview, offset: int) -> int:
+    """Read into `buffer` from `offset`; safe from several threads. Returns how many bytes, 0 at the end."""
+    if hasattr(os, "preadv") and not portable():
+        return os.preadv(descriptor, [buffer], offset)
+    with _seek_lock:
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        data = os.read(descriptor, len(buffer))
+    buffer[: len(data)] = data
+    return len(data)
+
+
+def sync_file(descriptor: int) -> None:
+    """Put a file's bytes on the disk.
+
+    Raises:
+        StorageError: They cannot be; the file must count as lost.
+    """
+    try:
+        if hasattr(os, "fdatasync") and not portable():
+            os.fdatasync(descriptor)
+        else:
+            os.fsync(descriptor)
+    except OSError as exc:
+        raise storage_error(exc) from exc
+
+
+def sync_directory(path: Path) -> None:
+    """Put a directory's names on the disk, where the system can."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename within the data directory and make the new name durable."""
+    try:
+        os.replace(source, target)
+        sync_directory(target.parent)
+    except OSError as exc:
+        raise storage_error(exc) from exc
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give `source` a second name: a hard link, or a copy where there are none.
+
+    Raises:
+        StorageError: The disk is full or fails.
+    """
+    try:
+        if not portable():
+            try:
+                os.link(source, target)
+            except OSError as exc:
+                if exc.errno not in {errno.EPERM, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK, errno.ENOSYS}:
+                    raise
+            else:
+                return
+        with source.open("rb") as reader, target.open("wb") as writer:
+            shutil.copyfileobj(reader, writer, _COPY_BLOCK)
+            writer.flush()
+            os.fsync(writer.fileno())
+    except OSError as exc:
+        raise storage_error(exc) from exc
+
+
+def remove(path: Path) -> None:
+    """Delete a file if it is there."""
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that may still be written to the disk of `path`."""
+    return shutil.disk_usage(path).free
+
+
+def boot_id() -> str:
+    """A word that changes with each start of the machine, or "" where there is none."""
+    if portable():
+        return ""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
+
+
+def lock_directory(path: Path) -> None:
+    """Keep other serving processes away from a data directory for as long as this process lives.
+
+    Raises:
+        InvalidSettings: Another process has it.
+    """
+    if fcntl is None:
+        return
+    descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        os.close(descriptor)
+        raise InvalidSettings(
+            f"Another node is running on the data directory {path}; stop it, or choose another (data_dir)."
+        ) from exc
+    _locks.append(descriptor)

@@ -1,0 +1,58 @@
+"""Bringing the documents of an older version up to date when a store is opened.
+
+A new declared field or index needs a higher `schema.VERSION` but no migration: both stores add it by
+themselves on opening. A migration is for documents whose content must change. It works through the port, must
+not mind to run twice (the process may be killed in it, or two processes may start at once), and is recorded
+after it ran.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from appliance.domain.errors import InvalidSettings
+
+from .ports import Store
+from .schema import VERSION
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Migration:
+    """One step to a higher schema version."""
+
+    version: int  #: the version that documents have afterwards
+    name: str
+    run: Callable[[Store], Awaitable[None]]
+
+
+MIGRATIONS: tuple[Migration, ...] = ()  #: none is for a version above `schema.VERSION`
+
+
+def refuse_newer(stored: int, known: int = VERSION) -> None:
+    """Accept a database of this or an older version.
+
+    Raises:
+        InvalidSettings: A newer version of the program has written it.
+    """
+    if stored > known:
+        raise InvalidSettings(
+            f"The database has schema version {stored}; this program knows versions up to {known}. "
+            "Start the newer version of the program that wrote it, or import an older export."
+        )
+
+
+async def migrate(store: Store, migrations: Sequence[Migration] = MIGRATIONS) -> None:
+    """Run the migrations that the store has not seen, in order, and record the version."""
+    stored = await store.schema_version()
+    for migration in sorted(migrations, key=lambda each: each.version):
+        if migration.version > stored:
+            await migration.run(store)
+            await store.set_schema_version(migration.version)
+            log.info(
+                "The database was migrated.",
+                extra={"action": "store_migrated", "version": migration.version, "migration": migration.name},
+            )
+    if stored < VERSION:
+        await store.set_schema_version(max([VERSION, *(each.version for each in migrations)]))

@@ -1,0 +1,96 @@
+"""Every collection, and the fields that a query may use.
+
+A document is a dictionary of BSON types with a string `_id`. Only declared fields can be filtered or sorted
+on; both stores keep an index for each, and make what is missing when they open a database. A change of this
+file needs a higher `VERSION`, and a migration (`store.migrations`) if the content of documents must change.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+VERSION = 1
+
+FieldType = Literal["text", "int", "bool"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collection:
+    """One kind of document."""
+
+    name: str
+    #: what queries may use; a missing field counts as None
+    fields: dict[str, FieldType] = field(default_factory=dict)
+    #: fields of which no two documents share a value, None excepted
+    unique: tuple[str, ...] = ()
+    #: an int field: each insert or replace sets it to the collection's next number, without gaps
+    sequence: str = ""
+    #: an int field, UTC milliseconds: `purge` deletes the document from then on
+    expires: str = ""
+    #: further indexes over several fields; "-field" descends
+    indexes: tuple[tuple[str, ...], ...] = ()
+
+
+RECORDS = Collection(
+    name="records",
+    fields={
+        "kind": "text",
+        "record_id": "text",
+        "author": "text",
+        "deleted": "bool",
+        "package": "text",
+        "node": "text",
+        "at": "int",
+        "seq": "int",
+    },
+    sequence="seq",
+    unique=("seq",),
+)  #: the newest signed record of each kind and id; `seq` is the change feed's position
+PACKAGES = Collection(
+    name="packages",
+    fields={
+        "filename": "text",
+        "stage": "text",
+        "presence": "text",
+        "withdrawn": "bool",
+        "changed_at": "int",
+    },
+)  #: this node's view of each package
+MANIFESTS = Collection(name="manifests")  #: by whole-file SHA-256
+SUPERSEDED = Collection(name="superseded", fields={"package": "text", "sha256": "text", "at": "int"})
+TRANSFERS = Collection(name="transfers", fields={"package": "text", "state": "text", "updated_at": "int"})
+JOBS = Collection(
+    name="jobs",
+    fields={
+        "queue": "text",
+        "name": "text",
+        "state": "text",
+        "active_key": "text",
+        "priority": "int",
+        "run_at": "int",
+        "lease_until": "int",
+        "updated_at": "int",
+    },
+    unique=("active_key",),
+    indexes=(("queue", "state", "-priority", "run_at", "_id"),),
+)  #: written through enqueue, claim and settle only; `active_key` is the key while TODO or DOING, else None
+EVENTS = Collection(
+    name="events",
+    fields={"seq": "int", "type": "text", "at": "int", "actor": "text", "subject": "text"},
+    sequence="seq",
+    unique=("seq",),
+)
+PEERS = Collection(name="peers", fields={"state": "text"})  #: registrations, by node id
+CURSORS = Collection(name="cursors")  #: by peer id: how far that peer's change feed was read
+INVITES = Collection(name="invites", fields={"expires_at": "int"}, expires="expires_at")
+NONCES = Collection(name="nonces", fields={"expires_at": "int"}, expires="expires_at")
+UPLOADS = Collection(name="uploads", fields={"filename": "text", "expires_at": "int"})
+ACCOUNTS = Collection(name="accounts", fields={"role": "text"})  #: by account name
+TOKENS = Collection(name="tokens", fields={"account": "text", "expires_at": "int"})
+
+COLLECTIONS: dict[str, Collection] = {
+    collection.name: collection
+    for collection in (
+        RECORDS, PACKAGES, MANIFESTS, SUPERSEDED, TRANSFERS, JOBS, EVENTS,
+        PEERS, CURSORS, INVITES, NONCES, UPLOADS, ACCOUNTS, TOKENS,
+    )
+}  # fmt: skip

@@ -1,0 +1,51 @@
+"""A few threads that read, each with its own connection."""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from appliance.domain.errors import StoreUnavailable
+
+from .connection import connect, translated
+
+T = TypeVar("T")
+
+_THREADS = 3
+
+
+class Readers:
+    """Runs queries beside the writer: WAL lets both go on."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._local = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+        self._threads = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="store-reader")
+        self._closed = False
+
+    async def run(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a query; it must read all its rows before it returns."""
+        if self._closed:
+            raise StoreUnavailable("The database is closed.")
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, query)
+
+    def _run(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        with translated(self._path):
+            connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+            if connection is None:
+                connection = connect(self._path)
+                connection.execute("PRAGMA query_only=1")
+                self._local.connection = connection
+                self._connections.append(connection)
+            return query(connection)
+
+    async def close(self) -> None:
+        """Wait for running queries and close all connections."""
+        self._closed = True
+        await asyncio.get_running_loop().run_in_executor(None, self._threads.shutdown)
+        for connection in self._connections:
+            connection.close()

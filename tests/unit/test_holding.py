@@ -1,0 +1,87 @@
+"""The decision about a package's bytes."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance.domain.holding import Action, Situation, decide
+from appliance.domain.node import Admission
+from appliance.domain.package import Presence
+
+YES = Admission(admitted=True, reason="a prod package goes to this prod node")
+NO = Admission(admitted=False, reason="this node refuses the tag lab")
+
+NEW = Situation(
+    withdrawn=False,
+    admission=YES,
+    held_current=False,
+    held_old=False,
+    on_disk=False,
+    damaged=False,
+    cancelled=False,
+    sources=["north"],
+    out_of_reach=[],
+    safe_elsewhere=True,
+)
+
+
+@pytest.mark.parametrize(
+    ("situation", "action", "presence"),
+    [
+        (NEW, Action.FETCH, Presence.ARRIVING),
+        (replace(NEW, held_old=True), Action.FETCH, Presence.ARRIVING),
+        (replace(NEW, held_current=True), Action.KEEP, Presence.HELD),
+        (replace(NEW, on_disk=True), Action.ADOPT, Presence.HELD),
+        (replace(NEW, sources=[], out_of_reach=["south"]), Action.NOTHING, Presence.WAITING),
+        (replace(NEW, cancelled=True), Action.NOTHING, Presence.WAITING),
+        (replace(NEW, sources=[], damaged=True), Action.NOTHING, Presence.DAMAGED),
+        (replace(NEW, withdrawn=True), Action.NOTHING, Presence.WITHDRAWN),
+        (replace(NEW, withdrawn=True, held_current=True), Action.RELEASE, Presence.WITHDRAWN),
+        (replace(NEW, admission=NO), Action.NOTHING, Presence.NOT_ADMITTED),
+        (replace(NEW, admission=NO, held_current=True), Action.RELEASE, Presence.NOT_ADMITTED),
+        (replace(NEW, admission=NO, held_old=True), Action.RELEASE, Presence.NOT_ADMITTED),
+        (replace(NEW, admission=NO, held_current=True, safe_elsewhere=False), Action.KEEP, Presence.HELD),
+        (replace(NEW, admission=NO, on_disk=True, safe_elsewhere=False), Action.ADOPT, Presence.HELD),
+    ],
+)
+def test_each_situation(situation: Situation, action: Action, presence: Presence) -> None:
+    decision = decide(situation)
+    assert (decision.action, decision.presence) == (action, presence)
+    assert decision.reason
+
+
+def test_waiting_names_who_holds_it() -> None:
+    decision = decide(replace(NEW, sources=[], out_of_reach=["south", "east", "west", "hub"]))
+    assert "south, east, west and 1 more" in decision.reason
+
+
+situations = st.builds(
+    Situation,
+    withdrawn=st.booleans(),
+    admission=st.sampled_from([YES, NO]),
+    held_current=st.booleans(),
+    held_old=st.booleans(),
+    on_disk=st.booleans(),
+    damaged=st.booleans(),
+    cancelled=st.booleans(),
+    sources=st.lists(st.just("north"), max_size=1),
+    out_of_reach=st.lists(st.just("south"), max_size=1),
+    safe_elsewhere=st.booleans(),
+)
+
+
+@given(situations)
+def test_the_last_copy_is_never_released_but_by_withdrawal(situation: Situation) -> None:
+    decision = decide(situation)
+    if decision.action is Action.RELEASE and not situation.withdrawn:
+        assert situation.safe_elsewhere or not (situation.held_current or situation.on_disk)
+
+
+@given(situations)
+def test_held_is_said_only_of_bytes_that_are_here(situation: Situation) -> None:
+    decision = decide(situation)
+    assert (decision.presence is Presence.HELD) == (decision.action in {Action.KEEP, Action.ADOPT})
+    if decision.presence is Presence.HELD:
+        assert situation.held_current or situation.on_disk
