@@ -212,6 +212,7 @@ async def build(settings: Settings, *, serving: bool, announce: Announce) -> Nod
         bringing = Bringing(
             store=store, layout=layout, blobs=blobs, holdings=holdings, transfers=transfers, peers=peers,
             pool=pool, hashing=runner.pool("hash"), metrics=metrics, connections=settings.transfers.connections,
+            now=now_ms,
         )  # fmt: skip
 
         async def gave_up(job: Job, error: str) -> None:

@@ -60,6 +60,7 @@ class Bringing:
         hashing: Executor,
         metrics: Metrics,
         connections: int,
+        now: Callable[[], int],
     ) -> None:
         self._store = store
         self._layout = layout
@@ -71,6 +72,7 @@ class Bringing:
         self._hashing = hashing
         self._metrics = metrics
         self._connections = connections
+        self._now = now
 
     def run(self, job: Job, context: JobContext) -> None:
         """Bring the package named in the job here, if it is wanted and not here.
@@ -116,6 +118,11 @@ class Bringing:
                 for hash in whole:
                     hash.advance(frontier)
 
+            def fetched(source: Source, count: int) -> None:
+                self._metrics.fetched(source.node, count)
+                if live.first_chunk_at == 0:
+                    live.first_chunk_at = self._now()
+
             fetch = Fetch(
                 package=live.package.id,
                 manifest=manifest,
@@ -125,7 +132,7 @@ class Bringing:
                 check=check,
                 on_frontier=advance,
                 on_strike=lambda source, reason: self._strike(context, source, reason),
-                on_fetched=lambda source, count: self._metrics.fetched(source.node, count),
+                on_fetched=fetched,
             )
             live.add_sources = fetch.add_sources
             advance(min(partial.chunks.frontier() * CHUNK_SIZE, size))
@@ -146,7 +153,7 @@ class Bringing:
             raise
         finally:
             partial.close()
-        self._blobs.commit(path, manifest.sha256)
+        self._blobs.commit(path, manifest.sha256, synced=True)
 
     def _manifest(self, live: Live, context: JobContext) -> Manifest:
         """The manifest from here, or from the first source that gives one that matches the record."""

@@ -13,6 +13,7 @@ from appliance.store.partial import PartialFile
 
 _BLOCK = 262_144
 _STEP = 16 * CHUNK_SIZE
+_SMALL = 16 * CHUNK_SIZE  #: a file of at most so many bytes is hashed at the end, by who asks
 
 
 class FrontierHash:
@@ -36,6 +37,8 @@ class FrontierHash:
             waiting = self._goal - self._done
             if self._running or not waiting or (waiting < _STEP and self._goal < self._size):
                 return
+            if self._size <= _SMALL:
+                return
             self._running = True
         self._task = self._executor.submit(self._run)
 
@@ -58,6 +61,9 @@ class FrontierHash:
 
     def hexdigest(self) -> str:
         """Wait until the whole file is hashed and return the digest; every chunk must be in."""
+        if self._size <= _SMALL:
+            self._goal, self._running = self._size, True
+            self._run()
         while self._done < self._size:
             before = self._done
             self.advance(self._size)

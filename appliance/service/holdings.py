@@ -147,27 +147,30 @@ class Holdings:
 
         await asyncio.gather(*(drain() for _ in range(min(16, len(waiting)))))
 
-    async def settle(self, id: str, *, actor: str = "") -> Package | None:
+    async def settle(self, id: str, *, actor: str = "", extra: Sequence[Operation] = ()) -> Package | None:
         """Bring one package into line and return the view of it, or None if no record is known.
 
         Args:
             id: Package id.
             actor: Who changed the record, when it was changed here.
+            extra: Operations to do in the same write.
         """
         lock = self._locks.setdefault(id, asyncio.Lock())
         async with lock:
             for attempt in range(_TRIES):
                 try:
-                    return await self._settle(id, actor)
+                    return await self._settle(id, actor, extra)
                 except StaleRevision:
                     if attempt == _TRIES - 1:
                         raise
                     await self._catalogue.load()
         return None
 
-    async def _settle(self, id: str, actor: str) -> Package | None:
+    async def _settle(self, id: str, actor: str, extra: Sequence[Operation]) -> Package | None:
         record = (await self._records.known(RecordKind.PACKAGE, id)).record
         if record is None:
+            if extra:
+                await self._store.batch(extra)
             return None
         body = package_body(record)
         old = self._catalogue.by_id(id)
@@ -176,7 +179,7 @@ class Holdings:
         view = view_of(record, body, old, decision)
         if decision.action is Action.ADOPT or (old and view.held_filename not in {"", old.held_filename}):
             await asyncio.to_thread(self._blobs.publish, view.held_sha256, view.held_filename)
-        operations = await self._operations(old, view, decision, transfer, actor)
+        operations = [*await self._operations(old, view, decision, transfer, actor), *extra]
         if operations:
             stored = await self._store.batch(operations)
             for operation, doc in zip(operations, stored, strict=True):

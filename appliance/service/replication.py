@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 RECONCILE_JOB = "replication.reconcile"
 PAGE = 500
+GATHER_S = 0.05  #: after an announcement, changes are gathered for so long before the next
 _ANNOUNCED = 100
 
 
@@ -150,6 +151,7 @@ class Replication:
                 self._told[peer] = docs[-1]["seq"]
                 if news:
                     await self._call_announce(peer, news)
+                await asyncio.sleep(GATHER_S)
         except (PeerError, PeerNotFound, StoreUnavailable) as exc:
             log.info(
                 "a peer was not told of changes; it will read them",

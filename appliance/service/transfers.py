@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 TICK_S = 1.0
 _SOURCES_EVERY = 5  #: ticks between looks for new sources
-_SAY_AFTER_S = 3.0  #: a transfer this old is told to the network as arriving
+_PASSING = {TransferState.FETCHING, TransferState.VERIFYING}
 
 
 @dataclass(slots=True, eq=False)
@@ -48,6 +48,7 @@ class Live:
     ticks: int = 0
     rate: float = 0.0  #: bytes a second, smoothed
     counted: int = 0
+    first_chunk_at: int = 0  #: UTC milliseconds of the first verified chunk of this run
 
     def view(self) -> Doc:
         """The document as it would be written now."""
@@ -176,10 +177,14 @@ class Transfers:
 
     async def begin(self, package_id: str) -> Live | None:
         """Open the transfer that a package needs now, or None if it needs none."""
-        await self._holdings.settle(package_id)
         package = self._catalogue.by_id(package_id)
         if package is None or package.presence is not Presence.ARRIVING:
             return None
+        sources = await self.sources(package)
+        if not sources:
+            package = await self._holdings.settle(package_id)
+            if package is None or package.presence is not Presence.ARRIVING:
+                return None
         id = transfer_id(package.id, package.body.sha256)
         doc = await self._store.get("transfers", id) or new_transfer_doc(package, self._now())
         if doc["state"] == TransferState.CANCELLED:
@@ -189,7 +194,7 @@ class Transfers:
             doc=doc,
             package=package,
             state=TransferState(doc["state"]),
-            progress=Progress(sources=await self.sources(package)),
+            progress=Progress(sources=sources),
             unwanted=threading.Event(),
         )
         self.set_state(live, TransferState.FETCHING)
@@ -218,7 +223,8 @@ class Transfers:
     def set_state(self, live: Live, state: TransferState) -> None:
         """The one setter of a running transfer's state."""
         if live.state is not state:
-            log.info(
+            log.log(
+                logging.DEBUG if state in _PASSING else logging.INFO,
                 "a transfer advances",
                 extra={
                     "action": f"transfer_{state}",
@@ -246,9 +252,10 @@ class Transfers:
                     reason=error,
                 )
             )
-        await self._store.batch(operations)
         if state is TransferState.DONE or live.unwanted.is_set():
-            await self._holdings.settle(live.package.id)
+            await self._holdings.settle(live.package.id, extra=operations)
+        else:
+            await self._store.batch(operations)
 
     async def give_up(self, package_id: str, error: str) -> None:
         """The job of a package's transfer failed for the last time."""

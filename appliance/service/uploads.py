@@ -230,6 +230,7 @@ class UploadService:
             DigestMismatch: They do not have the expected checksum; nothing is kept.
             PackageExists: Somebody took the name meanwhile; nothing is kept.
         """
+        ended = self._now()
         manifest = await receiver.manifest()
         await asyncio.to_thread(receiver.close)
         wrong = _mismatch(upload, manifest)
@@ -260,7 +261,7 @@ class UploadService:
                 "package": package.id,
                 "package_name": package.body.filename,
                 "size": manifest.size,
-                "at": self._now(),
+                "received_at": ended,
             },
         )
         return Outcome(package=package, created=created)

@@ -66,8 +66,13 @@ class BlobStore:
         except OSError:
             return False
 
-    def commit(self, path: Path, sha256: str) -> None:
+    def commit(self, path: Path, sha256: str, *, synced: bool = False) -> None:
         """Take a complete, verified file over as a blob; a second copy of a blob is dropped.
+
+        Args:
+            path: The file, in the data directory.
+            sha256: What it is.
+            synced: Its bytes are on the disk already.
 
         Raises:
             StorageError: The disk fails.
@@ -76,11 +81,12 @@ class BlobStore:
         if self.exists(sha256, path.stat().st_size):
             remove(path)
             return
-        descriptor = os.open(path, os.O_RDWR)
-        try:
-            sync_file(descriptor)
-        finally:
-            os.close(descriptor)
+        if not synced:
+            descriptor = os.open(path, os.O_RDWR)
+            try:
+                sync_file(descriptor)
+            finally:
+                os.close(descriptor)
         if not target.parent.exists():
             target.parent.mkdir(exist_ok=True, mode=0o750)
             sync_directory(target.parent.parent)

@@ -16,10 +16,11 @@ from appliance.domain.chunkmap import ChunkMap
 from appliance.domain.errors import ChunkInvalid
 from appliance.domain.manifest import CHUNK_SIZE, Manifest
 
-from .filesystem import boot_id, preallocate, read_at, remove, storage_error, sync_file, write_at
+from .filesystem import boot_id, preallocate, read_at, remove, start_writeback, storage_error, sync_file, write_at
 from .layout import Layout
 
 _HEADER = 512
+_WRITEBACK_CHUNKS = 32
 _OPEN = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
@@ -34,6 +35,7 @@ class PartialFile:
         self._manifest = manifest
         self._data = data
         self._marks = marks
+        self._unsynced = 0
 
     @classmethod
     def open(
@@ -114,6 +116,12 @@ class PartialFile:
         write_at(self._marks, b"\x01", _HEADER + index)
         with self.lock:
             self.chunks.add(index)
+            self._unsynced += 1
+            due = self._unsynced >= _WRITEBACK_CHUNKS
+            if due:
+                self._unsynced = 0
+        if due:
+            start_writeback(self._data, 0, 0)
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
         """Read written bytes; returns how many."""
