@@ -1,4 +1,4 @@
-"""`python -m appliance` is the command `ods`."""
+"""`python -m appliance` is the `ods` command."""
 
 from appliance.cli import main
 

@@ -23,7 +23,7 @@ from appliance.domain.errors import StoreUnavailable
 from appliance.domain.event import EventType
 from appliance.domain.job import Job, RetryPolicy
 from appliance.domain.node import NodeBody
-from appliance.domain.record import Record, RecordKind
+from appliance.domain.record import Record
 from appliance.jobs.context import JobContext
 from appliance.jobs.runner import Runner
 from appliance.log import AccessLog
@@ -56,6 +56,7 @@ from appliance.store.blobs import BlobStore
 from appliance.store.filesystem import lock_directory
 from appliance.store.layout import Layout
 from appliance.store.opening import open_store
+from appliance.store.ports import Store
 from config.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ FETCHING = RetryPolicy(attempts=40, base_s=2.0, cap_s=300.0)
 ONCE = RetryPolicy(attempts=1)
 PURGE_EVERY_S = 600.0
 WATCH_S = 0.5
+STOP_S = 20.0  #: for jobs to come to a point where they can stop
 _WILDCARDS = {"", "0.0.0.0", "::"}  # noqa: S104
 
 Announce = Callable[[str], None]
@@ -103,7 +105,9 @@ def find_place(settings: Settings, layout: Layout) -> Place:
     if tls.self_signed:
         certificate, key = layout.identity / "tls.crt", layout.identity / "tls.key"
         if not certificate.exists() or not key.exists():
-            make_certificate(certificate, key, urlsplit(url).hostname or "", now=datetime.datetime.now(datetime.UTC))
+            make_certificate(
+                certificate, key, urlsplit(url).hostname or "", now=datetime.datetime.now(datetime.UTC)
+            )
         pinned = fingerprint(certificate)
     elif tls.certificate:
         certificate, key = Path(tls.certificate), Path(tls.key)
@@ -137,15 +141,62 @@ async def build(settings: Settings, *, serving: bool, announce: Announce) -> Nod
         InvalidSettings: The settings cannot be used on this machine.
         StoreUnavailable: The database does not answer.
     """
-    layout = Layout(Path(settings.data_dir).absolute())
+    layout = layout_of(settings)
     blobs = BlobStore(layout, floor_bytes=settings.transfers.min_free)
     place = find_place(settings, layout)
     if serving:
         lock_directory(layout.root)
     store = await open_store(settings.database.url, layout.root)
+    graph = _connect(settings, layout, blobs, place, store, serving=serving)
+    metrics, runner, system = graph.app.metrics, graph.app.runner, graph.app.system
+    lag = LoopLag(metrics.event_loop_lag_seconds)
+    life = _Life(graph, serving=serving, first_password=settings.admin.password, announce=announce)
+    parts = [
+        Part(name="store", stop=store.close),
+        Part(name="services", start=life.start, stop=life.stop),
+        Part(name="lag", start=lag.start, stop=lag.stop),
+    ]
+    if runner is not None:
+        parts.append(Part(name="runner", start=runner.start, stop=lambda: runner.stop(STOP_S), early=True))
+    options = HttpOptions(
+        host=settings.http.host,
+        port=settings.http.port,
+        tls=server_context(place.certificate, place.key) if place.certificate and place.key else None,
+        max_connections=settings.http.connections,
+        trusted_proxies=("127.0.0.1", "::1") if settings.http.trust_proxy else (),
+    )
+    application = make_application(graph.app, log_function=AccessLog(metrics.observe_request))
+    return NodeServer(
+        application if serving else None,
+        options,
+        parts=parts,
+        on_drain=system.drain,
+        on_ready=lambda: _tell(place, settings, announce) if serving else announce("Worker is running."),
+        on_refused=metrics.connections_refused.inc,
+    )
+
+
+def layout_of(settings: Settings) -> Layout:
+    """Where the node of these settings keeps its files."""
+    return Layout(Path(settings.data_dir).absolute())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Graph:
+    """The parts that handlers see, and those that only run."""
+
+    app: App
+    maintenance: Maintenance
+    pool: ContentPool
+    calls: ThreadPoolExecutor
+
+
+def _connect(
+    settings: Settings, layout: Layout, blobs: BlobStore, place: Place, store: Store, *, serving: bool
+) -> _Graph:
+    """Make every service and tie them together. Nothing runs yet."""
     database = "mongodb" if settings.database.url else "sqlite"
     identity = Identity.load_or_create(layout.identity / "node.key")
-    box = SecretBox(layout.identity / "secrets.key")
     metrics = Metrics(version=__version__, python=platform.python_version(), database=database)
     own = NodeBody(
         name=place.name,
@@ -186,128 +237,131 @@ async def build(settings: Settings, *, serving: bool, announce: Announce) -> Nod
     intake.on_node = node_changed
     peers.on_up = replication.announced
     registrations = Registrations(
-        store=store, identity=identity, peers=peers, box=box, url=place.url,
-        tls_fingerprint=place.tls_fingerprint, ca_file=ca_file, calls=calls,
+        store=store, identity=identity, peers=peers, box=SecretBox(layout.identity / "secrets.key"),
+        url=place.url, tls_fingerprint=place.tls_fingerprint, ca_file=ca_file, calls=calls,
         own_record=replication.own_record, on_joined=joined, now=now_ms,
     )  # fmt: skip
     transfers = Transfers(
         store=store, records=records, catalogue=catalogue, holdings=holdings, peers=peers,
         node_id=node_id, now=now_ms,
     )  # fmt: skip
-    verifying = Verifying(catalogue=catalogue, blobs=blobs, holdings=holdings)
     uploads = UploadService(
         store=store, blobs=blobs, layout=layout, packages=packages, stages=stages,
         default_stage=settings.uploads.stage, max_size=settings.uploads.max_size,
         life_ms=round(settings.uploads.expire_hours * 3_600_000), now=now_ms,
     )  # fmt: skip
-    maintenance = Maintenance(
-        store=store, records=records, catalogue=catalogue, holdings=holdings,
-        uploads=uploads, blobs=blobs, now=now_ms,
-    )  # fmt: skip
-    accounts = Accounts(store, now_ms)
-    pool = ContentPool(identity, now_ms)
     runner = None
     if settings.worker.embedded or not serving:
         runner = _runner(settings, store, metrics, worker_id=_worker_id(node_id, serving=serving))
-        bringing = Bringing(
-            store=store, layout=layout, blobs=blobs, holdings=holdings, transfers=transfers, peers=peers,
-            pool=pool, hashing=runner.pool("hash"), metrics=metrics, connections=settings.transfers.connections,
-            now=now_ms,
-        )  # fmt: skip
-
-        async def gave_up(job: Job, error: str) -> None:
-            await transfers.give_up(job.args["package"], error)
-
-        async def reconcile(_job: Job, _context: JobContext) -> None:
-            await replication.reconcile()
-
-        async def purge(_job: Job, _context: JobContext) -> None:
-            await maintenance.purge()
-
-        runner.register(FETCH_JOB, bringing.run, queue="transfer", policy=FETCHING, on_failed=gave_up)
-        runner.register(VERIFY_JOB, verifying.run, queue="hash", policy=ONCE)
-        runner.register(RECONCILE_JOB, reconcile, queue="default", policy=ONCE)
-        runner.register(PURGE_JOB, purge, queue="default", policy=ONCE)
-        runner.every(settings.replication.reconcile_s, lambda: reconcile_job(now_ms()))
-        runner.every(PURGE_EVERY_S, lambda: purge_job(now_ms()))
-
     system = System(
         store=store, catalogue=catalogue, data_dir=layout.root, min_free_bytes=settings.transfers.min_free,
         version=__version__, database=database, heartbeat_age=runner.heartbeat_age if runner else None,
     )  # fmt: skip
-    metrics.watch(
+    app = App(
+        settings=settings, node_name=place.name, node_url=place.url,
+        download_url=place.url + settings.http.context, store=store, identity=identity, blobs=blobs,
+        records=records, catalogue=catalogue, holdings=holdings, packages=packages,
+        replication=replication, transfers=transfers,
+        verifying=Verifying(catalogue=catalogue, blobs=blobs, holdings=holdings), peers=peers,
+        uploads=uploads, accounts=Accounts(store, now_ms), events=Events(store), system=system,
+        metrics=metrics, registrations=registrations, nonces=Nonces(store, now_ms), runner=runner,
+        now=now_ms,
+    )  # fmt: skip
+    maintenance = Maintenance(
+        store=store, records=records, catalogue=catalogue, holdings=holdings,
+        uploads=uploads, blobs=blobs, now=now_ms,
+    )  # fmt: skip
+    graph = _Graph(app=app, maintenance=maintenance, pool=ContentPool(identity, now_ms), calls=calls)
+    _watch(graph, layout)
+    if runner is not None:
+        _register_jobs(graph, runner, layout)
+    return graph
+
+
+def _watch(graph: _Graph, layout: Layout) -> None:
+    app, runner = graph.app, graph.app.runner
+    app.metrics.watch(
         Sources(
-            packages=lambda: Counter(str(package.presence) for package in catalogue.all()),
-            peers=lambda: Counter(str(peer.state) for peer in peers.all()),
+            packages=lambda: Counter(str(package.presence) for package in app.catalogue.all()),
+            peers=lambda: Counter(str(peer.state) for peer in app.peers.all()),
             jobs_running=lambda: (
                 {name: runner.running(name) for name in ("transfer", "hash", "default")} if runner else {}
             ),
             disk_free=lambda: shutil.disk_usage(layout.root).free,
         )
     )
-    background: list[asyncio.Task[None]] = []
 
-    async def start_services() -> None:
-        if serving:
-            password = await accounts.ensure_first(settings.admin.password)
+
+def _register_jobs(graph: _Graph, runner: Runner, layout: Layout) -> None:
+    """Say what each kind of job does, and which come again and again."""
+    app = graph.app
+    bringing = Bringing(
+        store=app.store, layout=layout, blobs=app.blobs, holdings=app.holdings, transfers=app.transfers,
+        peers=app.peers, pool=graph.pool, hashing=runner.pool("hash"), metrics=app.metrics,
+        connections=app.settings.transfers.connections, now=now_ms,
+    )  # fmt: skip
+
+    async def gave_up(job: Job, error: str) -> None:
+        await app.transfers.give_up(job.args["package"], error)
+
+    async def reconcile(_job: Job, _context: JobContext) -> None:
+        await app.replication.reconcile()
+
+    async def purge(_job: Job, _context: JobContext) -> None:
+        await graph.maintenance.purge()
+
+    runner.register(FETCH_JOB, bringing.run, queue="transfer", policy=FETCHING, on_failed=gave_up)
+    runner.register(VERIFY_JOB, app.verifying.run, queue="hash", policy=ONCE)
+    runner.register(RECONCILE_JOB, reconcile, queue="default", policy=ONCE)
+    runner.register(PURGE_JOB, purge, queue="default", policy=ONCE)
+    runner.every(app.settings.replication.reconcile_s, lambda: reconcile_job(now_ms()))
+    runner.every(PURGE_EVERY_S, lambda: purge_job(now_ms()))
+
+
+class _Life:
+    """What happens to the services when the process starts and stops."""
+
+    def __init__(self, graph: _Graph, *, serving: bool, first_password: str, announce: Announce) -> None:
+        self._graph = graph
+        self._serving = serving
+        self._first_password = first_password
+        self._announce = announce
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Read what is kept, bring files and records into line, and begin to follow peers."""
+        app = self._graph.app
+        if self._serving:
+            password = await app.accounts.ensure_first(self._first_password)
             if password:
-                announce(f"First account:  {FIRST}  password:  {password}  (shown only now)")
-        await peers.load()
-        await replication.start()
-        if serving:
-            await replication.settle_all()
-            await maintenance.clean_files()
-            await store.batch(
-                [entry(EventType.NODE_STARTED, at=now_ms(), actor=SYSTEM, subject=node_id, version=__version__)]
+                self._announce(f"First account:  {FIRST}  password:  {password}  (shown only now)")
+        await app.peers.load()
+        await app.replication.start()
+        if self._serving:
+            await app.replication.settle_all()
+            await self._graph.maintenance.clean_files()
+            started = entry(
+                EventType.NODE_STARTED,
+                at=now_ms(),
+                actor=SYSTEM,
+                subject=app.identity.node_id,
+                version=__version__,
             )
-        background.append(asyncio.create_task(transfers.watch()))
-        background.append(asyncio.create_task(_follow_other_processes(store, catalogue, peers)))
-        for peer in peers.active_ids():
-            replication.announced(peer)
+            await app.store.batch([started])
+        self._tasks.append(asyncio.create_task(app.transfers.watch()))
+        self._tasks.append(asyncio.create_task(_follow_other_processes(app.store, app.catalogue)))
+        for peer in app.peers.active_ids():
+            app.replication.announced(peer)
 
-    async def stop_services() -> None:
-        for task in background:
+    async def stop(self) -> None:
+        """Let go of tasks, files and connections."""
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*background, return_exceptions=True)
-        replication.stop()
-        uploads.close()
-        pool.close()
-        calls.shutdown(wait=False, cancel_futures=True)
-
-    lag = LoopLag(metrics.event_loop_lag_seconds)
-    parts = [
-        Part(name="store", stop=store.close),
-        Part(name="services", start=start_services, stop=stop_services),
-        Part(name="lag", start=lag.start, stop=lag.stop),
-    ]
-    if runner is not None:
-        parts.append(Part(name="runner", start=runner.start, stop=lambda: runner.stop(20.0), early=True))
-    application = None
-    if serving:
-        app = App(
-            settings=settings, node_name=place.name, node_url=place.url,
-            download_url=place.url + settings.http.context, store=store, identity=identity, blobs=blobs,
-            records=records, catalogue=catalogue, holdings=holdings, packages=packages,
-            replication=replication, transfers=transfers, verifying=verifying, peers=peers, uploads=uploads,
-            accounts=accounts, events=Events(store), system=system, metrics=metrics,
-            registrations=registrations, nonces=Nonces(store, now_ms), runner=runner, now=now_ms,
-        )  # fmt: skip
-        application = make_application(app, log_function=AccessLog(metrics.observe_request))
-    options = HttpOptions(
-        host=settings.http.host,
-        port=settings.http.port,
-        tls=server_context(place.certificate, place.key) if place.certificate and place.key else None,
-        max_connections=settings.http.connections,
-        trusted_proxies=("127.0.0.1", "::1") if settings.http.trust_proxy else (),
-    )
-    return NodeServer(
-        application,
-        options,
-        parts=parts,
-        on_drain=system.drain,
-        on_ready=lambda: _tell(place, settings, announce) if serving else announce("Worker is running."),
-        on_refused=metrics.connections_refused.inc,
-    )
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._graph.app.replication.stop()
+        self._graph.app.uploads.close()
+        self._graph.pool.close()
+        self._graph.calls.shutdown(wait=False, cancel_futures=True)
 
 
 def _tell(place: Place, settings: Settings, announce: Announce) -> None:
@@ -320,10 +374,10 @@ def _tell(place: Place, settings: Settings, announce: Announce) -> None:
     announce(f"API:            {place.url}/api/v1/docs")
 
 
-def _runner(settings: Settings, store: object, metrics: Metrics, *, worker_id: str) -> Runner:
+def _runner(settings: Settings, store: Store, metrics: Metrics, *, worker_id: str) -> Runner:
     worker = settings.worker
     return Runner(
-        store,  # type: ignore[arg-type]
+        store,
         worker_id=worker_id,
         transfer_slots=worker.transfer_slots,
         hash_slots=worker.hash_slots,
@@ -336,17 +390,17 @@ def _runner(settings: Settings, store: object, metrics: Metrics, *, worker_id: s
 
 
 def _worker_id(node_id: str, *, serving: bool) -> str:
-    """A serving process keeps its id, so that its jobs go on at once after a crash; other workers have one each."""
+    """A serving process keeps its id, so that its jobs go on at once after a crash; workers have one each."""
     return f"{node_id[:16]}-serve" if serving else f"{node_id[:16]}-{secrets.token_hex(4)}"
 
 
-async def _follow_other_processes(store: object, catalogue: Catalogue, peers: Peers) -> None:
+async def _follow_other_processes(store: Store, catalogue: Catalogue) -> None:
     """Take over what other processes of this node change in the shared store."""
     seen = -1
     while True:
         await asyncio.sleep(WATCH_S)
         try:
-            seen = await store.changed("packages", seen, timeout=3600)  # type: ignore[attr-defined]
+            seen = await store.changed("packages", seen, timeout=3600)
             await catalogue.load()
         except StoreUnavailable:
             continue

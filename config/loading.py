@@ -1,8 +1,11 @@
 """Reads the settings: flags come before the environment, that before the file, and that before the defaults.
 
-Every fault is reported with the key, the reason and where it stands, and all of them at once.
+Every fault is reported with the key, the reason and where it stands, and all of them at once. Values in the file are
+taken as they are written, so that `name: on` is a name and `08` is not an octal number; their types come from the
+settings alone.
 """
 
+import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -15,8 +18,17 @@ from pydantic import BaseModel, ValidationError
 
 from .settings import SECRETS, Settings
 
-MAX_FILE = 1024 * 1024
+MAX_FILE = 1024 * 1024  #: characters
+PLACES = (Path("ods.yaml"), Path("/etc/ods/ods.yaml"))  #: where a file is looked for if none is named
+_MAX_DEPTH = 20
 _PASSWORD_IN_URL = re.compile(r"(//[^:/@]*:)[^@]*@")
+_NULL = "tag:yaml.org,2002:null"
+_TAGS = {
+    f"tag:yaml.org,2002:{name}"
+    for name in ("null", "bool", "int", "float", "str", "timestamp", "seq", "value")
+}
+# Kubernetes tells every container of a service "ods-node" in variables such as ODS_NODE_SERVICE_HOST.
+_OF_KUBERNETES = re.compile(r"_SERVICE_(HOST|PORT)(_|$)|_PORT_\d+_(TCP|UDP|SCTP)(_|$)")
 
 
 class SettingsFault(Exception):
@@ -44,13 +56,30 @@ class _Found:
         node[path[-1]] = value
         self.where[path] = where
 
+    def value(self, path: tuple[str, ...]) -> Any:
+        node: Any = self.tree
+        for name in path:
+            node = node.get(name) if isinstance(node, dict) else None
+        return node
 
-def load(path: Path | None, environment: Mapping[str, str] = os.environ, flags: Mapping[str, Any] | None = None) -> Settings:
+
+def find_file(environment: Mapping[str, str] = os.environ) -> Path | None:
+    """The file to read if none is named: `ODS_CONFIG`, else `ods.yaml` here, else `/etc/ods/ods.yaml`, else none."""
+    if environment.get("ODS_CONFIG"):
+        return Path(environment["ODS_CONFIG"])
+    return next((path for path in PLACES if path.is_file()), None)
+
+
+def load(
+    path: Path | None,
+    environment: Mapping[str, str] = os.environ,
+    flags: Mapping[str, Any] | None = None,
+) -> Settings:
     """Read the settings.
 
     Args:
         path: The YAML file, or None for none.
-        environment: Variables `ODS_<SECTION>_<FIELD>`.
+        environment: Variables `ODS_<SECTION>_<FIELD>`; empty ones count as not given.
         flags: Values from the command line by dotted key; None values count as not given.
 
     Raises:
@@ -60,34 +89,76 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ, flags: 
     faults: list[str] = []
     if path is not None:
         _read_file(path, found, faults)
-    fields = dict(_leaves(Settings))
-    for name, info in fields.items():
-        variable = "ODS_" + "_".join(name).upper()
-        if variable in environment:
-            text = environment[variable]
-            many = getattr(info.annotation, "__origin__", None) is tuple
-            value: Any = [part.strip() for part in text.split(",") if part.strip()] if many else text
-            found.put(name, value, f"environment {variable}")
+    _read_environment(environment, found, faults)
     for key, value in (flags or {}).items():
         if value is not None:
             found.put(tuple(key.split(".")), value, f"--{key.rsplit('.', 1)[-1].replace('_', '-')}")
+    try:
+        settings = Settings.model_validate(found.tree)
+    except ValidationError as exc:
+        faults += [_explain(item, found) for item in exc.errors()]
+        raise SettingsFault(faults) from exc
     if faults:
         raise SettingsFault(faults)
-    try:
-        return Settings.model_validate(found.tree)
-    except ValidationError as exc:
-        raise SettingsFault([_explain(item, found) for item in exc.errors()]) from exc
+    return settings
+
+
+def _read_environment(environment: Mapping[str, str], found: _Found, faults: list[str]) -> None:
+    variables = {"ODS_" + "_".join(path).upper(): (path, info) for path, info in _leaves(Settings)}
+    sections = tuple(f"ODS_{name.upper()}_" for name in Settings.model_fields if name != "data_dir")
+    for variable, text in sorted(environment.items()):
+        if variable in variables:
+            path, info = variables[variable]
+            many = getattr(info.annotation, "__origin__", None) is tuple
+            value: Any = [part.strip() for part in text.split(",") if part.strip()] if many else text
+            if text.strip():
+                found.put(path, value, f"environment {variable}")
+        elif variable.startswith(sections) and not _OF_KUBERNETES.search(variable) and "://" not in text:
+            near = difflib.get_close_matches(variable, variables, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            faults.append(f"environment {variable}: there is no such setting{hint}")
 
 
 def _explain(item: Any, found: _Found) -> str:
     path = tuple(str(part) for part in item["loc"])
     reason = item["msg"].removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
-        reason = "there is no such setting"
-    where = next((found.where[path[:end]] for end in range(len(path), 0, -1) if path[:end] in found.where), "")
+        near = difflib.get_close_matches(path[-1], _names(path[:-1]), 1)
+        reason = "there is no such setting" + (f"; did you mean {near[0]}?" if near else "")
+    elif item["type"] == "model_type":
+        reason = "it is a section; write its settings indented below it"
+    elif item["type"] == "tuple_type":
+        reason = "it is a list, such as [a, b]"
+    # A rule of a section names the setting first: "stage: there is no ...".
+    name, colon, rest = reason.partition(": ")
+    if colon and re.fullmatch(r"[a-z_.]+", name):
+        path, reason = (*path, *name.split(".")), rest
+    value = found.value(path)
+    if isinstance(value, str | int | float) and value != "" and ".".join(path) not in SECRETS:
+        shown = value if len(str(value)) <= 60 else f"{str(value)[:60]}..."
+        reason = f"{reason} (it is {shown!r})" if item["type"] != "extra_forbidden" else reason
+    where = next(
+        (found.where[path[:end]] for end in range(len(path), 0, -1) if path[:end] in found.where), ""
+    )
     if not where:
         where = next((place for key, place in found.where.items() if key[: len(path)] == path), "")
-    return f"{where}: {'.'.join(path) or 'settings'}: {reason}" if where else f"{'.'.join(path)}: {reason}"
+    key = ".".join(path) or "settings"
+    return f"{where}: {key}: {reason}" if where else f"{key}: {reason}"
+
+
+def _names(path: tuple[str, ...]) -> list[str]:
+    """What there is in the section at `path`."""
+    model: type[BaseModel] = Settings
+    for name in path:
+        info = model.model_fields.get(name)
+        if (
+            info is None
+            or not isinstance(info.annotation, type)
+            or not issubclass(info.annotation, BaseModel)
+        ):
+            return []
+        model = info.annotation
+    return list(model.model_fields)
 
 
 def _leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -101,47 +172,68 @@ def _leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tupl
 
 def _read_file(path: Path, found: _Found, faults: list[str]) -> None:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        faults.append(f"{path}: it cannot be read: {getattr(exc, 'strerror', None) or exc}")
+        with path.open(encoding="utf-8-sig") as file:
+            text = file.read(MAX_FILE + 1)
+    except OSError as exc:
+        faults.append(f"{path}: it cannot be read: {exc.strerror or exc}")
+        return
+    except UnicodeDecodeError:
+        faults.append(f"{path}: it is not text in UTF-8")
         return
     if len(text) > MAX_FILE:
-        faults.append(f"{path}: it is larger than {MAX_FILE} bytes")
+        faults.append(f"{path}: it is larger than {MAX_FILE} characters")
         return
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            faults.append(f"{path}: references (*name) are not allowed here")
-            return
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            mark = event.start_mark
+            place = f"{path}:{mark.line + 1 if mark else 1}"
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent):
+                faults.append(f"{place}: references (*name) are not allowed here")
+                return
+            if depth > _MAX_DEPTH:
+                faults.append(f"{place}: it is nested too deeply")
+                return
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-        if root is not None:
-            _walk(root, (), path, found, faults)
     except yaml.MarkedYAMLError as exc:
-        line = exc.problem_mark.line + 1 if exc.problem_mark else 0
-        faults.append(f"{path}:{line}: it is not valid YAML: {exc.problem}")
-    except (yaml.YAMLError, RecursionError) as exc:
-        faults.append(f"{path}: it is not valid YAML: {exc}")
-
-
-def _walk(node: yaml.Node, at: tuple[str, ...], path: Path, found: _Found, faults: list[str]) -> None:
-    place = f"{path}:{node.start_mark.line + 1}"
-    if not isinstance(node, yaml.MappingNode):
-        if not at:
-            faults.append(f"{place}: the file is not a list of settings (key: value)")
-            return
-        loader = yaml.SafeLoader("")
-        value = loader.construct_object(node, deep=True)  # type: ignore[no-untyped-call]
-        if value is not None:
-            found.put(at, value, place)
+        mark = exc.problem_mark or exc.context_mark
+        faults.append(
+            f"{path}:{mark.line + 1 if mark else 1}: it is not valid YAML: {exc.problem or exc.context}"
+        )
         return
+    except yaml.YAMLError as exc:
+        faults.append(f"{path}: it is not valid YAML: {str(exc).splitlines()[0]}")
+        return
+    if isinstance(root, yaml.MappingNode):
+        _walk(root, (), path, found, faults)
+    elif root is not None and root.tag != _NULL:
+        faults.append(f"{path}:{root.start_mark.line + 1}: the file is not a list of settings (key: value)")
+
+
+def _walk(node: yaml.MappingNode, at: tuple[str, ...], path: Path, found: _Found, faults: list[str]) -> None:
     seen: set[str] = set()
-    for key, value_node in node.value:
-        name = str(key.value)
-        if name in seen:
-            faults.append(f"{path}:{key.start_mark.line + 1}: {'.'.join((*at, name))}: it is set twice")
-        seen.add(name)
-        if isinstance(value_node, yaml.MappingNode):
-            found.where[(*at, name)] = f"{path}:{key.start_mark.line + 1}"
-        _walk(value_node, (*at, name), path, found, faults)
+    for key, value in node.value:
+        place = f"{path}:{key.start_mark.line + 1}"
+        if not isinstance(key, yaml.ScalarNode):
+            faults.append(f"{place}: a key is a word")
+            continue
+        here = (*at, key.value)
+        if key.value in seen:
+            faults.append(f"{place}: {'.'.join(here)}: it is set twice")
+        seen.add(key.value)
+        if isinstance(value, yaml.MappingNode):
+            found.where[here] = place
+            _walk(value, here, path, found, faults)
+        elif value.tag not in _TAGS:
+            faults.append(f"{place}: {'.'.join(here)}: the type {value.tag} is not allowed here")
+        elif isinstance(value, yaml.SequenceNode):
+            if all(isinstance(item, yaml.ScalarNode) and item.tag != _NULL for item in value.value):
+                found.put(here, [item.value for item in value.value], place)
+            else:
+                faults.append(f"{place}: {'.'.join(here)}: it is a list of words")
+        elif value.tag != _NULL:
+            found.put(here, value.value, place)
 
 
 def as_dict(settings: Settings, *, secrets: bool = False) -> dict[str, Any]:
@@ -161,7 +253,7 @@ def render_default() -> str:
     """The commented default file."""
     lines = [
         "# Settings of an Open Distribution Server node. Every value below is the default.",
-        "# Each can also be given as an environment variable: http.port is ODS_HTTP_PORT.",
+        "# Each can also be given as an environment variable: http.port is ODS_HTTP_PORT; a list is a,b,c.",
         "# `ods config check --config FILE` says what is wrong with a file.",
         "",
     ]
@@ -175,11 +267,18 @@ def _render(model: type[BaseModel], values: BaseModel, depth: int) -> list[str]:
     for name, info in model.model_fields.items():
         value = getattr(values, name)
         if isinstance(value, BaseModel):
-            lines += ["", f"{pad}# {info.description}", f"{pad}{name}:", *_render(type(value), value, depth + 1)]
+            lines += [
+                "",
+                f"{pad}# {info.description}",
+                f"{pad}{name}:",
+                *_render(type(value), value, depth + 1),
+            ]
             continue
         lines += [f"{pad}# {line}" for line in _wrapped(info.description or "", 100 - len(pad))]
         shown = info.default if isinstance(info.default, str) else value
-        text = yaml.safe_dump(list(shown) if isinstance(shown, tuple) else shown, default_flow_style=True, width=1000)
+        text = yaml.safe_dump(
+            list(shown) if isinstance(shown, tuple) else shown, default_flow_style=True, width=1000
+        )
         lines.append(f"{pad}{name}: {text.splitlines()[0]}")
     return lines
 

@@ -8,6 +8,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
+_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+)")
 
 
 def parse_size(value: Any) -> Any:
@@ -20,7 +22,18 @@ def parse_size(value: Any) -> Any:
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
+def parse_seconds(value: Any) -> Any:
+    """A duration in seconds, from a number or a text such as "90 s", "5m", "24h" or "7d"."""
+    match = _DURATION.fullmatch(value.strip().lower()) if isinstance(value, str) else None
+    if match is None:
+        return value
+    if match[2] not in _SECONDS:
+        raise ValueError('a duration is a number of seconds, or a text such as "90s", "5m", "24h" or "7d"')
+    return float(match[1]) * _SECONDS[match[2]]
+
+
 Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
+Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(allow_inf_nan=False)]
 
 
 class Section(BaseModel):
@@ -42,15 +55,18 @@ class Node(Section):
         ("dev", "test", "prod"), description="All stages, lowest trust first; the same on every node."
     )
     stage: str = Field(
-        "prod", description="This node's stage: it takes packages of this stage and of those behind it in the list."
+        "prod",
+        description="This node's stage: it takes packages of this stage and of those behind it in the list.",
     )
-    tags_take: tuple[str, ...] = Field((), description="If not empty: take only packages with one of these tags.")
+    tags_take: tuple[str, ...] = Field(
+        (), description="If not empty: take only packages with one of these tags."
+    )
     tags_refuse: tuple[str, ...] = Field((), description="Never take packages with one of these tags.")
 
     @field_validator("url")
     @classmethod
     def _url(cls, url: str) -> str:
-        if url and not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", url):
+        if url and not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#@\s]*)?", url):
             raise ValueError("it is not a URL such as https://ods.example.com:8080")
         return url.rstrip("/")
 
@@ -69,9 +85,12 @@ class Tls(Section):
     certificate: str = Field("", description="PEM file of the certificate with its chain. Needs key.")
     key: str = Field("", description="PEM file of the certificate's private key. Needs certificate.")
     self_signed: bool = Field(
-        False, description="Make a certificate at the first start; invites carry its fingerprint, so peers pin it."
+        False,
+        description="Make a certificate at the first start; invites carry its fingerprint, so peers pin it.",
     )
-    ca_file: str = Field("", description="PEM file of authorities that are trusted for peers beside the system's.")
+    ca_file: str = Field(
+        "", description="PEM file of authorities that are trusted for peers beside the system's."
+    )
 
     @model_validator(mode="after")
     def _pairs(self) -> "Tls":
@@ -90,7 +109,10 @@ class Tls(Section):
 class Http(Section):
     """The node's own web server."""
 
-    host: str = Field("0.0.0.0", description="Address to listen on; 0.0.0.0 is every IPv4 address of this machine.")  # noqa: S104
+    host: str = Field(
+        "0.0.0.0",  # noqa: S104
+        description="Address to listen on; 0.0.0.0 is every IPv4 address of this machine.",
+    )
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     context: str = Field(
         "", description="A path before /Packages/, such as /ods, where an MDM's distribution point has one."
@@ -105,7 +127,9 @@ class Http(Section):
     @classmethod
     def _context(cls, context: str) -> str:
         context = context.strip("/")
-        if context and not re.fullmatch(r"[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*", context):
+        if context and not re.fullmatch(
+            r"[A-Za-z0-9_~-][A-Za-z0-9._~-]*(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*", context
+        ):
             raise ValueError("it is not a path such as /ods")
         return f"/{context}" if context else ""
 
@@ -114,7 +138,8 @@ class Database(Section):
     """Where metadata is kept."""
 
     url: str = Field(
-        "", description="mongodb://... of a replica set with the database's name. Empty: SQLite in the data directory."
+        "",
+        description="mongodb://... of a replica set with the database's name. Empty: SQLite in the data directory.",
     )
 
     @field_validator("url")
@@ -129,7 +154,8 @@ class Admin(Section):
     """The first account."""
 
     password: str = Field(
-        "", description='Password of the first account, "admin", used only when it is made. Empty: a random one.'
+        "",
+        description='Password of the first account, "admin", used only when it is made. Empty: a random one.',
     )
 
 
@@ -144,31 +170,46 @@ class Uploads(Section):
     """Taking packages in."""
 
     max_size: Size = Field("100 GiB", description="The largest file that is taken.")  # type: ignore[assignment]
-    expire_hours: float = Field(24, gt=0, description="Hours after which an unfinished upload is deleted.")
+    expire_hours: float = Field(
+        24,
+        gt=0,
+        le=8760,
+        allow_inf_nan=False,
+        description="Hours after which an unfinished upload is deleted.",
+    )
     stage: str = Field("prod", description="The stage of an uploaded package that names none.")
 
 
 class Worker(Section):
     """The jobs of this process."""
 
-    embedded: bool = Field(True, description="Run jobs in the serving process; else start `ods worker` beside it.")
+    embedded: bool = Field(
+        True, description="Run jobs in the serving process; else start `ods worker` beside it."
+    )
     transfer_slots: int = Field(4, ge=1, le=64, description="Transfers at a time.")
-    hash_slots: int = Field(2, ge=1, le=64, description="Hashing tasks at a time; more than cores are no better.")
+    hash_slots: int = Field(
+        2, ge=1, le=64, description="Hashing tasks at a time; more than cores are no better."
+    )
     default_slots: int = Field(16, ge=1, le=256, description="Other jobs at a time.")
-    lease_s: float = Field(30, ge=3, description="Seconds after which another worker takes over a dead one's jobs.")
+    lease_s: Seconds = Field(
+        30, ge=3, le=86_400, description="Seconds after which another worker takes over a dead one's jobs."
+    )
 
 
 class Replication(Section):
     """Agreement with peers."""
 
-    reconcile_s: float = Field(60, ge=1, description="Seconds between two readings of every peer's change feed.")
+    reconcile_s: Seconds = Field(
+        60, ge=1, le=86_400, description="Seconds between two readings of every peer's change feed."
+    )
 
 
 class Log(Section):
     """What is logged to standard error."""
 
     format: Literal["auto", "json", "console"] = Field(
-        "auto", description="json: a JSON object a line; console: for people; auto: console on a terminal, else json."
+        "auto",
+        description="json: a JSON object a line; console: for people; auto: console on a terminal, else json.",
     )
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is worth a line.")
 

@@ -47,7 +47,9 @@ class UsersHandler(BaseHandler):
     async def post(self) -> None:
         """Make an account."""
         body = self.body_as(UserInput)
-        doc = await self.app.accounts.create_user(body.name, body.password, parse_role(body.role), actor=self.actor)
+        doc = await self.app.accounts.create_user(
+            body.name, body.password, parse_role(body.role), actor=self.actor
+        )
         self.write_json(user_json(doc), 201)
 
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from appliance.service.catalogue import Catalogue
     from appliance.service.events import Events
     from appliance.service.holdings import Holdings
-    from appliance.service.nonces import Nonces
     from appliance.service.metrics import Metrics
+    from appliance.service.nonces import Nonces
     from appliance.service.packages import Packages
     from appliance.service.peers import Peers
     from appliance.service.records import Records

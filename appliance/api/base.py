@@ -155,7 +155,9 @@ class BaseHandler(tornado.web.RequestHandler):
             if after is not None:
                 self.set_header("Retry-After", str(after))
         elif isinstance(error, tornado.web.HTTPError) or status_code < 500:
-            code = {404: "not_found", 405: "method_not_allowed", 400: "invalid_input"}.get(status_code, "error")
+            code = {404: "not_found", 405: "method_not_allowed", 400: "invalid_input"}.get(
+                status_code, "error"
+            )
             detail = getattr(error, "log_message", "") or self._reason
         else:
             code = "internal_error"
@@ -163,7 +165,9 @@ class BaseHandler(tornado.web.RequestHandler):
         if status_code == 401:
             self.set_header("WWW-Authenticate", 'Basic realm="ODS", charset="UTF-8"')
         self.set_status(status_code)
-        if self.request.headers.get("Transfer-Encoding") or int_or_0(self.request.headers.get("Content-Length")):
+        if self.request.headers.get("Transfer-Encoding") or int_or_0(
+            self.request.headers.get("Content-Length")
+        ):
             # The rest of a body may still be on its way; the connection is of no further use.
             self.set_header("Connection", "close")
         self.set_header("Content-Type", "application/problem+json; charset=utf-8")

@@ -50,7 +50,9 @@ class DownloadHandler(BaseHandler):
     async def _answer(self, filename: str, *, body: bool) -> None:
         package = self._served(unicodedata.normalize("NFC", filename))
         try:
-            descriptor = os.open(self.app.blobs.path(package.held_sha256), os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            descriptor = os.open(
+                self.app.blobs.path(package.held_sha256), os.O_RDONLY | getattr(os, "O_BINARY", 0)
+            )
         except OSError as exc:
             await self.app.verifying.missing(package.id)
             raise BlobMissing(f'The file of "{filename}" is missing here; it is fetched again.') from exc

@@ -10,7 +10,11 @@ from appliance.domain.errors import InvalidInput
 
 def encode(place: list[Any]) -> str:
     """The cursor of a place."""
-    return base64.urlsafe_b64encode(json.dumps(place, separators=(",", ":")).encode()).decode("ascii").rstrip("=")
+    return (
+        base64.urlsafe_b64encode(json.dumps(place, separators=(",", ":")).encode())
+        .decode("ascii")
+        .rstrip("=")
+    )
 
 
 def decode(cursor: str, length: int = 2) -> list[Any]:
@@ -22,8 +26,14 @@ def decode(cursor: str, length: int = 2) -> list[Any]:
     try:
         place = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
     except (ValueError, binascii.Error) as exc:
-        raise InvalidInput("The cursor is not valid; take `next` of the page before, or begin without one.") from exc
-    if not isinstance(place, list) or len(place) != length or not all(isinstance(x, str | int) for x in place):
+        raise InvalidInput(
+            "The cursor is not valid; take `next` of the page before, or begin without one."
+        ) from exc
+    if (
+        not isinstance(place, list)
+        or len(place) != length
+        or not all(isinstance(x, str | int) for x in place)
+    ):
         raise InvalidInput("The cursor is not valid; take `next` of the page before, or begin without one.")
     return place
 

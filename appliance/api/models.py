@@ -69,7 +69,9 @@ class JobsQuery(PageQuery):
 class EventsQuery(Input):
     """Which events to list."""
 
-    since: int | None = Field(None, ge=0, description="Events behind this number, oldest first; else newest first.")
+    since: int | None = Field(
+        None, ge=0, description="Events behind this number, oldest first; else newest first."
+    )
     before: int | None = Field(None, ge=0, description="Events before this number.")
     type: str | None = None
     subject: str | None = None

@@ -207,10 +207,16 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "description": f"Needs the role {operation.role}.",
         "operationId": operation.method + operation.path.replace("/", "_").replace("{", "").replace("}", ""),
         "parameters": parameters,
-        "responses": {str(operation.status): good, "default": {"description": "An error", "content": problem}},
+        "responses": {
+            str(operation.status): good,
+            "default": {"description": "An error", "content": problem},
+        },
     }
     if operation.body is not None:
-        found["requestBody"] = {"required": True, "content": {"application/json": {"schema": _schema(operation.body)}}}
+        found["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": _schema(operation.body)}},
+        }
     elif operation.binary:
         found["requestBody"] = {"content": {"application/octet-stream": {}}}
     return found
@@ -246,6 +252,8 @@ class DocsHandler(BaseHandler):
         templates = jinja2.Environment(
             loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True
         )
-        self.set_header("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
+        self.set_header(
+            "Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+        )
         self.set_header("Content-Type", "text/html; charset=utf-8")
         self.finish(templates.get_template("docs.html").render(document=document()))

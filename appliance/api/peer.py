@@ -117,7 +117,9 @@ class ChangesHandler(ActivePeerHandler):
         except ValueError as exc:
             raise InvalidInput("since, wait and limit are numbers.") from exc
         if since < 0 or not 0 <= wait <= MAX_WAIT_S or not 1 <= limit <= PAGE_LIMIT:
-            raise InvalidInput(f"since is not negative, wait at most {MAX_WAIT_S:g} s, limit 1 to {PAGE_LIMIT}.")
+            raise InvalidInput(
+                f"since is not negative, wait at most {MAX_WAIT_S:g} s, limit 1 to {PAGE_LIMIT}."
+            )
         page = await self.app.replication.changes(
             since=since, feed=self.get_query_argument("feed", ""), limit=limit, wait_s=wait
         )
@@ -196,7 +198,9 @@ class ContentHandler(BytesHandler):
         if package.held_sha256 != package.body.sha256:
             raise PackageArriving(f"This node does not hold the bytes: {package.reason}.", retry_after=30)
         try:
-            descriptor = os.open(self.app.blobs.path(package.held_sha256), os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            descriptor = os.open(
+                self.app.blobs.path(package.held_sha256), os.O_RDONLY | getattr(os, "O_BINARY", 0)
+            )
         except OSError as exc:
             await self.app.verifying.missing(id)
             raise BlobMissing() from exc

@@ -39,7 +39,9 @@ class PeerHandler(BaseHandler):
 
     def verify(self) -> Signed:
         """Who signed the request."""
-        message = Message(self.request.method or "GET", self.request.uri or "/", dict(self.request.headers.get_all()))
+        message = Message(
+            self.request.method or "GET", self.request.uri or "/", dict(self.request.headers.get_all())
+        )
         return verify_request(
             message,
             self.request.body,
@@ -59,7 +61,12 @@ class PeerHandler(BaseHandler):
             self.app.metrics.peer_refused(error.code)
             log.warning(
                 "a peer request was refused",
-                extra={"action": "peer_refused", "code": error.code, "reason": error.message, "path": self.request.path},
+                extra={
+                    "action": "peer_refused",
+                    "code": error.code,
+                    "reason": error.message,
+                    "path": self.request.path,
+                },
             )
             if isinstance(error, ClockSkew):
                 self.app.peers.skewed(self._claimed(), error)

@@ -67,7 +67,9 @@ def range_applies(if_range: str | None, etag: str, modified_s: int) -> bool:
         return False
 
 
-def not_modified(if_none_match: str | None, if_modified_since: str | None, etag: str, modified_s: int) -> bool:
+def not_modified(
+    if_none_match: str | None, if_modified_since: str | None, etag: str, modified_s: int
+) -> bool:
     """Whether the caller has these bytes already."""
     if if_none_match is not None:
         return if_none_match.strip() == "*" or etag.strip('"') in _TAG.findall(if_none_match)

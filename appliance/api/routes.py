@@ -1,6 +1,5 @@
 """Every route of the node in one list, and the application made of them."""
 
-import functools
 import re
 from collections.abc import Callable
 from typing import Any

@@ -146,7 +146,9 @@ async def _writable(inside: _TornadoSocket) -> None:
     except TimeoutError:
         inside.stream.close()
         waited = time.monotonic() - began
-        raise tornado.iostream.StreamClosedError(OSError(f"the reader took nothing for {waited:.0f} s")) from None
+        raise tornado.iostream.StreamClosedError(
+            OSError(f"the reader took nothing for {waited:.0f} s")
+        ) from None
     finally:
         loop.remove_writer(copy)
         os.close(copy)

@@ -150,7 +150,9 @@ class PackagePutHandler(BodyHandler):
             return
         unknown = set(self.request.query_arguments) - _PUT_FIELDS
         if unknown:
-            raise InvalidInput(f"There is no parameter {sorted(unknown)[0]}; known: {', '.join(sorted(_PUT_FIELDS))}.")
+            raise InvalidInput(
+                f"There is no parameter {sorted(unknown)[0]}; known: {', '.join(sorted(_PUT_FIELDS))}."
+            )
         length = self.request.headers.get("Content-Length")
         if length is None and not self.request.headers.get("Transfer-Encoding"):
             raise InvalidInput("A PUT has a body with Content-Length or chunked transfer encoding.")
@@ -216,7 +218,9 @@ class TusHandler(BodyHandler):
         try:
             self._wanted = base64.b64decode(value, validate=True)
         except binascii.Error as exc:
-            raise InvalidInput("Upload-Checksum is sha1 or sha256, a space, and the digest in base64.") from exc
+            raise InvalidInput(
+                "Upload-Checksum is sha1 or sha256, a space, and the digest in base64."
+            ) from exc
 
     def _checksum_fails(self) -> bool:
         return self._checksum is not None and self._checksum.digest() != self._wanted
@@ -254,7 +258,9 @@ class UploadsHandler(TusHandler):
     async def _create(self, size: int | None, *, part: bool = False) -> Upload:
         metadata = parse_metadata(self.request.headers.get("Upload-Metadata", ""))
         if not part and not metadata.get("filename"):
-            raise InvalidInput("Upload-Metadata carries the file's name: filename, a space, and the name in base64.")
+            raise InvalidInput(
+                "Upload-Metadata carries the file's name: filename, a space, and the name in base64."
+            )
         return await self.app.uploads.create(
             filename=metadata.get("filename", ""),
             size=size,
@@ -278,7 +284,9 @@ class UploadsHandler(TusHandler):
         assert self.upload is not None
         if self._checksum_fails():
             await self.app.uploads.terminate(self.upload.id)
-            raise tornado.web.HTTPError(MISMATCH, "The body does not have the checksum.", reason="Checksum Mismatch")
+            raise tornado.web.HTTPError(
+                MISMATCH, "The body does not have the checksum.", reason="Checksum Mismatch"
+            )
         outcome = await self.body_ended()
         self.set_header("Location", f"{self.app.node_url}/api/v1/uploads/{self.upload.id}")
         self._answer(outcome, 201)
@@ -310,7 +318,9 @@ class UploadHandler(TusHandler):
         if self.request.method != "PATCH":
             return
         if self.request.headers.get("Content-Type") != "application/offset+octet-stream":
-            raise tornado.web.HTTPError(415, "The Content-Type of a PATCH is application/offset+octet-stream.")
+            raise tornado.web.HTTPError(
+                415, "The Content-Type of a PATCH is application/offset+octet-stream."
+            )
         offset = self.request.headers.get("Upload-Offset", "")
         if not offset.isascii() or not offset.isdigit():
             raise InvalidInput("Upload-Offset is the number of the first byte of the body.")
@@ -324,7 +334,9 @@ class UploadHandler(TusHandler):
         if self._checksum_fails():
             assert self.upload is not None
             await self._take_back()
-            raise tornado.web.HTTPError(MISMATCH, "The body does not have the checksum.", reason="Checksum Mismatch")
+            raise tornado.web.HTTPError(
+                MISMATCH, "The body does not have the checksum.", reason="Checksum Mismatch"
+            )
         outcome = await self.body_ended()
         self._answer(outcome, 204)
 

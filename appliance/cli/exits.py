@@ -1,84 +1,67 @@
-"""Exit codes that scripts can use, and the one place where errors become a line on standard error."""
+"""Exit codes, for scripts; documented in docs/cli.md."""
 
-import os
-import sys
+from collections.abc import Mapping
+from enum import IntEnum
 from typing import Any
 
 import click
 
-from appliance.domain.errors import (
-    ApplianceError,
-    Conflict,
-    NotAllowed,
-    NotFound,
-    PeerError,
-    StoreUnavailable,
-)
-
-FAILED = 1
-USAGE = 2
-NOT_FOUND = 3
-NOT_ALLOWED = 4
-CONFLICT = 5
-UNREACHABLE = 6
-TRY_LATER = 75
-INTERRUPTED = 130
-
-_BY_STATUS = {401: NOT_ALLOWED, 403: NOT_ALLOWED, 404: NOT_FOUND, 409: CONFLICT, 410: NOT_FOUND}
-_LATER = {429, 502, 503, 507}
+from appliance.domain import errors as e
 
 
-class NodeAnswer(click.ClickException):
-    """The node answered with an error."""
+class ExitCode(IntEnum):
+    """What a command's end means."""
 
-    def __init__(self, status: int, message: str) -> None:
+    OK = 0
+    FAILED = 1  #: it was tried and did not work
+    USAGE = 2  #: the command line, a value or the settings are wrong
+    NOT_FOUND = 3  #: there is no such package, peer, ...
+    NOT_ALLOWED = 4  #: not signed in, or the role does not suffice
+    CONFLICT = 5  #: it contradicts what is there, for example a name that is taken
+    UNREACHABLE = 6  #: the node does not answer
+    TRY_LATER = 75  #: as EX_TEMPFAIL of sysexits.h: the same command can succeed later
+    INTERRUPTED = 130  #: Ctrl-C
+
+
+class CommandFailed(click.ClickException):
+    """A command did not work; the message says why and what to do."""
+
+    def __init__(
+        self, message: str, code: ExitCode = ExitCode.FAILED, details: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(message)
-        self.exit_code = _BY_STATUS.get(status, TRY_LATER if status in _LATER else FAILED)
+        self.code = code
+        self.details = dict(details or {})
 
 
-class Unreachable(click.ClickException):
-    """The node does not answer."""
+_BY_STATUS = {
+    400: ExitCode.USAGE,
+    401: ExitCode.NOT_ALLOWED,
+    403: ExitCode.NOT_ALLOWED,
+    404: ExitCode.NOT_FOUND,
+    409: ExitCode.CONFLICT,
+    410: ExitCode.NOT_FOUND,
+    412: ExitCode.CONFLICT,
+    413: ExitCode.USAGE,
+    429: ExitCode.TRY_LATER,
+    503: ExitCode.TRY_LATER,
+    507: ExitCode.TRY_LATER,
+}
+_BY_CLASS: dict[type[e.ApplianceError], ExitCode] = {
+    e.InvalidInput: ExitCode.USAGE,
+    e.NotAllowed: ExitCode.NOT_ALLOWED,
+    e.NotFound: ExitCode.NOT_FOUND,
+    e.Conflict: ExitCode.CONFLICT,
+    e.StorageError: ExitCode.TRY_LATER,
+    e.ApplianceError: ExitCode.FAILED,
+}
 
-    exit_code = UNREACHABLE
+
+def for_status(status: int) -> ExitCode:
+    """The exit code for an HTTP status that is an error."""
+    return _BY_STATUS.get(status, ExitCode.FAILED)
 
 
-def exit_code(error: ApplianceError) -> int:
-    """The exit code of one of our errors."""
-    for kind, code in (
-        (NotFound, NOT_FOUND),
-        (NotAllowed, NOT_ALLOWED),
-        (Conflict, CONFLICT),
-        (StoreUnavailable, TRY_LATER),
-        (PeerError, TRY_LATER),
-    ):
-        if isinstance(error, kind):
-            return code
-    return FAILED
-
-
-class Group(click.Group):
-    """Turns errors into one line and an exit code; never a stack trace."""
-
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
-        """Run the command line."""
-        if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **extra)
-        try:
-            result = super().main(*args, standalone_mode=False, **extra)
-        except click.Abort:
-            click.echo("Interrupted.", err=True)
-            sys.exit(INTERRUPTED)
-        except click.ClickException as exc:
-            exc.show()
-            sys.exit(exc.exit_code)
-        except ApplianceError as exc:
-            click.echo(f"Error: {exc.message}", err=True)
-            sys.exit(exit_code(exc))
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(FAILED)
-        except OSError as exc:
-            name = f"{exc.filename}: " if exc.filename else ""
-            click.echo(f"Error: {name}{exc.strerror or exc}", err=True)
-            sys.exit(FAILED)
-        sys.exit(result if isinstance(result, int) else 0)
+def for_error(error: e.ApplianceError) -> ExitCode:
+    """The exit code for an error of this machine's own."""
+    return next(_BY_CLASS[cls] for cls in type(error).__mro__ if cls in _BY_CLASS)

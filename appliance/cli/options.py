@@ -1,39 +1,125 @@
 """Options that several commands share."""
 
-import os
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from config.loading import SettingsFault, load
-from config.settings import Settings
+from config.loading import find_file, load
+from config.settings import Settings, parse_seconds, parse_size
+
+from .client import NodeClient
+from .exits import CommandFailed, ExitCode
+from .output import Output
+from .profile import find_connection
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-
-def config_options(command: F) -> F:
-    """`--config` and `--data-dir`, for commands that work on a node's own files."""
-    command = click.option("--data-dir", metavar="DIR", help="Where the node keeps everything.")(command)
-    return click.option(
-        "--config",
-        "config_file",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        envvar="ODS_CONFIG",
-        help="The settings file (YAML).",
-    )(command)
+CONFIG = click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Settings file. Default: ODS_CONFIG, ./ods.yaml, /etc/ods/ods.yaml.",
+)
+DATA_DIR = click.option("--data-dir", metavar="DIR", help="Directory of everything that the node keeps.")
 
 
-def json_option(command: F) -> F:
-    """`--json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+def read_settings(config_file: Path | None, flags: Mapping[str, Any] | None = None) -> Settings:
+    """The settings for a command on this machine.
+
+    Raises:
+        SettingsFault: They cannot be used.
+    """
+    return load(config_file or find_file(), flags=flags)
 
 
-def settings_from(config_file: Path | None, **flags: Any) -> Settings:
-    """Read the settings; flags are named by their dotted keys with `__` for the dots."""
-    given = {name.replace("__", "."): value for name, value in flags.items()}
-    try:
-        return load(config_file, os.environ, given)
-    except SettingsFault as exc:
-        raise click.ClickException("The settings cannot be used:\n  " + "\n  ".join(exc.faults)) from exc
+def local(function: F) -> F:
+    """A command on this machine's node: pass it the settings first."""
+
+    @CONFIG
+    @DATA_DIR
+    @functools.wraps(function)
+    def wrapped(*arguments: Any, config_file: Path | None, data_dir: str | None, **keywords: Any) -> Any:
+        return function(read_settings(config_file, {"data_dir": data_dir}), *arguments, **keywords)
+
+    return wrapped  # type: ignore[return-value]
+
+
+_CONNECTION = (
+    click.option("--url", metavar="URL", help="The node to speak to. Default: ODS_URL, else the profile's."),
+    click.option("--user", metavar="NAME", help="Account for a password sign-in. Default: ODS_USER."),
+    click.option(
+        "--ca-file", type=click.Path(path_type=Path), help="Authorities to trust. Default: ODS_CA_FILE."
+    ),
+    click.option("--fingerprint", metavar="HEX", help="Trust the certificate with this SHA-256 alone."),
+)
+
+
+def remote(function: F) -> F:
+    """A command that speaks to a node: pass it the client and the output first."""
+
+    @functools.wraps(function)
+    @click.pass_context
+    def wrapped(
+        context: click.Context,
+        /,
+        *arguments: Any,
+        url: str | None,
+        user: str | None,
+        ca_file: Path | None,
+        fingerprint: str | None,
+        **keywords: Any,
+    ) -> Any:
+        output = context.ensure_object(Output)
+        connection = find_connection(url=url, user=user, ca_file=ca_file, fingerprint=fingerprint)
+        with NodeClient(connection) as client:
+            return function(client, output, *arguments, **keywords)
+
+    for option in reversed(_CONNECTION):
+        wrapped = option(wrapped)
+    return wrapped  # type: ignore[return-value]
+
+
+class Duration(click.ParamType[int]):
+    """Seconds, or a text such as 90s, 24h or 7d."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Turn a text into whole seconds."""
+        try:
+            seconds = float(parse_seconds(value))
+        except ValueError:
+            self.fail(f'"{value}" is not a duration such as 90s, 24h or 7d.', param, ctx)
+        return round(seconds)
+
+
+class Bytes(click.ParamType[int]):
+    """Bytes, or a text such as 200MiB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Turn a text into bytes."""
+        try:
+            return int(parse_size(value))
+        except ValueError:
+            return self.fail(f'"{value}" is not a size such as 200MiB.', param, ctx)
+
+
+def one_line(text: str) -> str:
+    """A secret from standard input: its first line.
+
+    Raises:
+        CommandFailed: There is none.
+    """
+    first = text.splitlines()[0].strip() if text.strip() else ""
+    if not first:
+        raise CommandFailed("Standard input is empty.", ExitCode.USAGE)
+    return first
+
+
+DURATION = Duration()
+BYTES = Bytes()

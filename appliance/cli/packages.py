@@ -1,6 +1,272 @@
-"""Placeholder."""
+"""`ods package`: put packages in, look at them, change and withdraw them, check them."""
+
+import hashlib
+import sys
+import unicodedata
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
+import click
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
-def add_to(group: Any) -> None:
-    """Add."""
+from .client import NodeClient, segment
+from .command import group
+from .exits import CommandFailed, ExitCode
+from .options import remote
+from .output import Output, moment, size, visible
+from .tus import Memory, Uploader, state_path
+
+
+@group("package")
+def package() -> None:
+    """Put packages in, look at them, change and withdraw them."""
+
+
+@package.command("add")
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+@click.option("--name", metavar="FILENAME", help="Name at the node, if not the file's own; for one file.")
+@click.option(
+    "--stage", default="", help="How far it may go: a stage of the network. Default: the node's setting."
+)
+@click.option("--tag", "tags", multiple=True, help="A tag; may be given several times.")
+@click.option("--notes", default="", help="Notes for people.")
+@click.option("--replace", is_flag=True, help="Replace the package that has this name.")
+@click.option(
+    "--sha256", default="", metavar="HEX", help="Refuse the file if it is not this one; for one file."
+)
+@remote
+def add(
+    client: NodeClient,
+    output: Output,
+    files: tuple[Path, ...],
+    name: str | None,
+    stage: str,
+    tags: tuple[str, ...],
+    notes: str,
+    replace: bool,
+    sha256: str,
+) -> None:
+    """Upload FILES.
+
+    An upload that was cut off or stopped goes on where it was when the same command is run again. Every file is
+    compared by SHA-256 with what the node has taken.
+    """
+    if len(files) > 1 and (name or sha256):
+        raise CommandFailed("--name and --sha256 are for one file.", ExitCode.USAGE)
+    metadata = {
+        "stage": stage,
+        "tags": ",".join(tags),
+        "notes": notes,
+        "replace": "true" if replace else "",
+        "sha256": sha256,
+    }
+    added = []
+    for path in files:
+        filename = unicodedata.normalize("NFC", name or path.name)
+        added.append(_upload(client, output, path, filename, metadata))
+        if not output.json:
+            output.line(f"{filename}  {size(added[-1]['size'])}  sha256 {added[-1]['sha256']}")
+    if output.json:
+        output.data(added if len(added) > 1 else added[0])
+
+
+def _upload(client: NodeClient, output: Output, path: Path, filename: str, metadata: dict[str, str]) -> Any:
+    console = output.errors
+    bar = None
+    if console.is_terminal and not output.json:
+        bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True),
+            TransferSpeedColumn(), TimeRemainingColumn(), console=console, transient=True,
+        )  # fmt: skip
+    with bar or nullcontext():
+        task = bar.add_task(visible(filename).replace("[", "\\["), total=path.stat().st_size) if bar else None
+
+        def progress(done: int) -> None:
+            if bar is not None and task is not None:
+                bar.update(task, completed=done)
+
+        uploader = Uploader(
+            client,
+            path,
+            filename=filename,
+            metadata=metadata,
+            memory=Memory(state_path()),
+            progress=progress,
+            note=bar.console.print if bar else output.note,
+        )
+        try:
+            id = uploader.run()
+        except KeyboardInterrupt:
+            output.note("Stopped. Run the same command again to go on where it was.")
+            raise
+        found = client.get(f"/packages/{id}")
+        if found["sha256"] != uploader.sha256():
+            raise CommandFailed(
+                f"The node has other bytes under {filename} (SHA-256 {found['sha256']}) than {path} "
+                f"({uploader.sha256()}). Upload it again with --replace.",
+                details={"package": found},
+            )
+    return found
+
+
+@package.command("list")
+@click.option("--query", "-q", default="", help="Part of the file name.")
+@click.option("--stage", default="", help="Only this stage.")
+@click.option("--tag", default="", help="Only with this tag.")
+@click.option("--presence", default="", help="held, arriving, waiting, not_admitted, withdrawn or damaged.")
+@click.option("--withdrawn", is_flag=True, help="Withdrawn ones too.")
+@remote
+def list_(client: NodeClient, output: Output, query: str, **filters: Any) -> None:
+    """List packages."""
+    found = list(client.pages("/packages", q=query, **filters))
+    if output.json:
+        output.data(found)
+        return
+    output.table(
+        ["name", "size", "stage", "tags", "here", "changed", "sha256"],
+        [
+            (
+                p["filename"],
+                size(p["size"]),
+                p["stage"],
+                p["tags"],
+                p["presence"],
+                moment(p["changed_at"]),
+                p["sha256"],
+            )
+            for p in found
+        ],
+        numbers=["size"],
+    )
+
+
+@package.command("show")
+@click.argument("name")
+@remote
+def show(client: NodeClient, output: Output, name: str) -> None:
+    """Show one package, by file name or id, with every node that has it or not, and why."""
+    found = client.get(f"/packages/{segment(name)}")
+    if output.json:
+        output.data(found)
+        return
+    output.facts(
+        [
+            ("Name", found["filename"]),
+            ("Id", found["id"]),
+            ("Size", f"{size(found['size'])} ({found['size']} bytes, {found['manifest']['count']} chunks)"),
+            ("SHA-1", found["sha1"]),
+            ("SHA-256", found["sha256"]),
+            ("Stage", found["stage"]),
+            ("Tags", found["tags"]),
+            ("Notes", found["notes"]),
+            ("Uploaded", f"{moment(found['uploaded_at'])} by {found['uploaded_by']}"),
+            ("Revision", f"{found['revision']}, {moment(found['changed_at'])}"),
+            ("Here", f"{found['presence']}: {found['reason']}" if found["reason"] else found["presence"]),
+            ("URL", found["url"]),
+        ]
+    )
+    if found["replicas"]:
+        output.line("")
+        output.table(
+            ["node", "presence", "current", "since", "reason"],
+            [
+                (r["name"] or r["node"][:16], r["presence"], r["current"], moment(r["at"]), r["reason"])
+                for r in found["replicas"]
+            ],
+        )
+
+
+@package.command("change")
+@click.argument("name")
+@click.option("--stage", help="Promote or demote it.")
+@click.option("--tag", "tags", multiple=True, help="Its tags from now on; may be given several times.")
+@click.option("--no-tags", is_flag=True, help="Take all tags away.")
+@click.option("--notes", help="Notes for people.")
+@click.option("--revision", type=int, help="Change it only if it is at this revision.")
+@remote
+def change(
+    client: NodeClient,
+    output: Output,
+    name: str,
+    stage: str | None,
+    tags: tuple[str, ...],
+    no_tags: bool,
+    notes: str | None,
+    revision: int | None,
+) -> None:
+    """Change a package's stage, tags or notes; what is not given stays."""
+    if tags and no_tags:
+        raise CommandFailed("--tag and --no-tags exclude each other.", ExitCode.USAGE)
+    body: dict[str, Any] = {"stage": stage, "notes": notes, "tags": list(tags) if tags or no_tags else None}
+    body = {key: value for key, value in body.items() if value is not None}
+    if not body:
+        raise CommandFailed("Say what to change: --stage, --tag, --no-tags or --notes.", ExitCode.USAGE)
+    if revision is not None:
+        body["revision"] = revision
+    found = client.patch(f"/packages/{segment(name)}", body)
+    if output.json:
+        output.data(found)
+    else:
+        output.line(f"{found['filename']}: stage {found['stage']}, tags {', '.join(found['tags']) or '-'}")
+
+
+@package.command("withdraw")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@remote
+def withdraw(client: NodeClient, output: Output, name: str, yes: bool) -> None:
+    """Withdraw a package from every node."""
+    if not yes and sys.stdin.isatty():
+        click.confirm(f"Withdraw {visible(name)} from every node of the network?", abort=True, err=True)
+    found = client.delete(f"/packages/{segment(name)}")
+    if output.json:
+        output.data(found)
+    else:
+        output.line(f"{found['filename']} is withdrawn.")
+
+
+@package.command("verify")
+@click.argument("name")
+@click.option("--no-wait", is_flag=True, help="Only begin; do not wait for the result.")
+@click.option(
+    "--against",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Compare with this file first.",
+)
+@remote
+def verify(client: NodeClient, output: Output, name: str, no_wait: bool, against: Path | None) -> None:
+    """Let the node read a package's file and check it against its hashes."""
+    found = client.get(f"/packages/{segment(name)}")
+    if against is not None:
+        with against.open("rb") as file:
+            local = hashlib.file_digest(file, "sha256").hexdigest()
+        if local != found["sha256"]:
+            raise CommandFailed(f"{against} has the SHA-256 {local}, the package {found['sha256']}.")
+    if found["presence"] != "held":
+        raise CommandFailed(
+            f"{found['filename']} is not at this node: {found['presence']}. {found['reason']}".strip(),
+            ExitCode.TRY_LATER if found["presence"] in {"arriving", "waiting"} else ExitCode.NOT_FOUND,
+        )
+    job = client.post(f"/packages/{found['id']}/verify")["job"]
+    if not no_wait:
+        job = client.wait_for_job(job["id"])
+        if job["state"] != "done":
+            raise CommandFailed(job["error"] or f"The check ended as {job['state']}.", details={"job": job})
+    if output.json:
+        output.data(job)
+    else:
+        output.line(
+            f"{found['filename']}: the check began (job {job['id']})."
+            if no_wait
+            else f"{found['filename']}: ok"
+        )

@@ -1,6 +1,62 @@
-"""Placeholder."""
+"""`ods status`: a node at one glance."""
+
 from typing import Any
 
+from .client import NodeClient
+from .command import command
+from .exits import ExitCode
+from .options import remote
+from .output import Output, size, span
 
-def add_to(group: Any) -> None:
-    """Add."""
+_RUNNING = ("pending", "fetching", "verifying", "stalled")
+
+
+@command("status")
+@remote
+def status(client: NodeClient, output: Output) -> int:
+    """Show a node at one glance; exit code 75 if it is not ready."""
+    about, system, ready = client.get("/about"), client.get("/system"), client.ready()
+    peers = client.get("/peers")["items"]
+    transfers = [t for state in (*_RUNNING, "failed") for t in client.get("/transfers", state=state)["items"]]
+    code = ExitCode.OK if ready["status"] == "ready" else ExitCode.TRY_LATER
+    if output.json:
+        output.data(
+            {"about": about, "system": system, "ready": ready, "peers": peers, "transfers": transfers}
+        )
+        return code
+    disk, counts = system["disk"], system["counts"]
+    output.facts(
+        [
+            ("Node", f"{about['name']}  {about['url']}  (ods {about['version']}, stage {about['stage']})"),
+            ("Id", about["node_id"]),
+            ("Signed in", f"{about['account']} ({about['role']})"),
+            ("State", _state(ready)),
+            ("Up for", span(system["uptime_s"])),
+            ("Packages", f"{counts['held']} of {counts['packages']} here, {size(disk['used_by_packages'])}"),
+            ("Disk", f"{size(disk['free'])} of {size(disk['total'])} free; {size(disk['floor'])} stay free"),
+            ("Memory", size(system["memory"]["rss"])),
+            ("Database", system["database"]),
+            ("Peers", f"{sum(p['healthy'] for p in peers)} of {len(peers)} healthy"),
+            (
+                "Jobs",
+                f"{counts['jobs_running']} running, {counts['jobs_waiting']} waiting, {counts['jobs_failed']} failed",
+            ),
+        ]
+    )
+    if transfers:
+        output.line("")
+        output.table(
+            ["coming", "state", "done", "rate", "error"],
+            [(t["filename"], t["state"], _share(t), f"{size(t['rate'])}/s", t["error"]) for t in transfers],
+            numbers=["done", "rate"],
+        )
+    return code
+
+
+def _state(ready: dict[str, Any]) -> str:
+    faults = [check["reason"] for check in ready["checks"].values() if not check["ok"]]
+    return " ".join([ready["status"], *faults])
+
+
+def _share(transfer: dict[str, Any]) -> str:
+    return f"{100 * transfer['bytes_done'] // transfer['size']} %" if transfer["size"] else "0 %"

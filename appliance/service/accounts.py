@@ -165,7 +165,9 @@ class Accounts:
         return Principal(name=doc["account"], role=role, via=f"token {doc['_id']}")
 
     async def _tell_refused(self, name: str, address: str) -> None:
-        log.warning("a sign-in was refused", extra={"action": "sign_in_refused", "account": name, "remote": address})
+        log.warning(
+            "a sign-in was refused", extra={"action": "sign_in_refused", "account": name, "remote": address}
+        )
         if self._now() - self._refused_at >= _REFUSED_EVERY_MS:
             self._refused_at = self._now()
             event = entry(
@@ -188,7 +190,9 @@ class Accounts:
             AccountExists: The name is taken.
         """
         if not _NAME.fullmatch(name):
-            raise InvalidInput("An account name is 1 to 64 letters, digits and . _ @ -, and begins with one of the first.")
+            raise InvalidInput(
+                "An account name is 1 to 64 letters, digits and . _ @ -, and begins with one of the first."
+            )
         _check_password(password)
         doc = await self._new(name, password, role)
         try:
@@ -244,7 +248,10 @@ class Accounts:
         return doc
 
     async def _not_the_last_admin(self, doc: Doc) -> None:
-        if doc["role"] == Role.ADMIN.word and await self._store.count("accounts", {"role": Role.ADMIN.word}) == 1:
+        if (
+            doc["role"] == Role.ADMIN.word
+            and await self._store.count("accounts", {"role": Role.ADMIN.word}) == 1
+        ):
             raise Conflict("This is the last administrator; make another one first.")
 
     async def _new(self, name: str, password: str, role: Role) -> Doc:
@@ -298,7 +305,9 @@ class Accounts:
         if not 60 <= expires_s <= TOKEN_MAX_LIFE_S:
             raise InvalidInput(f"A token lives 60 to {TOKEN_MAX_LIFE_S} seconds.")
         if not 0 < len(name) <= 100 or not name.isprintable():
-            raise InvalidInput("A token has a name of 1 to 100 printable characters that says what it is for.")
+            raise InvalidInput(
+                "A token has a name of 1 to 100 printable characters that says what it is for."
+            )
         id = "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz234567") for _ in range(8))
         token = f"ods_{id}_{secrets.token_urlsafe(32)}"
         doc = {
@@ -313,7 +322,12 @@ class Accounts:
             "used_from": "",
         }
         event = entry(
-            EventType.TOKEN_CREATED, at=self._now(), actor=principal.name, subject=id, name=name, role=role.word
+            EventType.TOKEN_CREATED,
+            at=self._now(),
+            actor=principal.name,
+            subject=id,
+            name=name,
+            role=role.word,
         )
         await self._store.batch([Insert("tokens", doc), event])
         return token, {key: value for key, value in doc.items() if key != "digest"}

@@ -140,7 +140,9 @@ class Peers:
         return [
             id
             for id in ids
-            if (peer := self._peers.get(id)) and peer.state is PeerState.ACTIVE and peer.quarantined_until <= now
+            if (peer := self._peers.get(id))
+            and peer.state is PeerState.ACTIVE
+            and peer.quarantined_until <= now
         ]
 
     # How they are doing
@@ -191,7 +193,14 @@ class Peers:
         if peer.failures >= DOWN_AFTER and not peer.down:
             peer.down = True
             events.append(
-                entry(EventType.PEER_DOWN, at=now, actor=SYSTEM, subject=id, name=peer.name, reason=error.message)
+                entry(
+                    EventType.PEER_DOWN,
+                    at=now,
+                    actor=SYSTEM,
+                    subject=id,
+                    name=peer.name,
+                    reason=error.message,
+                )
             )
         await self._save(peer, events)
 
@@ -203,7 +212,8 @@ class Peers:
         now = self._now()
         peer.strikes += 1
         peer.last_strike = reason
-        peer.recent_strikes = [at for at in peer.recent_strikes if at > now - _FORGIVE_MS][-STRIKES:] + [now]
+        recent = [at for at in peer.recent_strikes if at > now - _FORGIVE_MS]
+        peer.recent_strikes = [*recent[-STRIKES:], now]
         if len(peer.recent_strikes) >= STRIKES:
             peer.quarantined_until = now + QUARANTINE_MS
             peer.recent_strikes = []
@@ -262,11 +272,23 @@ class Peers:
         try:
             await self._store.batch([Replace("peers", _to_doc(peer)), *events])
         except StoreUnavailable as exc:
-            log.debug("a peer's health was not written", extra={"action": "health_unwritten", "reason": exc.message})
+            log.debug(
+                "a peer's health was not written", extra={"action": "health_unwritten", "reason": exc.message}
+            )
 
 
 def _to_doc(peer: Peer) -> Doc:
-    names = ("key", "url", "name", "tls_fingerprint", "joined_at", "failures", "retry_at", "last_seen", "last_error")
+    names = (
+        "key",
+        "url",
+        "name",
+        "tls_fingerprint",
+        "joined_at",
+        "failures",
+        "retry_at",
+        "last_seen",
+        "last_error",
+    )
     more = ("down", "strikes", "recent_strikes", "last_strike", "quarantined_until")
     doc: dict[str, Any] = {name: getattr(peer, name) for name in (*names, *more)}
     return {"_id": peer.id, "state": str(peer.state), **doc, "recent_strikes": list(peer.recent_strikes)}

@@ -67,7 +67,10 @@ class Receiver:
         """
         view = memoryview(data)
         self._waiting.append(
-            (self._disk.submit(self._to_disk, view, self.offset), self._whole.submit(self._builder.whole, view))
+            (
+                self._disk.submit(self._to_disk, view, self.offset),
+                self._whole.submit(self._builder.whole, view),
+            )
         )
         self.offset += len(view)
         while len(self._waiting) > WAITING:

@@ -181,7 +181,9 @@ class Registrations:
         client = self._client(invite.node, invite.url, invite.tls_fingerprint)
         answer: Registered = await self._in_thread(client.register, message)
         if not same_mac(answer.mac, answer_mac(invite.secret, invite.id, answer.record, nonce)):
-            raise PeerMisbehaved("The answer does not prove that it comes from the node that made the invite.")
+            raise PeerMisbehaved(
+                "The answer does not prove that it comes from the node that made the invite."
+            )
         record = _checked_node(answer.record)
         if record.id != invite.node:
             raise PeerMisbehaved("The answer comes from another node than the one that made the invite.")
@@ -251,7 +253,11 @@ class Registrations:
         old = self._peers.key_for(record.id) and self._peers.get(record.id)
         fresh = not old or old.state is not PeerState.ACTIVE
         peer = old or Peer(id=record.id, key=_key(record), url=url, name=body.name)
-        peer.url, peer.name, peer.tls_fingerprint = body.url, body.name, body.tls_fingerprint or tls_fingerprint
+        peer.url, peer.name, peer.tls_fingerprint = (
+            body.url,
+            body.name,
+            body.tls_fingerprint or tls_fingerprint,
+        )
         peer.state, peer.failures, peer.retry_at, peer.down = PeerState.ACTIVE, 0, 0, False
         peer.joined_at = peer.joined_at or self._now()
         peer.last_seen = self._now()
@@ -296,7 +302,12 @@ class Registrations:
         """A peer ended the registration."""
         peer = self._peers.get(id)
         event = entry(
-            EventType.PEER_LEFT, at=self._now(), actor=f"node:{id}", subject=id, name=peer.name, removed_here=False
+            EventType.PEER_LEFT,
+            at=self._now(),
+            actor=f"node:{id}",
+            subject=id,
+            name=peer.name,
+            removed_here=False,
         )
         await self._peers.drop(id, [event])
 

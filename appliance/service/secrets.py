@@ -45,4 +45,6 @@ class SecretBox:
         try:
             return self._fernet.decrypt(sealed)
         except InvalidToken as exc:
-            raise InvalidSettings(f"A stored secret was encrypted with another key than {self._path} holds.") from exc
+            raise InvalidSettings(
+                f"A stored secret was encrypted with another key than {self._path} holds."
+            ) from exc

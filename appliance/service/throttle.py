@@ -35,7 +35,9 @@ class Throttle:
         """A try failed."""
         now = self._now()
         if len(self._failures) >= _MANY:
-            self._failures = {key: value for key, value in self._failures.items() if now - value[1] < _FORGET_MS}
+            self._failures = {
+                key: value for key, value in self._failures.items() if now - value[1] < _FORGET_MS
+            }
         self._failures[source] = (self._failures.get(source, (0, 0))[0] + 1, now)
 
     def succeeded(self, source: Hashable) -> None:

@@ -120,7 +120,9 @@ class UploadService:
             StorageFull: There is no room for it.
         """
         if size is not None and size > self.max_size:
-            raise TooLarge(f"An upload has at most {self.max_size} bytes (uploads.max_size); this one has {size}.")
+            raise TooLarge(
+                f"An upload has at most {self.max_size} bytes (uploads.max_size); this one has {size}."
+            )
         name = "" if part else self._packages.check_publishable(filename, replace=replace)
         now = self._now()
         upload = Upload(

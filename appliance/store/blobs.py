@@ -144,10 +144,7 @@ class BlobStore:
             if path.name not in names:
                 self._clean(path, "public name")
         for filename, sha256 in names.items():
-            blob, link = self.path(sha256), self._layout.packages / filename
-            if blob.exists() and not (link.exists() and link.stat().st_size == blob.stat().st_size):
-                self.publish(sha256, filename)
-            elif blob.exists() and link.stat().st_ino != blob.stat().st_ino and blob.stat().st_nlink > 1:
+            if self.path(sha256).exists() and not _shows(self._layout.packages / filename, self.path(sha256)):
                 self.publish(sha256, filename)
         for path in _files(self._layout.blobs):
             if path.name not in blobs:
@@ -166,6 +163,15 @@ class BlobStore:
             extra={"action": "file_removed", "what": what, "file": path.name},
         )
         remove(path)
+
+
+def _shows(link: Path, blob: Path) -> bool:
+    """Whether a public name stands for a blob: a link to it, or a copy of its size where links cannot be made."""
+    if not link.exists():
+        return False
+    if os.path.samefile(link, blob):
+        return True
+    return link.stat().st_size == blob.stat().st_size and blob.stat().st_nlink == link.stat().st_nlink == 1
 
 
 def _files(directory: Path) -> Iterator[Path]:

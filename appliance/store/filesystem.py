@@ -70,7 +70,7 @@ def write_at(descriptor: int, data: bytes | bytearray | memoryview, offset: int)
     """
     view = memoryview(data)
     try:
-        while len(view):
+        while view:
             if hasattr(os, "pwrite") and not portable():
                 count = os.pwrite(descriptor, view, offset)
             else:

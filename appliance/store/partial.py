@@ -16,7 +16,16 @@ from appliance.domain.chunkmap import ChunkMap
 from appliance.domain.errors import ChunkInvalid
 from appliance.domain.manifest import CHUNK_SIZE, Manifest
 
-from .filesystem import boot_id, preallocate, read_at, remove, start_writeback, storage_error, sync_file, write_at
+from .filesystem import (
+    boot_id,
+    preallocate,
+    read_at,
+    remove,
+    start_writeback,
+    storage_error,
+    sync_file,
+    write_at,
+)
 from .layout import Layout
 
 _HEADER = 512

@@ -123,17 +123,28 @@ def replicate_one(bench: Bench) -> list[Row]:
             with running(node):
                 before = source.cpu_s() + node.cpu_s()
                 ours.append(
-                    timed(lambda: (node.join(source), until(lambda: node.status("/Packages/big.pkg", "HEAD") == 200)))
+                    timed(
+                        lambda: (
+                            node.join(source),
+                            until(lambda: node.status("/Packages/big.pkg", "HEAD") == 200),
+                        )
+                    )
                 )
                 cpu = source.cpu_s() + node.cpu_s() - before
                 print(f"  replicate 2 GiB: {ours[-1]:.2f} s, CPU of both nodes {cpu:.2f} s", flush=True)
             shutil.rmtree(place)
             copy = bench.place("copy")
             bench.warm(size)
-            curl.append(timed(lambda: shell(f"curl -sf -o {copy} http://127.0.0.1:{web.port}/big.pkg && sha1sum {copy}")))
+            curl.append(
+                timed(
+                    lambda: shell(f"curl -sf -o {copy} http://127.0.0.1:{web.port}/big.pkg && sha1sum {copy}")
+                )
+            )
             copy.unlink()
             bench.warm(size)
-            rsync.append(timed(lambda: shell(f"rsync -a rsync://127.0.0.1:{daemon.port}/files/big.pkg {copy}")))
+            rsync.append(
+                timed(lambda: shell(f"rsync -a rsync://127.0.0.1:{daemon.port}/files/big.pkg {copy}"))
+            )
             copy.unlink()
     return _two("replicate 2 GiB, all hashes verified", ours, curl, rsync)
 
@@ -149,9 +160,13 @@ def replicate_many(bench: Bench) -> list[Row]:
     with running(source, web, daemon):
         for name in names:
             path = bench.file(files / name, size)
-            shell(f"curl -sf -H 'Authorization: {AUTHORIZATION}' -T {path} {source.url}/api/v1/packages/{name}")
+            shell(
+                f"curl -sf -H 'Authorization: {AUTHORIZATION}' -T {path} {source.url}/api/v1/packages/{name}"
+            )
         urls = bench.place("urls")
-        urls.write_text("".join(f"url = http://127.0.0.1:{web.port}/{name}\noutput = {name}\n" for name in names))
+        urls.write_text(
+            "".join(f"url = http://127.0.0.1:{web.port}/{name}\noutput = {name}\n" for name in names)
+        )
         for _ in range(ROUNDS):
             place = bench.place("b")
             node = Node(place, "b")
@@ -181,7 +196,14 @@ def replicate_many(bench: Bench) -> list[Row]:
 def _two(case: str, ours: list[float], curl: list[float], rsync: list[float]) -> list[Row]:
     mine, web, daemon = (statistics.median(times) for times in (ours, curl, rsync))
     return [
-        Row(case=case, ours=mine, rival="curl from nginx + sha1sum", theirs=web, target="<= 0.7", met=mine <= 0.7 * web),
+        Row(
+            case=case,
+            ours=mine,
+            rival="curl from nginx + sha1sum",
+            theirs=web,
+            target="<= 0.7",
+            met=mine <= 0.7 * web,
+        ),
         Row(case=case, ours=mine, rival="rsync daemon", theirs=daemon, target="<= 2", met=mine <= 2 * daemon),
     ]
 
@@ -199,7 +221,9 @@ def upload(bench: Bench) -> list[Row]:
             bench.warm(size)
             target = f"{node.url}/api/v1/packages/up{number}.pkg"
             before = node.cpu_s()
-            ours.append(timed(lambda: shell(f"curl -sf -H 'Authorization: {AUTHORIZATION}' -T {path} {target}")))
+            ours.append(
+                timed(lambda: shell(f"curl -sf -H 'Authorization: {AUTHORIZATION}' -T {path} {target}"))
+            )
             print(f"  upload: {ours[-1]:.2f} s, CPU of the node {node.cpu_s() - before:.2f} s", flush=True)
             node.api("DELETE", f"/packages/up{number}.pkg")
             bench.warm(size)
@@ -208,7 +232,14 @@ def upload(bench: Bench) -> list[Row]:
             (files / "put" / f"up{number}.pkg").unlink()
     mine, other = statistics.median(ours), statistics.median(theirs)
     return [
-        Row(case="upload 1 GiB", ours=mine, rival="nginx PUT + sha1sum", theirs=other, target="<= 1", met=mine <= other)
+        Row(
+            case="upload 1 GiB",
+            ours=mine,
+            rival="nginx PUT + sha1sum",
+            theirs=other,
+            target="<= 1",
+            met=mine <= other,
+        )
     ]
 
 
@@ -243,7 +274,8 @@ def download(bench: Bench) -> list[Row]:
 def _streams(url: str, streams: int, part: int) -> None:
     """So many curls at once, each takes the first `part` bytes."""
     clients = [
-        subprocess.Popen(["curl", "-sf", "-o", "/dev/null", "-r", f"0-{part - 1}", url]) for _ in range(streams)
+        subprocess.Popen(["curl", "-sf", "-o", "/dev/null", "-r", f"0-{part - 1}", url])
+        for _ in range(streams)
     ]
     if any(client.wait() for client in clients):
         raise RuntimeError("a download failed")

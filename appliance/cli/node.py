@@ -1,0 +1,97 @@
+"""Commands that are the node: serve, worker, init."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from appliance import log
+from config.settings import Settings
+
+from .command import command
+from .options import CONFIG, DATA_DIR, local, read_settings
+from .output import Output
+
+
+@command("serve")
+@CONFIG
+@DATA_DIR
+@click.option("--host", metavar="ADDRESS", help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on.")
+@click.option("--url", metavar="URL", help="Base URL under which other nodes call this one.")
+@click.option("--name", metavar="NAME", help="The name that people see.")
+@click.option("--no-worker", is_flag=True, help="Run no jobs here; `ods worker` does, beside this process.")
+@click.pass_obj
+def serve(
+    output: Output,
+    config_file: Path | None,
+    data_dir: str | None,
+    host: str | None,
+    port: int | None,
+    url: str | None,
+    name: str | None,
+    no_worker: bool,
+) -> int:
+    """Run a node until it is told to stop.
+
+    With --json, logs are JSON lines on standard error, and what is announced is JSON on standard output.
+    """
+    flags = {
+        "data_dir": data_dir,
+        "http.host": host,
+        "http.port": port,
+        "node.url": url,
+        "node.name": name,
+        "worker.embedded": False if no_worker else None,
+        "log.format": "json" if output.json else None,
+    }
+    return _run(read_settings(config_file, flags), output, serving=True)
+
+
+@command("worker")
+@local
+@click.pass_obj
+def worker(output: Output, settings: Settings) -> int:
+    """Run only the jobs of a node, beside its serving process."""
+    return _run(settings, output, serving=False)
+
+
+def _run(settings: Settings, output: Output, *, serving: bool) -> int:
+    # The commands that only call a node start in a fraction of the time without these.
+    from appliance.bootstrap import build  # noqa: PLC0415
+    from appliance.server import serve as run  # noqa: PLC0415
+
+    def announce(line: str) -> None:
+        click.echo(json.dumps({"announce": line}, ensure_ascii=False) if output.json else line)
+
+    log.configure(format=settings.log.format, level=settings.log.level)
+    return run(lambda: build(settings, serving=serving, announce=announce))
+
+
+@command("init")
+@local
+@click.pass_obj
+def init(output: Output, settings: Settings) -> None:
+    """Make data directory, keys, database and first account, without starting the node.
+
+    Doing it twice changes nothing. The first account's password is ODS_ADMIN_PASSWORD, or random and shown once.
+    """
+    from .preparing import prepare  # noqa: PLC0415
+
+    report: dict[str, Any] = prepare(settings)
+    if output.json:
+        output.data(report)
+        return
+    output.facts(
+        [
+            ("Data directory", report["data_dir"]),
+            ("Node id", report["node_id"]),
+            ("Node URL", report["url"]),
+            ("Database", report["database"]),
+            *([("TLS fingerprint", report["tls_fingerprint"])] if report["tls_fingerprint"] else []),
+        ]
+    )
+    if report["password"]:
+        output.line(f"First account:  {report['account']}  password:  {report['password']}  (shown only now)")
+    output.note("Start it with:  ods serve")

@@ -1,0 +1,306 @@
+"""Compares what the database says with what is on the disk, and repairs what can be repaired.
+
+Finding nothing is the rule: files are made durable before the database mentions them, and the start of a node cleans
+up after a crash. This is for disks that lied, for people who touched the files, and for restored copies.
+
+While the node runs, files are on the move: what is younger than `grace_ms` is not called an orphan, and what is missing
+is looked up a second time. Repairing needs the node to be stopped.
+"""
+
+import asyncio
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+
+from appliance.domain.event import EventType
+from appliance.domain.package import Package, Presence
+from appliance.domain.states import TransferState
+from appliance.store.blobs import BlobStore
+from appliance.store.filesystem import remove
+from appliance.store.layout import Layout
+from appliance.store.ports import Doc, Replace, Store
+
+from .catalogue import Catalogue, package_doc
+from .hashing import hash_file
+from .holdings import inline_manifest
+from .journal import SYSTEM, entry
+from .packages import manifest_doc
+
+ONLINE_GRACE_MS = 60_000
+_PAGE = 500
+
+
+class Kind(StrEnum):
+    """What can be wrong."""
+
+    BLOB_MISSING = "blob_missing"  #: the file of a held package is gone
+    BLOB_DAMAGED = "blob_damaged"  #: it has the wrong size or, when bytes are read, the wrong hash
+    LINK_MISSING = "link_missing"  #: a held package has no public name
+    LINK_WRONG = "link_wrong"  #: a public name shows other bytes
+    LINK_ORPHAN = "link_orphan"  #: a public name of no package
+    BLOB_ORPHAN = "blob_orphan"  #: bytes that nothing mentions
+    PARTIAL_ORPHAN = "partial_orphan"  #: of a transfer that is over
+    UPLOAD_ORPHAN = "upload_orphan"  #: of an upload that is over
+    MANIFEST_MISSING = "manifest_missing"  #: a held package cannot be given to peers
+    IDENTITY_OPEN = "identity_open"  #: others on this machine can read a key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing that is wrong."""
+
+    kind: Kind
+    subject: str  #: a file name, package id or path below the data directory
+    detail: str  #: a sentence
+    repaired: str = ""  #: what was done about it, if anything
+
+
+@dataclass(slots=True, kw_only=True)
+class Report:
+    """What a check found."""
+
+    packages: int = 0
+    blobs: int = 0
+    bytes_read: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong any more."""
+        return all(problem.repaired for problem in self.problems)
+
+
+class Fsck:
+    """One check of one node."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        layout: Layout,
+        blobs: BlobStore,
+        now: Callable[[], int],
+        grace_ms: int = 0,
+        progress: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Prepare a check.
+
+        Args:
+            store: The metadata.
+            layout: Where files are.
+            blobs: The bytes.
+            now: UTC milliseconds.
+            grace_ms: Files that changed within so many milliseconds are no orphans; 0 if the node is stopped.
+            progress: Told what is being read.
+        """
+        self._store = store
+        self._layout = layout
+        self._blobs = blobs
+        self._now = now
+        self._grace_ms = grace_ms
+        self._progress = progress
+        self._catalogue = Catalogue(store)
+        self._report = Report()
+
+    async def run(self, *, read_data: bool = False, repair: bool = False) -> Report:
+        """Check everything.
+
+        Args:
+            read_data: Read every file and compare its SHA-256.
+            repair: Repair what can be; only while the node is stopped.
+        """
+        await self._catalogue.load()
+        held = [package for package in self._catalogue.all() if package.held_sha256]
+        self._report.packages = len(held)
+        for package in sorted(held, key=lambda package: package.held_filename):
+            fault = await self._blob_fault(package, read_data=read_data)
+            if fault is None:
+                await self._check_link(package, read_data=read_data, repair=repair)
+                await self._check_manifest(package, repair=repair)
+            elif await self._still_held(package):
+                kind, detail = fault
+                done = await self._give_up(package, detail) if repair else ""
+                self._add(kind, package.held_filename, detail, done)
+        await self._check_orphans(repair=repair)
+        self._check_identity(repair=repair)
+        return self._report
+
+    def _add(self, kind: Kind, subject: str, detail: str, repaired: str = "") -> None:
+        self._report.problems.append(Problem(kind=kind, subject=subject, detail=detail, repaired=repaired))
+
+    async def _manifest_doc(self, sha256: str) -> Doc | None:
+        return await self._store.get("manifests", sha256)
+
+    async def _blob_fault(self, package: Package, *, read_data: bool) -> tuple[Kind, str] | None:
+        path = self._blobs.path(package.held_sha256)
+        size: int | None = package.body.size if package.held_sha256 == package.body.sha256 else None
+        if size is None:
+            doc = await self._manifest_doc(package.held_sha256)
+            size = doc["size"] if doc else None
+        try:
+            found = (await asyncio.to_thread(path.stat)).st_size
+        except FileNotFoundError:
+            return Kind.BLOB_MISSING, f"the file {self._name(path)} is missing"
+        self._report.blobs += 1
+        if size is not None and found != size:
+            return Kind.BLOB_DAMAGED, f"the file {self._name(path)} has {found} bytes, not {size}"
+        if read_data:
+            self._progress(package.held_filename)
+            manifest = await asyncio.to_thread(hash_file, path)
+            self._report.bytes_read += manifest.size
+            if manifest.sha256 != package.held_sha256:
+                return Kind.BLOB_DAMAGED, f"the SHA-256 of {self._name(path)} is {manifest.sha256}"
+        return None
+
+    async def _still_held(self, package: Package) -> bool:
+        """Whether the node has not let go of the file meanwhile."""
+        doc = await self._store.get("packages", package.id)
+        return doc is not None and doc["held_sha256"] == package.held_sha256
+
+    async def _give_up(self, package: Package, reason: str) -> str:
+        """Set the file aside; the node fetches the package again when it starts."""
+        await asyncio.to_thread(self._blobs.unpublish, package.held_filename)
+        await asyncio.to_thread(self._blobs.quarantine, package.held_sha256)
+        now = self._now()
+        view = replace(package, presence=Presence.DAMAGED, reason=reason, held_sha256="", held_filename="")
+        event = entry(
+            EventType.PACKAGE_DAMAGED,
+            at=now,
+            actor=SYSTEM,
+            subject=package.id,
+            filename=package.body.filename,
+            sha256=package.held_sha256,
+            reason=reason,
+        )
+        await self._store.batch(
+            [Replace("packages", package_doc(view, now), self._catalogue.rev(package.id)), event]
+        )
+        return "set aside; the node fetches it again from a peer when it starts"
+
+    async def _check_link(self, package: Package, *, read_data: bool, repair: bool) -> None:
+        fault = await asyncio.to_thread(self._link_fault, package, read_data)
+        if fault is None or not await self._still_held(package):
+            return
+        done = ""
+        if repair:
+            await asyncio.to_thread(self._blobs.publish, package.held_sha256, package.held_filename)
+            done = "linked to its file"
+        self._add(fault, package.held_filename, _LINK_FAULTS[fault], done)
+
+    def _link_fault(self, package: Package, read_data: bool) -> Kind | None:
+        blob, link = self._blobs.path(package.held_sha256), self._layout.packages / package.held_filename
+        try:
+            one, other = blob.stat(), link.stat()
+        except FileNotFoundError:
+            return Kind.LINK_MISSING
+        if os.path.samestat(one, other):
+            return None
+        if other.st_size != one.st_size or one.st_nlink > 1:
+            return Kind.LINK_WRONG
+        # Where there are no hard links a public name is a copy.
+        if read_data and hash_file(link).sha256 != package.held_sha256:
+            return Kind.LINK_WRONG
+        return None
+
+    async def _check_manifest(self, package: Package, *, repair: bool) -> None:
+        if package.held_sha256 == package.body.sha256 and inline_manifest(package.body) is not None:
+            return
+        if await self._manifest_doc(package.held_sha256) is not None or not await self._still_held(package):
+            return
+        detail = "the hashes of its chunks are missing, so peers cannot fetch it"
+        done = ""
+        if repair:
+            manifest = await asyncio.to_thread(hash_file, self._blobs.path(package.held_sha256))
+            if manifest.sha256 != package.held_sha256:
+                detail = f"{detail}, and the SHA-256 of its file is {manifest.sha256}"
+                done = await self._give_up(package, detail)
+            else:
+                await self._store.replace("manifests", manifest_doc(manifest))
+                done = "made anew from the file"
+        self._add(Kind.MANIFEST_MISSING, package.held_filename, detail, done)
+
+    async def _check_orphans(self, *, repair: bool) -> None:
+        # First the disk, then the database: what was mentioned in between is no orphan.
+        files = await asyncio.to_thread(lambda: list(self._files()))
+        await self._catalogue.load()
+        packages = self._catalogue.all()
+        blobs = {package.held_sha256 for package in packages}
+        blobs |= {package.body.sha256 for package in packages if not package.withdrawn}
+        blobs |= {doc["sha256"] for doc in await self._all("superseded")}
+        names = {package.held_filename for package in packages}
+        over = {str(TransferState.DONE)}
+        transfers = {doc["_id"] for doc in await self._all("transfers") if doc["state"] not in over}
+        uploads = {doc["_id"] for doc in await self._all("uploads")}
+        known = {
+            Kind.LINK_ORPHAN: names,
+            Kind.BLOB_ORPHAN: blobs,
+            Kind.PARTIAL_ORPHAN: transfers,
+            Kind.UPLOAD_ORPHAN: uploads,
+        }
+        for kind, key, path in files:
+            if key in known[kind]:
+                continue
+            done = ""
+            if repair:
+                await asyncio.to_thread(remove, path)
+                done = "removed"
+            self._add(kind, self._name(path), "nothing in the database mentions it", done)
+
+    def _files(self) -> Iterator[tuple[Kind, str, Path]]:
+        """Files that are old enough to be judged, with the word by which the database would know them."""
+        for kind, directory in (
+            (Kind.LINK_ORPHAN, self._layout.packages),
+            (Kind.BLOB_ORPHAN, self._layout.blobs),
+            (Kind.PARTIAL_ORPHAN, self._layout.partials),
+            (Kind.UPLOAD_ORPHAN, self._layout.uploads),
+        ):
+            for path in sorted(directory.rglob("*")):
+                try:
+                    status = path.stat()
+                except FileNotFoundError:
+                    continue
+                if (
+                    not stat.S_ISREG(status.st_mode)
+                    or (time.time() - status.st_ctime) * 1000 < self._grace_ms
+                ):
+                    continue
+                key = path.name
+                if kind is Kind.PARTIAL_ORPHAN:
+                    key = key.removesuffix(".map")
+                elif kind is Kind.UPLOAD_ORPHAN:
+                    key = key.split(".")[0]
+                yield kind, key, path
+
+    async def _all(self, collection: str) -> list[Doc]:
+        found: list[Doc] = []
+        while True:
+            after = (found[-1]["_id"], found[-1]["_id"]) if found else None
+            page = await self._store.find(collection, limit=_PAGE, after=after)
+            found += page
+            if len(page) < _PAGE:
+                return found
+
+    def _check_identity(self, *, repair: bool) -> None:
+        if os.name != "posix":
+            return
+        for path in sorted(self._layout.identity.glob("*.key")):
+            if path.stat().st_mode & 0o077:
+                if repair:
+                    path.chmod(0o600)
+                done = "only its owner can read it now" if repair else ""
+                self._add(
+                    Kind.IDENTITY_OPEN, self._name(path), "others on this machine can read this key", done
+                )
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self._layout.root).as_posix()
+
+
+_LINK_FAULTS = {
+    Kind.LINK_MISSING: "it is not among the public files",
+    Kind.LINK_WRONG: "the public file has other bytes",
+}

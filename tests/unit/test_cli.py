@@ -1,0 +1,322 @@
+"""The command line without a node: usage, exit codes, output, profile, and what goes over the line."""
+
+import gzip
+import hashlib
+import json
+import os
+import struct
+import zlib
+from pathlib import Path
+from xml.etree import ElementTree
+
+import click
+import pytest
+import requests
+
+from appliance.cli import client as client_module
+from appliance.cli.client import failure, segment
+from appliance.cli.exits import CommandFailed, ExitCode, for_error, for_status
+from appliance.cli.flat_package import build_flat_package
+from appliance.cli.main import ods, run
+from appliance.cli.output import Output, moment, size, span, visible
+from appliance.cli.profile import Connection, find_connection, profile_path, read_profile, write_profile
+from appliance.cli.tus import Memory, _Body
+from appliance.domain import errors
+
+FINGERPRINT = "ab" * 32
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(("ODS_", "XDG_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+
+def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:
+    found = []
+    for name, command in group.commands.items():
+        found.append(((*path, name), command))
+        if isinstance(command, click.Group):
+            found += commands(command, (*path, name))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("path", "command"), commands(ods), ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
+)
+def test_every_command_has_help_and_takes_json(
+    path: tuple[str, ...], command: click.Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*path, "--help"]) == ExitCode.OK
+    assert "--json" in capsys.readouterr().out
+    assert command.help
+
+
+def test_the_commands_of_the_plan_are_there() -> None:
+    names = {" ".join(path) for path, _ in commands(ods)}
+    assert names >= {
+        "serve", "worker", "init", "config show", "config check", "config default", "peer invite", "peer join",
+        "peer list", "peer remove", "package add", "package list", "package show", "package withdraw",
+        "package verify", "package change", "token create", "token list", "token revoke", "user add", "user list",
+        "user passwd", "user remove", "export", "import", "fsck", "demo", "status",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["nonsense"], ["package", "show"], ["serve", "--port", "99999"], ["package", "add", "/does/not/exist"],
+     ["peer", "invite", "--expires", "soon"], ["--no-such"], ["--json", "package", "show"]],
+)  # fmt: skip
+def test_wrong_usage_is_two(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments) == ExitCode.USAGE
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "Traceback" not in shown.err
+    assert shown.err
+
+
+def test_nobody_there_is_six(capsys: pytest.CaptureFixture[str]) -> None:
+    with_no_node = ["package", "list", "--url", "http://127.0.0.1:9"]
+    assert run(with_no_node) == ExitCode.UNREACHABLE
+    assert "http://127.0.0.1:9 cannot be reached: Connection refused" in capsys.readouterr().err
+    assert run(["--json", *with_no_node]) == ExitCode.UNREACHABLE
+    assert json.loads(capsys.readouterr().err)["exit_code"] == ExitCode.UNREACHABLE
+
+
+def test_a_user_without_a_password_and_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["status", "--user", "admin"]) == ExitCode.USAGE
+    assert "ODS_PASSWORD" in capsys.readouterr().err
+
+
+def test_settings_faults_are_two_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text("http:\n  prot: 1\n")
+    assert run(["config", "check", "--config", str(path)]) == ExitCode.USAGE
+    assert f"{path}:2: http.prot: there is no such setting; did you mean port?" in capsys.readouterr().err
+    assert run(["config", "check", "--config", str(path), "--json"]) == ExitCode.USAGE
+    assert json.loads(capsys.readouterr().err)["faults"] == [
+        f"{path}:2: http.prot: there is no such setting; did you mean port?"
+    ]
+
+
+def test_config_commands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(["config", "default", "-o", "ods.yaml"]) == ExitCode.OK
+    assert run(["config", "default", "-o", "ods.yaml"]) == ExitCode.CONFLICT
+    assert run(["config", "check"]) == ExitCode.OK
+    assert "ods.yaml" in capsys.readouterr().out
+    monkeypatch.setenv("ODS_ADMIN_PASSWORD", "a secret of mine")
+    assert run(["config", "show", "--json", "--data-dir", "/elsewhere"]) == ExitCode.OK
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["data_dir"], shown["admin"]["password"]) == ("/elsewhere", "***")
+
+
+@pytest.mark.parametrize("command", [["export", "x.tar"], ["fsck"]])
+def test_a_directory_without_a_node_stays_without_one(command: list[str], tmp_path: Path) -> None:
+    assert run([*command, "--data-dir", str(tmp_path / "typo")]) == ExitCode.NOT_FOUND
+    assert not (tmp_path / "typo").exists()
+
+
+def every_error() -> list[type[errors.ApplianceError]]:
+    found = [errors.ApplianceError]
+    for kind in found:
+        found += kind.__subclasses__()
+    return found
+
+
+def test_every_error_has_an_exit_code() -> None:
+    assert all(for_error(kind("x")) for kind in every_error())
+    assert for_error(errors.PackageExists()) == ExitCode.CONFLICT
+    assert for_error(errors.StoreUnavailable()) == ExitCode.TRY_LATER
+    assert for_error(errors.InvalidSettings()) == ExitCode.USAGE
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, 2),
+        (401, 4),
+        (403, 4),
+        (404, 3),
+        (409, 5),
+        (410, 3),
+        (422, 1),
+        (429, 75),
+        (500, 1),
+        (502, 1),
+        (503, 75),
+        (507, 75),
+    ],
+)
+def test_statuses(status: int, code: int) -> None:
+    assert for_status(status) == code
+
+
+def answer(status: int, body: bytes) -> requests.Response:
+    response = requests.Response()
+    response.status_code = status
+    response._content = body
+    response.request = requests.Request("GET", "http://node/x").prepare()
+    return response
+
+
+def test_problems_become_sentences() -> None:
+    fault = failure(answer(409, b'{"detail": "It is taken.", "code": "package_exists", "sha256": "ab"}'))
+    assert (fault.message, fault.code, fault.details["sha256"]) == ("It is taken.", ExitCode.CONFLICT, "ab")
+    assert "ods login" in failure(answer(401, b'{"detail": "no"}')).message
+    for body in (b"<html>", b"[1]", b'"x"', b"{}"):
+        assert "is this a node's URL?" in failure(answer(502, body)).message
+
+
+def test_a_name_is_one_segment() -> None:
+    assert segment("a/b ?#%+ü.pkg") == "a%2Fb%20%3F%23%25%2B%C3%BC.pkg"
+
+
+def test_what_a_terminal_would_obey_is_not_printed() -> None:
+    assert visible("a\x1b[2Jb\r\n") == "a\ufffd[2Jb\ufffd\ufffd"
+
+
+def test_numbers_for_people() -> None:
+    assert [size(n) for n in (0, 1023, 1024, 5 * 2**30, None)] == ["0 B", "1023 B", "1.0 KiB", "5.0 GiB", "-"]
+    assert [span(n) for n in (0, 119, 120, 7300, 200_000)] == ["0 s", "119 s", "2 min", "2 h", "2 d"]
+    assert moment(None) == "-"
+
+
+def test_tables_in_a_pipe_are_plain(capsys: pytest.CaptureFixture[str]) -> None:
+    Output().table(["name", "tags"], [("x" * 300, ["a", "b"]), (None, [])])
+    assert capsys.readouterr().out == f"NAME\tTAGS\n{'x' * 300}\ta, b\n-\t-\n"
+
+
+# Profile
+
+
+def test_a_profile_is_private_and_comes_back(tmp_path: Path) -> None:
+    path = profile_path()
+    assert path == tmp_path / ".config" / "ods" / "profile.yaml"
+    assert read_profile(path) is None
+    profile = Connection(url="https://a", token="t", fingerprint=FINGERPRINT)
+    write_profile(path, profile)
+    assert read_profile(path) == profile
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_profile_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for text in ("url: [", "- a", "surprise: 1", "5"):
+        profile_path().parent.mkdir(parents=True, exist_ok=True)
+        profile_path().write_text(text)
+        assert run(["status"]) == ExitCode.USAGE
+        assert "ods login" in capsys.readouterr().err
+
+
+def test_who_speaks_to_whom(tmp_path: Path) -> None:
+    assert find_connection(environment={"HOME": str(tmp_path)}) == Connection(url="http://127.0.0.1:8080")
+    write_profile(profile_path(), Connection(url="https://a", token="secret", fingerprint=FINGERPRINT))
+    assert find_connection().token == "secret"
+    assert find_connection(url="https://a/").token == "secret"
+    assert find_connection(environment={"ODS_URL": "https://a", "ODS_TOKEN": "other"}).token == "other"
+    as_user = find_connection(user="admin", environment={"ODS_TOKEN": "t", "ODS_PASSWORD": "p"})
+    assert (as_user.token, as_user.user, as_user.password) == ("", "admin", "p")
+
+
+def test_a_profiles_token_goes_to_its_own_node_only() -> None:
+    write_profile(profile_path(), Connection(url="https://a", token="secret", fingerprint=FINGERPRINT))
+    for other in ("https://b", "http://a", "https://a:8443", "https://a/b"):
+        assert find_connection(url=other) == Connection(url=other)
+
+
+@pytest.mark.parametrize("url", ["a", "ftp://a", "https://", "https://u:p@a", "https://a/?x=1", "//a"])
+def test_urls_that_are_none(url: str) -> None:
+    with pytest.raises(CommandFailed, match="not the URL"):
+        find_connection(url=url)
+
+
+def test_fingerprints() -> None:
+    assert find_connection(fingerprint=":".join(["AB"] * 32)).fingerprint == FINGERPRINT
+    with pytest.raises(CommandFailed, match="64 hex"):
+        find_connection(fingerprint="abc")
+
+
+def test_no_credentials_from_netrc_or_proxies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login x password y\n")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    with client_module.NodeClient(Connection(url="http://127.0.0.1:10")) as client:
+        assert not client._session.trust_env
+        assert "Authorization" not in client._session.headers
+
+
+# Uploads
+
+
+def test_bytes_that_are_sent_twice_are_hashed_once(tmp_path: Path) -> None:
+
+    data = os.urandom(100_000)
+    path = tmp_path / "f"
+    path.write_bytes(data)
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        first = _Body(file, len(data), digest, lambda _: None, 0)
+        first.read(70_000)
+        file.seek(50_000)
+        second = _Body(file, len(data) - 50_000, digest, lambda _: None, first.hashed, 50_000)
+        while second.read(999):
+            pass
+    assert digest.hexdigest() == hashlib.sha256(data).hexdigest()
+    assert len(second) == 0
+
+
+def test_what_is_remembered_of_uploads(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "uploads.json"
+    memory = Memory(path)
+    assert memory.get("a") is None
+    memory.put("a", "http://x/1")
+    assert Memory(path).get("a") == "http://x/1"
+    assert path.stat().st_mode & 0o777 == 0o600
+    memory.put("a", None)
+    assert Memory(path).get("a") is None
+    path.write_text("rubbish")
+    assert memory.get("a") is None
+
+
+# The demo's package
+
+
+def test_the_package_of_the_demo_is_a_xar_archive_of_cpio(tmp_path: Path) -> None:
+    """Read back by the formats' own rules, without the code that wrote it."""
+    path = tmp_path / "demo.pkg"
+    build_flat_package(path, size=3_000_000, name='A & "B"', version="1.0")
+    assert list(tmp_path.iterdir()) == [path]
+    data = path.read_bytes()
+    magic, header, version, packed, plain, checksum = struct.unpack(">4sHHQQI", data[:28])
+    assert (magic, header, version, checksum) == (b"xar!", 28, 1, 1)
+    table = zlib.decompress(data[28 : 28 + packed])
+    assert len(table) == plain
+    heap = data[28 + packed :]
+
+    assert heap[:20] == hashlib.sha1(data[28 : 28 + packed]).digest()
+    contents = {}
+    for file in ElementTree.fromstring(table).iter("file"):
+        found = file.find("data")
+        if found is not None:
+            offset, length = int(found.findtext("offset", "")), int(found.findtext("length", ""))
+            contents[file.findtext("name")] = heap[offset : offset + length]
+            assert hashlib.sha1(heap[offset : offset + length]).hexdigest() == found.findtext(
+                "archived-checksum"
+            )
+    assert set(contents) == {"Distribution", "PackageInfo", "Payload"}
+    assert ElementTree.fromstring(contents["Distribution"]).findtext("title") == 'A & "B"'
+    cpio = gzip.decompress(contents["Payload"])
+    names, at = [], 0
+    while at < len(cpio):
+        assert cpio[at : at + 6] == b"070707"
+        name_size, file_size = int(cpio[at + 59 : at + 65], 8), int(cpio[at + 65 : at + 76], 8)
+        names.append(cpio[at + 76 : at + 75 + name_size].decode())
+        at += 76 + name_size + file_size
+    assert names[-1] == "TRAILER!!!"
+    numbers = ElementTree.fromstring(contents["PackageInfo"]).find("payload")
+    assert numbers is not None
+    assert numbers.get("numberOfFiles") == str(len(names) - 1)
+    assert len(cpio) > 3_000_000
