@@ -11,11 +11,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from appliance.domain.manifest import Manifest
-from appliance.store.filesystem import storage_error, sync_file, write_at
+from appliance.store.filesystem import start_writeback, storage_error, sync_file, write_at
 
 from .hashing import ManifestBuilder, feed_file
 
+BLOCK = 1024 * 1024  #: bytes handed over at once
 WAITING = 8  #: blocks
+WRITEBACK = 32 * 1024 * 1024  #: bytes after which the disk is told to begin
 
 
 class Receiver:
@@ -29,6 +31,9 @@ class Receiver:
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="receive-disk")
         self._whole = ThreadPoolExecutor(1, thread_name_prefix="receive-whole")
         self._waiting: deque[tuple[Future[None], Future[None]]] = deque()
+        self._gathered: list[memoryview] = []
+        self._gathered_bytes = 0
+        self._written_back = 0
 
     @classmethod
     async def open(cls, path: Path, length: int) -> "Receiver":
@@ -65,20 +70,35 @@ class Receiver:
         Raises:
             StorageError: The disk is full or fails; found out up to a few blocks late.
         """
-        view = memoryview(data)
-        self._waiting.append(
-            (
-                self._disk.submit(self._to_disk, view, self.offset),
-                self._whole.submit(self._builder.whole, view),
-            )
-        )
-        self.offset += len(view)
-        while len(self._waiting) > WAITING:
-            await self._oldest()
+        self._gathered.append(memoryview(data))
+        self.offset += len(data)
+        self._gathered_bytes += len(data)
+        if self._gathered_bytes >= BLOCK:
+            self._hand_over()
+            while len(self._waiting) > WAITING:
+                await self._oldest()
 
-    def _to_disk(self, data: memoryview, offset: int) -> None:
-        write_at(self._descriptor, data, offset)
-        self._builder.chunks(data)
+    def _hand_over(self) -> None:
+        """Give what was gathered to both threads: handing over costs more than a network read brings."""
+        block, self._gathered = self._gathered, []
+        offset = self.offset - self._gathered_bytes
+        self._gathered_bytes = 0
+        self._waiting.append(
+            (self._disk.submit(self._to_disk, block, offset), self._whole.submit(self._hash, block))
+        )
+
+    def _to_disk(self, block: list[memoryview], offset: int) -> None:
+        for data in block:
+            write_at(self._descriptor, data, offset)
+            self._builder.chunks(data)
+            offset += len(data)
+        if offset - self._written_back >= WRITEBACK:
+            start_writeback(self._descriptor, self._written_back, offset - self._written_back)
+            self._written_back = offset
+
+    def _hash(self, block: list[memoryview]) -> None:
+        for data in block:
+            self._builder.whole(data)
 
     async def _oldest(self) -> None:
         for future in self._waiting.popleft():
@@ -90,6 +110,8 @@ class Receiver:
         Raises:
             StorageError: They cannot be.
         """
+        if self._gathered:
+            self._hand_over()
         while self._waiting:
             await self._oldest()
 

@@ -231,6 +231,7 @@ class Transfers:
                     "transfer": live.doc["_id"],
                     "package": live.package.id,
                     "package_name": live.package.body.filename,
+                    "first_chunk_at": live.first_chunk_at,
                 },
             )
         live.state = advance(live.state, state)
