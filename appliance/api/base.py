@@ -176,15 +176,21 @@ class BaseHandler(tornado.web.RequestHandler):
         self.finish(json.dumps(body, ensure_ascii=False))
 
 
+@tornado.web.stream_request_body
 class NotFoundHandler(BaseHandler):
-    """Whatever has no route."""
+    """Whatever has no route. It streams so that a large body to a wrong address gets an answer, not a cut."""
 
     open = True
 
     async def prepare(self) -> None:
         """Say so."""
         await super().prepare()
+        connection: Any = self.request.connection
+        connection.set_max_body_size(int_or_0(self.request.headers.get("Content-Length")))
         raise tornado.web.HTTPError(404, "There is nothing at this address.")
+
+    def data_received(self, chunk: bytes) -> None:
+        """Drop it."""
 
 
 def int_or_0(text: str | None) -> int:

@@ -159,9 +159,9 @@ class PackagePutHandler(BodyHandler):
         upload = await self.app.uploads.create(
             filename=self.path_args[0],
             size=int_or_0(length) if length is not None else None,
-            stage=self.get_query_argument("stage", ""),
-            tags=split_tags(self.get_query_argument("tags", "")),
-            notes=self.get_query_argument("notes", ""),
+            stage=self.get_query_argument("stage", None),
+            tags=split_tags(self.get_query_argument("tags", None)),
+            notes=self.get_query_argument("notes", None),
             replace=flag(self.get_query_argument("replace", "false")),
             sha1=self.get_query_argument("sha1", ""),
             sha256=self.get_query_argument("sha256", "") or digest_header(self.request.headers),
@@ -264,9 +264,9 @@ class UploadsHandler(TusHandler):
         return await self.app.uploads.create(
             filename=metadata.get("filename", ""),
             size=size,
-            stage=metadata.get("stage", ""),
-            tags=split_tags(metadata.get("tags", "")),
-            notes=metadata.get("notes", ""),
+            stage=metadata.get("stage"),
+            tags=split_tags(metadata.get("tags")),
+            notes=metadata.get("notes"),
             replace=flag(metadata.get("replace", "false")),
             sha1=metadata.get("sha1", ""),
             sha256=metadata.get("sha256", ""),
@@ -369,8 +369,10 @@ class UploadHandler(TusHandler):
         self.finish()
 
 
-def split_tags(text: str) -> list[str]:
-    """Tags from a comma-separated list."""
+def split_tags(text: str | None) -> list[str] | None:
+    """Tags from a comma-separated list, None if there is no list."""
+    if text is None:
+        return None
     return [tag.strip() for tag in text.split(",") if tag.strip()]
 
 

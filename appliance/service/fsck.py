@@ -104,6 +104,7 @@ class Fsck:
         self._grace_ms = grace_ms
         self._progress = progress
         self._catalogue = Catalogue(store)
+        self._links = False  #: whether public names are hard links here; else they are copies
         self._report = Report()
 
     async def run(self, *, read_data: bool = False, repair: bool = False) -> Report:
@@ -116,6 +117,7 @@ class Fsck:
         await self._catalogue.load()
         held = [package for package in self._catalogue.all() if package.held_sha256]
         self._report.packages = len(held)
+        self._links = await asyncio.to_thread(lambda: any(map(self._is_linked, held)))
         for package in sorted(held, key=lambda package: package.held_filename):
             fault = await self._blob_fault(package, read_data=read_data)
             if fault is None:
@@ -191,6 +193,14 @@ class Fsck:
             done = "linked to its file"
         self._add(fault, package.held_filename, _LINK_FAULTS[fault], done)
 
+    def _is_linked(self, package: Package) -> bool:
+        try:
+            return os.path.samefile(
+                self._blobs.path(package.held_sha256), self._layout.packages / package.held_filename
+            )
+        except FileNotFoundError:
+            return False
+
     def _link_fault(self, package: Package, read_data: bool) -> Kind | None:
         blob, link = self._blobs.path(package.held_sha256), self._layout.packages / package.held_filename
         try:
@@ -199,9 +209,8 @@ class Fsck:
             return Kind.LINK_MISSING
         if os.path.samestat(one, other):
             return None
-        if other.st_size != one.st_size or one.st_nlink > 1:
+        if other.st_size != one.st_size or self._links:
             return Kind.LINK_WRONG
-        # Where there are no hard links a public name is a copy.
         if read_data and hash_file(link).sha256 != package.held_sha256:
             return Kind.LINK_WRONG
         return None

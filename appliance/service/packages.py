@@ -74,6 +74,11 @@ class Packages:
             raise _exists(package.id, package.body)
         return name
 
+    def replaced_by(self, filename: str) -> PackageBody | None:
+        """What a file put in under this name would replace, if anything."""
+        package = self._catalogue.by_id(package_id(filename)) if filename else None
+        return package.body if package is not None and not package.withdrawn else None
+
     async def publish(
         self,
         *,

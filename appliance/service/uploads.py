@@ -103,9 +103,9 @@ class UploadService:
         *,
         filename: str,
         size: int | None,
-        stage: str = "",
-        tags: Sequence[str] = (),
-        notes: str = "",
+        stage: str | None = None,
+        tags: Sequence[str] | None = None,
+        notes: str | None = None,
         replace: bool = False,
         sha1: str = "",
         sha256: str = "",
@@ -113,6 +113,8 @@ class UploadService:
         actor: str,
     ) -> Upload:
         """Open an upload; whatever can be refused is refused here, before the first byte.
+
+        Stage, tags and notes that are not given stay as they are when a package is replaced.
 
         Raises:
             InvalidInput: Name, stage, tags or a checksum break a rule, or the size is above the limit.
@@ -125,13 +127,15 @@ class UploadService:
             )
         name = "" if part else self._packages.check_publishable(filename, replace=replace)
         now = self._now()
+        before = self._packages.replaced_by(name)
         upload = Upload(
             id=secrets.token_hex(16),
             filename=name,
             size=size,
-            stage=check_stage(stage or self._default_stage, self._stages),
-            tags=check_tags(tags),
-            notes=notes,
+            stage=check_stage(stage or (before.stage if before else self._default_stage), self._stages),
+            tags=check_tags(tags if tags is not None else before.tags if before else ()),
+            notes=notes if notes is not None else before.notes if before else "",
+            metadata=before.metadata if before else {},
             replace=replace,
             sha1=check_digest("sha1", sha1) if sha1 else "",
             sha256=check_digest("sha256", sha256) if sha256 else "",

@@ -28,6 +28,7 @@ class Request:
     headers: dict[str, str]  #: names in lower case
     at: float  #: monotonic seconds
     raw: bytes = b""  #: head and body as they came
+    status: int = 0  #: of the answer, once it is there
 
     @property
     def is_content(self) -> bool:
@@ -182,6 +183,7 @@ class Proxy:
         _, status, reason = (line + " ").split(" ", 2)
         length = {} if method == "HEAD" or status in {"204", "304"} else headers
         reply = Reply(int(status), dict(headers), far_in.body(length))
+        request.status = reply.status
         self.meddle(request, reply)
         lines = [f"HTTP/1.1 {reply.status} {reason.strip()}"]
         lines += [f"{name}: {value}" for name, value in reply.headers.items()]

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +12,27 @@ from appliance.cli.exits import ExitCode
 from appliance.cli.main import run
 from appliance.store.layout import Layout
 
-from .test_cli import PASSWORD, Node, started
+from .test_cli import ODS, PASSWORD, Node, plain_environment, started
 
 NAMES = ("good.pkg", "gone.pkg", "flipped.pkg", "short.pkg", "unlinked.pkg", "swapped.pkg")
 SIZE = 1_500_000
 
-Check = Callable[..., tuple[int, Any]]
 
-
-@pytest.fixture
-def check(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Check:
-    for name in [name for name in os.environ if name.startswith("ODS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-
-    def run_fsck(node: Node, *arguments: str) -> tuple[int, Any]:
-        capsys.readouterr()
-        code = run(["fsck", "--json", "--data-dir", str(node.data), *arguments])
-        shown = capsys.readouterr()
-        return code, json.loads(shown.out) if shown.out else shown.err
-
-    return run_fsck
+def check(node: Node, *arguments: str, **environment: str) -> tuple[int, Any]:
+    """Run fsck as a process: the lock on the data directory lives as long as that."""
+    ended = subprocess.run(
+        [*ODS, "fsck", "--json", "--data-dir", str(node.data), *arguments],
+        env={**plain_environment(node.directory), **environment}, cwd=node.directory,
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert "Traceback" not in ended.stderr
+    return ended.returncode, json.loads(ended.stdout) if ended.stdout else ended.stderr
 
 
 def fill(node: Node, monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+    for name in [name for name in os.environ if name.startswith("ODS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(directory))
     for name, value in (("ODS_URL", node.url), ("ODS_USER", "admin"), ("ODS_PASSWORD", PASSWORD)):
         monkeypatch.setenv(name, value)
     for name in NAMES:
@@ -92,7 +88,7 @@ def damage(layout: Layout) -> dict[str, list[str]]:
     }
 
 
-def test_damage_is_found_and_repaired(check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damage_is_found_and_repaired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with started(tmp_path / "node") as node:
         fill(node, monkeypatch, tmp_path)
         code, report = check(node, "--read-data")
@@ -131,15 +127,14 @@ def test_damage_is_found_and_repaired(check: Check, tmp_path: Path, monkeypatch:
         assert run(["package", "verify", "gone.pkg"]) == 0
 
 
-def test_where_there_are_no_hard_links(check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ODS_PORTABLE", "1")
+def test_where_there_are_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with started(tmp_path / "node", ODS_PORTABLE="1") as node:
         fill(node, monkeypatch, tmp_path)
         node.stop()
-        assert check(node, "--read-data")[1]["problems"] == []
+        assert check(node, "--read-data", ODS_PORTABLE="1")[1]["problems"] == []
         (Layout(node.data).packages / "swapped.pkg").write_bytes(b"\0" * SIZE)
-        assert check(node)[0] == 0, "the same size: only reading finds it"
-        code, report = check(node, "--read-data", "--repair")
+        assert check(node, ODS_PORTABLE="1")[0] == 0, "the same size: only reading finds it"
+        code, report = check(node, "--read-data", "--repair", ODS_PORTABLE="1")
         assert (code, kinds(report)) == (0, {"link_wrong": ["swapped.pkg"]})
         assert (Layout(node.data).packages / "swapped.pkg").read_bytes() == (
             tmp_path / "swapped.pkg"
