@@ -242,8 +242,8 @@ def _connect(
         own_record=replication.own_record, on_joined=joined, now=now_ms,
     )  # fmt: skip
     transfers = Transfers(
-        store=store, records=records, catalogue=catalogue, holdings=holdings, peers=peers,
-        node_id=node_id, now=now_ms,
+        store=store, records=records, catalogue=catalogue, holdings=holdings, blobs=blobs,
+        peers=peers, node_id=node_id, now=now_ms,
     )  # fmt: skip
     uploads = UploadService(
         store=store, blobs=blobs, layout=layout, packages=packages, stages=stages,

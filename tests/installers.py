@@ -29,7 +29,9 @@ class Installers:
         self._directory = directory
         self._built: dict[str, File] = {}
 
-    def get(self, name: str = "Interpreter", version: str = "3.11.7", *, payload: int = 6 * 1024 * 1024) -> File:
+    def get(
+        self, name: str = "Interpreter", version: str = "3.11.7", *, payload: int = 6 * 1024 * 1024
+    ) -> File:
         """A product archive that would install about `payload` bytes of this Python's library."""
         filename = f"{name}-{version}.pkg"
         if filename not in self._built:

@@ -57,13 +57,16 @@ class PutMatches(PathMatches):
 
 def routes(context: str) -> list[Any]:
     """All routes. `context` is the path that an MDM puts before /Packages/, or ""."""
-    prefix = f"(?:{re.escape(context)})?" if context else ""
+    downloads = [
+        (prefix + r"/[Pp]ackages/([^/]+)", DownloadHandler)
+        for prefix in dict.fromkeys(("", re.escape(context)))
+    ]
     return [
         Rule(PutMatches(_PACKAGE), uploads.PackagePutHandler),
         *API,
         *peer.ROUTES,
         *health.ROUTES,
-        (prefix + r"/[Pp]ackages/([^/]+)", DownloadHandler),
+        *downloads,
     ]
 
 

@@ -42,6 +42,11 @@ class _Adapter(HTTPAdapter):
                 kwargs.update(assert_fingerprint=pin, cert_reqs=ssl.CERT_NONE, assert_hostname=False)
         super().init_poolmanager(*args, **kwargs)
 
+    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
+        """Host and port of a request; its TLS rules are those of the pool, made above."""
+        host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
+        return host, {}
+
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         """The TLS context decides, not requests' settings."""
 

@@ -17,6 +17,7 @@ from appliance.domain.event import EventType
 from appliance.domain.package import Package, Presence
 from appliance.domain.states import JobState, TransferState, advance
 from appliance.peering.records import replica_body
+from appliance.store.blobs import BlobStore
 from appliance.store.ports import Doc, Enqueue, Operation, Replace, Store
 
 from .catalogue import Catalogue
@@ -76,6 +77,7 @@ class Transfers:
         records: Records,
         catalogue: Catalogue,
         holdings: Holdings,
+        blobs: BlobStore,
         peers: Peers,
         node_id: str,
         now: Callable[[], int],
@@ -84,6 +86,7 @@ class Transfers:
         self._records = records
         self._catalogue = catalogue
         self._holdings = holdings
+        self._blobs = blobs
         self._peers = peers
         self._node_id = node_id
         self._now = now
@@ -181,9 +184,11 @@ class Transfers:
         if package is None or package.presence is not Presence.ARRIVING:
             return None
         sources = await self.sources(package)
-        if not sources:
+        body = package.body
+        if not sources or await asyncio.to_thread(self._blobs.exists, body.sha256, body.size):
             package = await self._holdings.settle(package_id)
             if package is None or package.presence is not Presence.ARRIVING:
+                await self._close(package)
                 return None
         id = transfer_id(package.id, package.body.sha256)
         doc = await self._store.get("transfers", id) or new_transfer_doc(package, self._now())
@@ -200,6 +205,15 @@ class Transfers:
         self.set_state(live, TransferState.FETCHING)
         self._live[id] = live
         return live
+
+    async def _close(self, package: Package | None) -> None:
+        """Note the end of a transfer that was cut off between the last byte and the last word."""
+        if package is not None and package.presence is Presence.HELD:
+            doc = await self._store.get("transfers", transfer_id(package.id, package.body.sha256))
+            if doc is not None and doc["state"] != TransferState.DONE:
+                whole = {"bytes_done": doc["size"], "chunks_done": doc["chunks"], "rate": 0.0, "error": ""}
+                done = {**doc, **whole, "state": str(TransferState.DONE), "updated_at": self._now()}
+                await self._store.replace("transfers", done)
 
     async def sources(self, package: Package) -> list[Source]:
         """The registered peers that hold the newest bytes of a package and may be asked."""

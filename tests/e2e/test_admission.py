@@ -104,7 +104,10 @@ def test_a_node_that_changes_its_stage_fills_itself(network: Network, tmp_path: 
     b.restart()
     b.wait_holds(file.name, file.sha256)
     eventually(
-        lambda: {node["name"]: node["stage"] for node in a.api("GET", "/nodes")["items"]} == {"a": "dev", "b": "dev"},
+        lambda: (
+            {node["name"]: node["stage"] for node in a.api("GET", "/nodes")["items"]}
+            == {"a": "dev", "b": "dev"}
+        ),
         20,
         "a does not learn b's stage",
     )

@@ -40,7 +40,8 @@ def test_a_package_its_replacement_and_its_withdrawal_reach_the_end_of_the_chain
         packages = [node.package("Interpreter.pkg") or {} for node in (a, b, c)]
         assert len({package["id"] for package in packages}) == 1
         return all(
-            {replica["name"] for replica in package["replicas"] if replica["presence"] == "held"} == {"a", "b", "c"}
+            {replica["name"] for replica in package["replicas"] if replica["presence"] == "held"}
+            == {"a", "b", "c"}
             for package in packages
         )
 
@@ -52,12 +53,18 @@ def test_a_package_its_replacement_and_its_withdrawal_reach_the_end_of_the_chain
         node.wait_holds("Interpreter.pkg", second.sha256)
         assert node.sha1("Interpreter.pkg") == second.sha1
     for node in (a, b, c):
-        eventually(lambda node=node: len(node.files("blobs")) == 1, 20, f"{node.name} keeps the replaced bytes")
+        eventually(
+            lambda node=node: len(node.files("blobs")) == 1, 20, f"{node.name} keeps the replaced bytes"
+        )
 
     a.api("DELETE", "/packages/Interpreter.pkg")
     for node in (a, b, c):
-        eventually(lambda node=node: node.head("Interpreter.pkg").status == 410, 20, f"{node.name} serves it still")
-        eventually(lambda node=node: not node.files("blobs") + node.files("public"), 20, f"{node.name} keeps bytes")
+        eventually(
+            lambda node=node: node.head("Interpreter.pkg").status == 410, 20, f"{node.name} serves it still"
+        )
+        eventually(
+            lambda node=node: not node.files("blobs") + node.files("public"), 20, f"{node.name} keeps bytes"
+        )
 
     # A withdrawn name can be used again.
     a.publish(first.path, "Interpreter.pkg")
@@ -104,7 +111,9 @@ def test_a_package_travels_up_the_chain_as_well(network: Network, installers: In
     assert package["origin"] == c.id
 
 
-def test_a_change_of_notes_and_tags_reaches_the_end_without_moving_bytes(network: Network, tmp_path: Path) -> None:
+def test_a_change_of_notes_and_tags_reaches_the_end_without_moving_bytes(
+    network: Network, tmp_path: Path
+) -> None:
     a, b, c = network.chain("a", "b", "c")
     file = make_file(tmp_path / "noted.pkg", 3 * MIB)
     a.publish(file.path)

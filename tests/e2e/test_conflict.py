@@ -27,7 +27,11 @@ def converge(nodes: list[NodeProcess], name: str, files: list[File]) -> File:
 
 @pytest.mark.parametrize("extra", [0, 1], ids=["equal revisions", "b wrote more"])
 def test_uploads_on_both_sides_of_a_partition_converge(network: Network, tmp_path: Path, extra: int) -> None:
-    a, b, c = network.node("a", proxied=True), network.node("b", proxied=True), network.node("c", proxied=True)
+    a, b, c = (
+        network.node("a", proxied=True),
+        network.node("b", proxied=True),
+        network.node("c", proxied=True),
+    )
     b.join(a)
     c.join(b)
     for proxy in network.proxies.values():
@@ -48,7 +52,9 @@ def test_uploads_on_both_sides_of_a_partition_converge(network: Network, tmp_pat
         assert winner is theirs  # the higher revision wins whoever wrote it
     loser_node, loser = (a, ours) if winner is theirs else (b, theirs)
     # The node whose file lost says so, and keeps it.
-    events = eventually(lambda: loser_node.events("package.superseded"), 20, "no event tells of the lost file")
+    events = eventually(
+        lambda: loser_node.events("package.superseded"), 20, "no event tells of the lost file"
+    )
     assert loser.sha256 in str(events[0])
     assert any(name.endswith(loser.sha256) for name in loser_node.files("blobs"))
 

@@ -63,13 +63,17 @@ def verified_chunks(node: NodeProcess, file: File, package: str, source: NodePro
         return set()
     from appliance.domain.manifest import Manifest
 
-    manifest = Manifest(size=file.size, sha1=file.sha1, sha256=file.sha256, chunks=bytes.fromhex("".join(listed)))
+    manifest = Manifest(
+        size=file.size, sha1=file.sha1, sha256=file.sha256, chunks=bytes.fromhex("".join(listed))
+    )
     partial = PartialFile.open(node.layout, name, manifest)
     try:
         chunks = {index for index in range(manifest.count) if index in partial.chunks}
         buffer = memoryview(bytearray(MIB))
         for index in chunks:
-            manifest.verify_chunk(index, buffer[: partial.read_into(index * MIB, buffer[: manifest.chunk_size(index)])])
+            manifest.verify_chunk(
+                index, buffer[: partial.read_into(index * MIB, buffer[: manifest.chunk_size(index)])]
+            )
     finally:
         partial.close()
     return chunks
@@ -77,7 +81,9 @@ def verified_chunks(node: NodeProcess, file: File, package: str, source: NodePro
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_kills_in_mid_transfer_lose_no_verified_chunk_and_serve_no_half_file(network: Network, tmp_path: Path) -> None:
+def test_kills_in_mid_transfer_lose_no_verified_chunk_and_serve_no_half_file(
+    network: Network, tmp_path: Path
+) -> None:
     file = make_file(tmp_path / "Big.pkg", SIZE)
     a, b = network.node("a", proxied=True), network.node("b")
     proxy: Proxy = network.proxies["a"]
@@ -160,7 +166,11 @@ def test_everything_survives_a_kill_of_all_nodes(any_network: Network, tmp_path:
         for file in files[:3]:
             package = node.package(file.name)
             assert package is not None
-            assert (package["tags"], package["notes"], package["presence"]) == (["kept"], "still here", "held")
+            assert (package["tags"], package["notes"], package["presence"]) == (
+                ["kept"],
+                "still here",
+                "held",
+            )
             assert node.sha1(file.name) == file.sha1
         assert node.head("p3.pkg").status == 410
     last = make_file(tmp_path / "last.pkg", 2 * MIB)

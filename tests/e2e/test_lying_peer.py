@@ -33,7 +33,11 @@ def honest_and_liar(network: Network, file: File) -> tuple[NodeProcess, NodeProc
 
 def test_a_flipped_bit_is_found_fetched_elsewhere_and_struck(network: Network, tmp_path: Path) -> None:
     file = make_file(tmp_path / "Thing.pkg", 40 * MIB)
-    liar, honest, b = network.node("liar", proxied=True), network.node("honest", proxied=True), network.node("b")
+    liar, honest, b = (
+        network.node("liar", proxied=True),
+        network.node("honest", proxied=True),
+        network.node("b"),
+    )
     honest.join(liar)
     b.join(honest)
     b.join(liar)
@@ -42,7 +46,8 @@ def test_a_flipped_bit_is_found_fetched_elsewhere_and_struck(network: Network, t
     honest.wait_holds(file.name, file.sha256)
     eventually(
         lambda: all(
-            [replica["presence"] for replica in (node.package(file.name) or {})["replicas"]] == ["held", "held"]
+            [replica["presence"] for replica in (node.package(file.name) or {})["replicas"]]
+            == ["held", "held"]
             for node in (liar, honest)
         ),
         20,
@@ -64,7 +69,9 @@ def test_a_flipped_bit_is_found_fetched_elsewhere_and_struck(network: Network, t
     b.wait_holds(file.name, file.sha256)
     assert b.sha1(file.name) == file.sha1
     assert len(spoiled) == 1
-    assert any(spoiled[0] in request.chunks for request in honests.contents()), "the bad chunk was not fetched elsewhere"
+    assert any(spoiled[0] in request.chunks for request in honests.contents()), (
+        "the bad chunk was not fetched elsewhere"
+    )
     peer = b.peer(liar)
     assert peer["strikes"] == 1
     assert f"Chunk {spoiled[0]} does not match" in peer["last_strike"]
@@ -74,7 +81,9 @@ def test_a_flipped_bit_is_found_fetched_elsewhere_and_struck(network: Network, t
     assert "ods_chunk_failures" in b.request("GET", "/metrics").body.decode()
 
 
-def test_a_peer_that_always_lies_is_set_aside_and_the_rest_comes_from_another(network: Network, tmp_path: Path) -> None:
+def test_a_peer_that_always_lies_is_set_aside_and_the_rest_comes_from_another(
+    network: Network, tmp_path: Path
+) -> None:
     file = make_file(tmp_path / "Thing.pkg", 24 * MIB)
     liar, honest, b = honest_and_liar(network, file)
     network.proxies["liar"].meddle = flip_bit(17, times=1000)
@@ -144,7 +153,11 @@ def test_a_manifest_that_does_not_match_the_record_is_refused(network: Network, 
     liar, honest, b = honest_and_liar(network, file)
     network.proxies["liar"].meddle = change_json("/manifest", wrong_manifest)
     b.join(liar)
-    eventually(lambda: "manifest does not match" in b.peer(liar)["last_strike"], 30, "no strike tells of the manifest")
+    eventually(
+        lambda: "manifest does not match" in b.peer(liar)["last_strike"],
+        30,
+        "no strike tells of the manifest",
+    )
     assert network.proxies["liar"].contents() == []
     b.join(honest)
     b.wait_holds(file.name, file.sha256)
@@ -197,7 +210,9 @@ def test_a_record_in_the_name_of_another_node_is_refused(network: Network, tmp_p
 
 def replay(node: NodeProcess, request: Request) -> tuple[int, str]:
     """Send the very bytes of a request again."""
-    headers = {name: value for name, value in request.headers.items() if name not in {"host", "content-length"}}
+    headers = {
+        name: value for name, value in request.headers.items() if name not in {"host", "content-length"}
+    }
     body = request.raw[request.raw.index(b"\r\n\r\n") + 4 :]
     headers["Host"] = request.headers["host"]
     answer = node.request(request.method, request.path, body or None, headers, anonymous=True)
@@ -210,14 +225,18 @@ def test_replayed_and_stale_requests_are_refused(network: Network, tmp_path: Pat
     proxy = network.proxies["a"]
     b.publish(make_file(tmp_path / "x.pkg", MIB).path)
     told = eventually(
-        lambda: next((one for one in proxy.requests if one.path.endswith("/announcements") and one.status), None),
+        lambda: next(
+            (one for one in proxy.requests if one.path.endswith("/announcements") and one.status), None
+        ),
         20,
         "b announces nothing",
     )
     read = next(one for one in proxy.requests if "/changes" in one.path and one.status == 200)
     assert replay(a, told) == (401, "request_replayed")
     assert replay(a, read) == (401, "request_replayed")
-    assert 'ods_peer_refusals_total{reason="request_replayed"} 2' in a.request("GET", "/metrics").body.decode()
+    assert (
+        'ods_peer_refusals_total{reason="request_replayed"} 2' in a.request("GET", "/metrics").body.decode()
+    )
     # A request that changes something is remembered over a restart.
     a.restart()
     assert replay(a, told) == (401, "request_replayed")

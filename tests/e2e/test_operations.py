@@ -28,7 +28,9 @@ def ods(node: NodeProcess, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.mongo
-def test_a_node_moves_from_sqlite_to_mongodb_and_back(network: Network, tmp_path: Path, mongod: Mongod) -> None:
+def test_a_node_moves_from_sqlite_to_mongodb_and_back(
+    network: Network, tmp_path: Path, mongod: Mongod
+) -> None:
     a, b = network.chain("a", "b")
     files = [make_file(tmp_path / f"p{number}.pkg", 2 * MIB + number, number) for number in range(3)]
     for file in files:
@@ -70,7 +72,9 @@ def test_a_node_moves_from_sqlite_to_mongodb_and_back(network: Network, tmp_path
         events = a.api("GET", "/events?limit=500")["items"]
 
 
-def test_a_package_that_was_damaged_on_disk_is_found_and_fetched_again(network: Network, tmp_path: Path) -> None:
+def test_a_package_that_was_damaged_on_disk_is_found_and_fetched_again(
+    network: Network, tmp_path: Path
+) -> None:
     a, b = network.chain("a", "b")
     file = make_file(tmp_path / "Thing.pkg", 5 * MIB)
     a.publish(file.path)
@@ -126,7 +130,10 @@ def test_no_secret_is_in_the_logs(network: Network, tmp_path: Path) -> None:
     invite = a.invite()
     b.api("POST", "/peers/join", {"invite": invite})
     token = a.api("POST", "/tokens", {"name": "robot"})["token"]
-    assert a.request("GET", "/api/v1/about", None, {"Authorization": f"Bearer {token}"}, anonymous=True).status == 200
+    assert (
+        a.request("GET", "/api/v1/about", None, {"Authorization": f"Bearer {token}"}, anonymous=True).status
+        == 200
+    )
     a.publish(make_file(tmp_path / "x.pkg", MIB).path)
     b.wait_holds("x.pkg", make_file(tmp_path / "x.pkg", MIB).sha256)
     for node in (a, b):
@@ -183,4 +190,4 @@ def test_nodes_with_their_own_certificates_pin_each_other(network: Network, tmp_
         except OSError:
             return False
 
-    eventually(arrived, 30, lambda: b.tail())
+    eventually(arrived, 30, b.tail)

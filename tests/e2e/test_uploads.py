@@ -26,9 +26,7 @@ def no_leftovers(node: NodeProcess) -> bool:
 
 
 @pytest.mark.parametrize("restart", [False, True], ids=["same process", "after a restart"])
-def test_tuspy_is_cut_off_at_half_and_resumes(
-    node: NodeProcess, tmp_path: Path, restart: bool
-) -> None:
+def test_tuspy_is_cut_off_at_half_and_resumes(node: NodeProcess, tmp_path: Path, restart: bool) -> None:
     file = make_file(tmp_path / "Big.pkg", 40 * MIB + 77)
     client = tus.TusClient(f"{node.url}/api/v1/uploads", headers={"Authorization": AUTHORIZATION})
     metadata = {"filename": file.name, "stage": "prod", "tags": "one,two", "sha1": file.sha1}
@@ -37,7 +35,9 @@ def test_tuspy_is_cut_off_at_half_and_resumes(
         first.upload(stop_at=20 * MIB)
     url = first.url
     listed = node.api("GET", "/uploads")["items"]
-    assert [(item["filename"], item["offset"], item["size"]) for item in listed] == [(file.name, 20 * MIB, file.size)]
+    assert [(item["filename"], item["offset"], item["size"]) for item in listed] == [
+        (file.name, 20 * MIB, file.size)
+    ]
     assert node.head(file.name).status == 404
     if restart:
         node.restart()
@@ -69,7 +69,9 @@ def test_a_put_that_breaks_off_can_be_continued(node: NodeProcess, tmp_path: Pat
     assert upload["filename"] == file.name
     assert upload["size"] == file.size
     assert upload["expires_at"]
-    eventually(lambda: node.api("GET", f"/uploads/{upload['id']}")["offset"] == 3 * MIB, 10, "bytes are missing")
+    eventually(
+        lambda: node.api("GET", f"/uploads/{upload['id']}")["offset"] == 3 * MIB, 10, "bytes are missing"
+    )
     assert node.head(file.name).status == 404
     client = tus.TusClient(f"{node.url}/api/v1/uploads", headers={"Authorization": AUTHORIZATION})
     with file.path.open("rb") as stream:
@@ -95,7 +97,9 @@ def test_an_upload_cut_off_by_a_kill_resumes(network: Network, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("kind", ["sha1", "sha256"])
-def test_a_wrong_checksum_is_refused_and_nothing_is_kept(node: NodeProcess, tmp_path: Path, kind: str) -> None:
+def test_a_wrong_checksum_is_refused_and_nothing_is_kept(
+    node: NodeProcess, tmp_path: Path, kind: str
+) -> None:
     file = make_file(tmp_path / "Sum.pkg", 3 * MIB)
     right = getattr(file, kind)
     wrong = ("0" if right[0] != "0" else "1") + right[1:]
@@ -110,7 +114,10 @@ def test_a_wrong_checksum_is_refused_and_nothing_is_kept(node: NodeProcess, tmp_
 
 
 def test_a_name_that_is_taken_needs_replace(node: NodeProcess, tmp_path: Path) -> None:
-    old, new = make_file(tmp_path / "1" / "Same.pkg", MIB, 1), make_file(tmp_path / "2" / "Same.pkg", 9 * MIB, 2)
+    old, new = (
+        make_file(tmp_path / "1" / "Same.pkg", MIB, 1),
+        make_file(tmp_path / "2" / "Same.pkg", 9 * MIB, 2),
+    )
     node.publish(old.path)
     answer = node.upload(new.path)
     assert (answer.code, answer.status) == (0, 409)
@@ -154,7 +161,13 @@ def test_bad_names_are_refused_with_their_rule(node: NodeProcess, tmp_path: Path
         problem = answer.json()
         assert problem["code"] == "invalid_name", name
         assert rule in problem["detail"], (name, problem["detail"])
-    for path in ("%ff%fe.pkg", "%2e%2e", "..", "%2e", "..%2f..%2fetc%2fpasswd"):  # curl would change some of these
+    for path in (
+        "%ff%fe.pkg",
+        "%2e%2e",
+        "..",
+        "%2e",
+        "..%2f..%2fetc%2fpasswd",
+    ):  # curl would change some of these
         raw = node.request("PUT", f"/api/v1/packages/{path}", b"x")
         assert raw.status == 400, path
     empty = node.request("PUT", "/api/v1/packages/", b"x")

@@ -170,7 +170,9 @@ class Proxy:
         with self._lock:
             self._connections -= {near, far}
 
-    def _pass_one(self, near: socket.socket, far: socket.socket, near_in: "_Reader", far_in: "_Reader") -> bool:
+    def _pass_one(
+        self, near: socket.socket, far: socket.socket, near_in: "_Reader", far_in: "_Reader"
+    ) -> bool:
         line, headers, head = near_in.head()
         method, path, _ = line.split(" ", 2)
         request = Request(method, path, headers, time.monotonic(), head)

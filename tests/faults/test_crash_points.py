@@ -14,6 +14,7 @@ import pytest
 from tests.builders import MIB, File, make_file
 from tests.harness import Network, NodeProcess, eventually
 
+
 @contextlib.contextmanager
 def killed_at(strace: str, node: NodeProcess, calls: str, number: int) -> Iterator[None]:
     """Kill a running node when it makes the n-th of these system calls from now on."""
@@ -56,12 +57,17 @@ def all_right(node: NodeProcess, old: File, new: File) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("calls", ["fsync,fdatasync", "rename,renameat,renameat2,link,linkat", "unlink,unlinkat"])
+@pytest.mark.parametrize(
+    "calls", ["fsync,fdatasync", "rename,renameat,renameat2,link,linkat", "unlink,unlinkat"]
+)
 def test_a_replacement_cut_off_at_any_step_leaves_the_old_file_or_the_new(
     network: Network, tmp_path: Path, need: Callable[[str], str], calls: str
 ) -> None:
     strace = need("strace")
-    old, new = make_file(tmp_path / "1" / "X.pkg", 2 * MIB, 1), make_file(tmp_path / "2" / "X.pkg", 3 * MIB, 2)
+    old, new = (
+        make_file(tmp_path / "1" / "X.pkg", 2 * MIB, 1),
+        make_file(tmp_path / "2" / "X.pkg", 3 * MIB, 2),
+    )
     node = network.node("a")
     node.publish(old.path)
     acknowledged = False

@@ -38,7 +38,10 @@ def test_uploads_and_transfers_stop_and_go_on_when_there_is_room(
 ) -> None:
     a = network.node("a", DATA_DIR=str(small_disk / "data"))
     a.data = small_disk / "data"
-    kept, large = make_file(tmp_path / "kept.pkg", 20 * MIB, 1), make_file(tmp_path / "large.pkg", 50 * MIB, 2)
+    kept, large = (
+        make_file(tmp_path / "kept.pkg", 20 * MIB, 1),
+        make_file(tmp_path / "large.pkg", 50 * MIB, 2),
+    )
     a.publish(kept.path)
 
     # What cannot fit is refused before its body; what is there is served.
@@ -54,7 +57,9 @@ def test_uploads_and_transfers_stop_and_go_on_when_there_is_room(
         first.upload(stop_at=10 * MIB)
         filler = small_disk / "filler"
         with filler.open("wb") as other:
-            os.posix_fallocate(other.fileno(), 0, os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_bsize - MIB)
+            os.posix_fallocate(
+                other.fileno(), 0, os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_bsize - MIB
+            )
         offset = str(first.offset)
         headers = {
             "Tus-Resumable": "1.0.0",
@@ -75,11 +80,16 @@ def test_uploads_and_transfers_stop_and_go_on_when_there_is_room(
     assert a.sha1(middle.name) == middle.sha1
 
 
-def test_a_transfer_that_does_not_fit_waits_for_room(network: Network, tmp_path: Path, small_disk: Path) -> None:
+def test_a_transfer_that_does_not_fit_waits_for_room(
+    network: Network, tmp_path: Path, small_disk: Path
+) -> None:
     a = network.node("a")
     b = network.node("b", DATA_DIR=str(small_disk / "data"))
     b.join(a)
-    small, large = make_file(tmp_path / "small.pkg", 2 * MIB, 1), make_file(tmp_path / "large.pkg", 45 * MIB, 2)
+    small, large = (
+        make_file(tmp_path / "small.pkg", 2 * MIB, 1),
+        make_file(tmp_path / "large.pkg", 45 * MIB, 2),
+    )
     filler = small_disk / "filler"
     with filler.open("wb") as other:
         os.posix_fallocate(other.fileno(), 0, 40 * MIB)

@@ -22,7 +22,19 @@ class CurlAnswer:
 
 def curl_upload(file: Path, url: str, *, user: str, options: tuple[str, ...] = ()) -> CurlAnswer:
     """`curl -T FILE URL`, as the README shows it."""
-    command = ["curl", "-sS", "--path-as-is", "-u", user, "-T", str(file), "-w", "\\n%{http_code}", *options, url]
+    command = [
+        "curl",
+        "-sS",
+        "--path-as-is",
+        "-u",
+        user,
+        "-T",
+        str(file),
+        "-w",
+        "\\n%{http_code}",
+        *options,
+        url,
+    ]
     done = subprocess.run(command, capture_output=True, timeout=280, check=False)
     body, _, status = done.stdout.rpartition(b"\n")
     return CurlAnswer(code=done.returncode, status=int(status or 0), body=body)

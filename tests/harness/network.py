@@ -1,5 +1,6 @@
 """Several nodes that a test starts, joins and ends together."""
 
+import itertools
 import uuid
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +21,9 @@ class Network:
         settings: Settings of all nodes, as for `NodeProcess`.
     """
 
-    def __init__(self, root: Path, mongod: Mongod | None = None, settings: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, root: Path, mongod: Mongod | None = None, settings: dict[str, str] | None = None
+    ) -> None:
         self.root = root
         self.mongod = mongod
         self.settings = settings or {}
@@ -36,7 +39,13 @@ class Network:
         self.dispose()
 
     def node(
-        self, name: str, *, proxied: bool = False, database_url: str | None = None, start: bool = True, **settings: str
+        self,
+        name: str,
+        *,
+        proxied: bool = False,
+        database_url: str | None = None,
+        start: bool = True,
+        **settings: str,
     ) -> NodeProcess:
         """Make and start a node.
 
@@ -67,7 +76,7 @@ class Network:
     def chain(self, *names: str) -> list[NodeProcess]:
         """Start nodes, each registered with the one before it only."""
         nodes = [self.node(name) for name in names]
-        for inviter, joiner in zip(nodes, nodes[1:], strict=False):
+        for inviter, joiner in itertools.pairwise(nodes):
             joiner.join(inviter)
         return nodes
 

@@ -225,7 +225,9 @@ class NodeProcess:
             ApiError: The answer is not a success.
         """
         body = None if data is None else json.dumps(data).encode()
-        answer = self.request(method, "/api/v1" + path, body, {"Content-Type": "application/json"} if body else {})
+        answer = self.request(
+            method, "/api/v1" + path, body, {"Content-Type": "application/json"} if body else {}
+        )
         if not 200 <= answer.status < 300:
             raise ApiError(f"{self.name}: {method} {path}", answer)
         return answer.json() if answer.body else None

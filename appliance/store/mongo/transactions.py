@@ -16,6 +16,10 @@ from .errors import is_commit_unknown, is_transient, translate
 T = TypeVar("T")
 
 RETRY_S = 10.0  #: how long a transaction is tried again
+#: ... while another one that may belong to a killed process holds what it needs: MongoDB ends that one after
+#: 60 s (transactionLifetimeLimitSeconds), and nobody else may.
+CONFLICT_S = 75.0
+WRITE_CONFLICT = 112
 
 _READ = ReadConcern("snapshot")
 _WRITE = WriteConcern(w="majority", j=True, wtimeout=int(RETRY_S * 1000))
@@ -58,13 +62,14 @@ class Transactions:
             return await self._retried(work)
 
     async def _retried(self, work: Callable[[AsyncIOMotorClientSession], Awaitable[T]]) -> T:
-        deadline = time.monotonic() + RETRY_S
+        began = time.monotonic()
         wait = 0.002
         while True:
             try:
-                return await self._once(work, deadline)
+                return await self._once(work, began + RETRY_S)
             except PyMongoError as exc:
-                if not is_transient(exc) or time.monotonic() > deadline:
+                limit = CONFLICT_S if getattr(exc, "code", None) == WRITE_CONFLICT else RETRY_S
+                if not is_transient(exc) or time.monotonic() > began + limit:
                     raise translate(exc) from exc
             await asyncio.sleep(random.uniform(0, wait))
             wait = min(2 * wait, 0.5)
