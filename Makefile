@@ -67,7 +67,8 @@ $(STAMPS)/lint: pyproject.toml | $(BIN)/python
 # The other servers of the comparisons. Without them some tests are skipped, except in CI.
 tools:
 	@missing=""; export PATH="$$PATH:/usr/sbin:/sbin"; \
-	for tool in nginx rsync curl; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	for tool in curl nginx rsync strace libarchive-tools:bsdtar; do \
+		command -v "$${tool#*:}" >/dev/null || missing="$$missing $${tool%:*}"; done; \
 	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		echo "Installing$$missing ..."; \
 		if (apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install $$missing \

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -71,9 +71,9 @@ def installers(tmp_path_factory: pytest.TempPathFactory) -> Installers:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show the end of every node's log beside a failure."""
-    report: pytest.TestReport = yield
+    report = yield
     if report.when == "call" and report.failed:
         for name in ("network", "any_network"):
             network = getattr(item, "funcargs", {}).get(name)

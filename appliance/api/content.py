@@ -54,12 +54,18 @@ class DownloadHandler(BaseHandler):
                 self.app.blobs.path(package.held_sha256), os.O_RDONLY | getattr(os, "O_BINARY", 0)
             )
         except OSError as exc:
-            await self.app.verifying.missing(package.id)
-            raise BlobMissing(f'The file of "{filename}" is missing here; it is fetched again.') from exc
+            raise await self._missing(package) from exc
         try:
+            current = package.held_sha256 == package.body.sha256
+            if current and os.fstat(descriptor).st_size != package.body.size:
+                raise await self._missing(package)
             await self._send(package, descriptor, body=body)
         finally:
             os.close(descriptor)
+
+    async def _missing(self, package: Package) -> BlobMissing:
+        await self.app.verifying.missing(package.id)
+        return BlobMissing(f'The file of "{package.body.filename}" is missing here; it is fetched again.')
 
     def _served(self, filename: str) -> Package:
         package = self.app.catalogue.by_filename(filename)

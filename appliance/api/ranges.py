@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
-_RANGE = re.compile(r"bytes\s*=\s*(\d{0,19})\s*-\s*(\d{0,19})\s*$", re.ASCII)
+_RANGE = re.compile(r"bytes\s*=\s*(\d{0,19})\s*-\s*(\d{0,19})\s*$", re.ASCII | re.IGNORECASE)
 _TAG = re.compile(r'(?:W/)?"([^"]*)"')
 
 

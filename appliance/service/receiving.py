@@ -7,26 +7,29 @@ back by the slower of disk and hash, and memory does not grow.
 import asyncio
 import os
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from appliance.domain.manifest import Manifest
+from appliance.domain.errors import StorageError
+from appliance.domain.manifest import Hash, Manifest
 from appliance.store.filesystem import start_writeback, storage_error, sync_file, write_at
 
 from .hashing import ManifestBuilder, feed_file
 
 BLOCK = 1024 * 1024  #: bytes handed over at once
 WAITING = 8  #: blocks
+CHECK = 4 * 1024 * 1024  #: bytes after which the disk's free space is looked at
 WRITEBACK = 32 * 1024 * 1024  #: bytes after which the disk is told to begin
 
 
 class Receiver:
     """A file that grows at its end. Made and used on the event loop; one writer at a time."""
 
-    def __init__(self, path: Path, descriptor: int) -> None:
+    def __init__(self, descriptor: int, check: Callable[[], None]) -> None:
         self.offset = 0  #: bytes taken; those before `flush` may still be on their way to the file
-        self._path = path
         self._descriptor = descriptor
+        self._check = check
         self._builder = ManifestBuilder()
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="receive-disk")
         self._whole = ThreadPoolExecutor(1, thread_name_prefix="receive-whole")
@@ -34,23 +37,31 @@ class Receiver:
         self._gathered: list[memoryview] = []
         self._gathered_bytes = 0
         self._written_back = 0
+        self._checked = 0
+        self._failure: StorageError | None = None
+        self.checksum: Hash | None = None  #: fed with what is written from now on; read it after `flush`
 
     @classmethod
-    async def open(cls, path: Path, length: int) -> "Receiver":
+    async def open(cls, path: Path, length: int, *, check: Callable[[], None] = lambda: None) -> "Receiver":
         """Open a file of which the first `length` bytes count; what is behind them is cut off, they are hashed.
+
+        Args:
+            path: The file.
+            length: How many bytes count.
+            check: Called in a thread now and then while bytes are written; a StorageError of it ends the writing.
 
         Raises:
             StorageError: The disk fails.
         """
-        return await asyncio.to_thread(cls._open, path, length)
+        return await asyncio.to_thread(cls._open, path, length, check)
 
     @classmethod
-    def _open(cls, path: Path, length: int) -> "Receiver":
+    def _open(cls, path: Path, length: int, check: Callable[[], None]) -> "Receiver":
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o640)
         except OSError as exc:
             raise storage_error(exc) from exc
-        receiver = cls(path, descriptor)
+        receiver = cls(descriptor, check)
         try:
             os.ftruncate(descriptor, length)
             receiver.offset = feed_file(receiver._builder, descriptor, length, receiver._whole)
@@ -63,6 +74,11 @@ class Receiver:
     def closed(self) -> bool:
         """Whether it let go of its file."""
         return self._descriptor < 0
+
+    @property
+    def sound(self) -> bool:
+        """Whether it can take more bytes."""
+        return not self.closed and self._failure is None
 
     async def write(self, data: bytes) -> None:
         """Take the next bytes.
@@ -88,17 +104,30 @@ class Receiver:
         )
 
     def _to_disk(self, block: list[memoryview], offset: int) -> None:
-        for data in block:
-            write_at(self._descriptor, data, offset)
-            self._builder.chunks(data)
-            offset += len(data)
-        if offset - self._written_back >= WRITEBACK:
-            start_writeback(self._descriptor, self._written_back, offset - self._written_back)
-            self._written_back = offset
+        if (
+            self._failure is not None
+        ):  # nothing behind a block that is missing: the file's length must be true
+            raise self._failure
+        try:
+            if offset - self._checked >= CHECK:
+                self._checked = offset
+                self._check()
+            for data in block:
+                write_at(self._descriptor, data, offset)
+                self._builder.chunks(data)
+                offset += len(data)
+            if offset - self._written_back >= WRITEBACK:
+                start_writeback(self._descriptor, self._written_back, offset - self._written_back)
+                self._written_back = offset
+        except StorageError as exc:
+            self._failure = exc
+            raise
 
     def _hash(self, block: list[memoryview]) -> None:
         for data in block:
             self._builder.whole(data)
+            if self.checksum is not None:
+                self.checksum.update(data)
 
     async def _oldest(self) -> None:
         for future in self._waiting.popleft():
@@ -123,7 +152,7 @@ class Receiver:
     async def rewind(self, offset: int) -> None:
         """Cut the file off at `offset` and let go of it: the hashes are made anew by whoever opens it next."""
         await self.flush()
-        os.ftruncate(self._descriptor, offset)
+        await asyncio.to_thread(os.ftruncate, self._descriptor, offset)
         self.offset = offset
         await asyncio.to_thread(self.close)
 

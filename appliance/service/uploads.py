@@ -3,14 +3,19 @@
 What was received lies in a file of the upload's id. After a crash of the process the file's length counts; after
 a crash of the machine only what was made durable at the end of a request. Hashes go on in memory between requests
 and are made again from the file after a restart.
+
+One request at a time writes to an upload. Who comes back after a lost connection is believed: the request that still
+waits on the old one is ended. A complete upload keeps its bytes until the package is published, and is remembered a
+while after that, so that a node killed at any point, or an answer that was lost, costs no byte a second time.
 """
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,54 +25,29 @@ from appliance.domain.errors import (
     DigestMismatch,
     InvalidInput,
     OffsetMismatch,
+    PackageExists,
+    StoreUnavailable,
     TooLarge,
     UploadUnknown,
 )
-from appliance.domain.manifest import Manifest, check_digest
+from appliance.domain.manifest import check_digest
 from appliance.domain.node import check_stage
-from appliance.domain.package import Package, check_tags
+from appliance.domain.package import check_tags
 from appliance.store.blobs import BlobStore
-from appliance.store.filesystem import boot_id, remove
+from appliance.store.filesystem import remove
 from appliance.store.layout import Layout
-from appliance.store.ports import Doc, Store
+from appliance.store.ports import Store
 
 from .packages import Packages
-from .receiving import Receiver
+from .receiving import BLOCK, Receiver
+from .upload import Outcome, Upload, from_doc, mismatch, this_boot, to_doc
+from .writers import Interrupt, Writers
+
+__all__ = ["Outcome", "Upload", "UploadService"]
 
 log = logging.getLogger(__name__)
 
-IDLE_RECEIVERS = 32
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Upload:
-    """An upload that is not a package yet."""
-
-    id: str
-    filename: str  #: "" for a part of a concatenation
-    size: int | None  #: bytes promised; None if only the end of the body tells
-    stage: str
-    tags: tuple[str, ...] = ()
-    notes: str = ""
-    replace: bool = False
-    sha1: str = ""  #: expected, hex
-    sha256: str = ""  #: expected, hex
-    part: bool = False  #: a part of a concatenation
-    actor: str = ""
-    created_at: int = 0
-    expires_at: int = 0  #: UTC milliseconds
-    synced: int = 0  #: bytes that survive a power cut
-    boot: str = ""  #: the boot of the machine that received the rest
-    metadata: dict[str, Any] = field(default_factory=dict)
-    offset: int = 0  #: bytes received
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """An upload that became a package."""
-
-    package: Package
-    created: bool  #: the name is new; else a file was replaced
+REMEMBERED_MS = 24 * 3600 * 1000  #: how long the id of a complete upload still answers
 
 
 class UploadService:
@@ -95,8 +75,7 @@ class UploadService:
         self.max_size = max_size
         self._life_ms = life_ms
         self._now = now
-        self._receivers: dict[str, Receiver] = {}
-        self._busy: set[str] = set()
+        self._writers = Writers()
 
     async def create(
         self,
@@ -110,14 +89,18 @@ class UploadService:
         sha1: str = "",
         sha256: str = "",
         part: bool = False,
+        tus_metadata: str = "",
         actor: str,
+        id: str = "",
+        parts: Sequence[str] = (),
     ) -> Upload:
         """Open an upload; whatever can be refused is refused here, before the first byte.
 
         Stage, tags and notes that are not given stay as they are when a package is replaced.
 
         Raises:
-            InvalidInput: Name, stage, tags or a checksum break a rule, or the size is above the limit.
+            InvalidInput: Name, stage, tags or a checksum break a rule.
+            TooLarge: The size is above the limit.
             PackageExists: The name is taken and `replace` is not asked for.
             StorageFull: There is no room for it.
         """
@@ -129,7 +112,7 @@ class UploadService:
         now = self._now()
         before = self._packages.replaced_by(name)
         upload = Upload(
-            id=secrets.token_hex(16),
+            id=id or secrets.token_hex(16),
             filename=name,
             size=size,
             stage=check_stage(stage or (before.stage if before else self._default_stage), self._stages),
@@ -140,15 +123,23 @@ class UploadService:
             sha1=check_digest("sha1", sha1) if sha1 else "",
             sha256=check_digest("sha256", sha256) if sha256 else "",
             part=part,
+            parts=tuple(parts),
+            tus_metadata=tus_metadata,
             actor=actor,
             created_at=now,
             expires_at=now + self._life_ms,
-            boot=boot_id(),
+            boot=this_boot(),
         )
-        await asyncio.to_thread(self._blobs.check_space, size or 0)
-        await self._store.insert("uploads", _to_doc(upload))
+        if not parts:
+            await self._check_space(upload)
+        await self._store.insert("uploads", to_doc(upload))
         await asyncio.to_thread(self._path(upload.id).touch, 0o640)
         return upload
+
+    async def _check_space(self, upload: Upload) -> None:
+        """What is under way will need its room too."""
+        needed = upload.left + self._writers.left(but=upload.id)
+        await asyncio.to_thread(self._blobs.check_space, needed)
 
     async def get(self, id: str) -> Upload:
         """An upload, with how much of it is here.
@@ -159,17 +150,25 @@ class UploadService:
         doc = await self._store.get("uploads", id)
         if doc is None or doc["expires_at"] <= self._now():
             raise UploadUnknown("There is no such upload, or it has expired; begin again.")
-        return await self._with_offset(_from_doc(doc))
+        return await self._with_offset(from_doc(doc))
 
     async def page(self, *, limit: int, after: tuple[Any, str] | None = None) -> list[Upload]:
-        """Uploads that have not expired, in order of their expiry."""
-        docs = await self._store.find(
-            "uploads", {"expires_at": {"gt": self._now()}}, order="expires_at", limit=limit, after=after
-        )
-        return [await self._with_offset(_from_doc(doc)) for doc in docs]
+        """Uploads that are neither complete nor expired, in order of their expiry."""
+        found: list[Upload] = []
+        while len(found) < limit:
+            docs = await self._store.find(
+                "uploads", {"expires_at": {"gt": self._now()}}, order="expires_at", limit=limit, after=after
+            )
+            found += [await self._with_offset(from_doc(doc)) for doc in docs if not doc.get("package")]
+            if len(docs) < limit:
+                break
+            after = (docs[-1]["expires_at"], docs[-1]["_id"])
+        return found[:limit]
 
     async def _with_offset(self, upload: Upload) -> Upload:
-        receiver = self._receivers.get(upload.id)
+        if upload.package:
+            return replace(upload, offset=upload.size or 0)
+        receiver = self._writers.idle(upload.id)
         offset = receiver.offset if receiver else await asyncio.to_thread(self._offset, upload)
         return replace(upload, offset=offset)
 
@@ -178,73 +177,97 @@ class UploadService:
             length = self._path(upload.id).stat().st_size
         except FileNotFoundError:
             return 0
-        same_boot = upload.boot != "" and upload.boot == boot_id()
-        return length if same_boot else min(length, upload.synced)
+        # A part that was being joined is joined again from its beginning.
+        trusted = upload.boot == this_boot() and not upload.parts
+        return length if trusted else min(length, upload.synced)
 
     @contextlib.asynccontextmanager
-    async def receiving(self, upload: Upload, offset: int) -> AsyncIterator[Receiver]:
+    async def receiving(
+        self, upload: Upload, offset: int, interrupt: Interrupt | None = None
+    ) -> AsyncIterator[Receiver]:
         """A receiver that continues at `offset`; one at a time for each upload.
 
         What was received stays when the block is left by an error of the connection or the disk.
 
+        Args:
+            upload: The upload.
+            offset: Where the caller means to go on.
+            interrupt: Ends the block soon; called when somebody else comes to continue or end this upload.
+
         Raises:
             OffsetMismatch: The upload continues elsewhere; `offset` in the details says where.
-            Conflict: Another request writes to this upload.
+            Conflict: Another request writes to this upload and cannot be ended, or it is complete.
+            StorageFull: There is no room for the rest.
         """
-        if upload.id in self._busy:
-            raise Conflict("Another request is writing to this upload; wait for it to end.")
-        self._busy.add(upload.id)
-        receiver: Receiver | None = None
-        try:
+        await self._writers.end(upload.id)
+        with self._writers.writing(upload.id, interrupt) as writer:
             current = await self.get(upload.id)
             if current.offset != offset:
                 raise OffsetMismatch(
                     f"The upload continues at byte {current.offset}, not {offset}.", offset=current.offset
                 )
-            receiver = self._receivers.pop(upload.id, None)
-            if receiver is None:
-                receiver = await Receiver.open(self._path(upload.id), offset)
-            yield receiver
-            await receiver.flush()
-            if not receiver.closed:
-                self._keep(upload.id, receiver)
-            receiver = None
-        finally:
-            self._busy.discard(upload.id)
-            if receiver is not None:
+            if current.package:
+                raise Conflict("The upload is complete already.")
+            await self._check_space(current)
+            if current.boot != this_boot():
+                await self._note(current.id, synced=offset, boot=this_boot())
+            receiver = self._writers.take(upload.id) or await Receiver.open(
+                self._path(upload.id), offset, check=lambda: self._blobs.check_space(0)
+            )
+            receiver.checksum = None
+            writer.upload, writer.receiver = current, receiver
+            try:
+                yield receiver
+                await receiver.flush()
+            except BaseException:
+                await asyncio.to_thread(receiver.close)
+                raise
+            if receiver.sound:
+                self._writers.keep(upload.id, receiver)
+            else:
                 await asyncio.to_thread(receiver.close)
 
-    def _keep(self, id: str, receiver: Receiver) -> None:
-        """Keep the hashes for the next request; the oldest idle ones are made anew from their files if need be."""
-        self._receivers[id] = receiver
-        while len(self._receivers) > IDLE_RECEIVERS:
-            oldest = next(iter(self._receivers))
-            self._receivers.pop(oldest).close()
-
-    async def rest(self, upload: Upload, receiver: Receiver) -> None:
+    async def rest(self, upload: Upload, receiver: Receiver, **changes: Any) -> None:
         """A request ended and the upload is not complete: make durable what there is, and prolong its life."""
         await receiver.sync()
-        doc = await self._store.get("uploads", upload.id)
-        if doc is not None:
-            doc.update(synced=receiver.offset, boot=boot_id(), expires_at=self._now() + self._life_ms)
-            await self._store.replace("uploads", doc)
+        expires = self._now() + self._life_ms
+        await self._note(upload.id, synced=receiver.offset, boot=this_boot(), expires_at=expires, **changes)
 
-    async def complete(self, upload: Upload, receiver: Receiver) -> Outcome:
-        """Check the bytes, commit them as a blob and publish the package.
+    async def _note(self, id: str, **changes: Any) -> None:
+        doc = await self._store.get("uploads", id)
+        if doc is not None:
+            await self._store.replace("uploads", {**doc, **changes})
+
+    async def complete(
+        self, upload: Upload, receiver: Receiver, *, remember: bool, resumed: bool = False
+    ) -> Outcome:
+        """Check the bytes, commit them as a blob and publish the package; inside `receiving`.
+
+        Args:
+            upload: The upload.
+            receiver: Has all its bytes.
+            remember: Whether its id is to answer for a while.
+            resumed: It was perhaps completed before, and only the note about it was lost.
 
         Raises:
             DigestMismatch: They do not have the expected checksum; nothing is kept.
             PackageExists: Somebody took the name meanwhile; nothing is kept.
+            StoreUnavailable: The database is away; the bytes are kept, `finish` goes on later.
         """
         ended = self._now()
+        writer = self._writers.get(upload.id)
+        if writer is not None:
+            writer.interrupt = None
         manifest = await receiver.manifest()
         await asyncio.to_thread(receiver.close)
-        wrong = _mismatch(upload, manifest)
+        wrong = mismatch(upload, manifest)
         if wrong:
-            await self.terminate(upload.id)
+            await self._forget(upload.id)
             raise DigestMismatch(wrong, sha1=manifest.sha1, sha256=manifest.sha256)
+        if upload.size is None:  # the file is another name of the blob from here on, and must not grow
+            await self._note(upload.id, size=manifest.size)
         path = self._path(upload.id)
-        await asyncio.to_thread(self._blobs.commit, path, manifest.sha256)
+        await asyncio.to_thread(self._blobs.commit, path, manifest.sha256, keep=True)
         try:
             package, created = await self._packages.publish(
                 manifest=manifest,
@@ -256,10 +279,18 @@ class UploadService:
                 actor=upload.actor,
                 replace=upload.replace,
             )
-        except ApplianceError:
-            await self.terminate(upload.id)
+        except StoreUnavailable:
             raise
-        await self.terminate(upload.id)
+        except PackageExists as exc:
+            if resumed and exc.details.get("sha256") == manifest.sha256:
+                await self._end(upload, str(exc.details["id"]), manifest.size, remember=True)
+            else:
+                await self._forget(upload.id)
+            raise
+        except ApplianceError:
+            await self._forget(upload.id)
+            raise
+        await self._end(upload, package.id, manifest.size, remember=remember)
         log.info(
             "an upload is complete",
             extra={
@@ -272,31 +303,96 @@ class UploadService:
         )
         return Outcome(package=package, created=created)
 
-    async def concatenate(self, parts: Sequence[str], upload: Upload) -> Outcome:
-        """Join complete parts, in order, into `upload`, and complete it. Each part is deleted when it is joined.
+    async def _end(self, upload: Upload, package: str, size: int, *, remember: bool) -> None:
+        """The upload is a package now."""
+        if not remember:
+            await self._forget(upload.id)
+            return
+        life = min(self._life_ms, REMEMBERED_MS)
+        await self._note(upload.id, package=package, size=size, expires_at=self._now() + life)
+        await asyncio.to_thread(remove, self._path(upload.id))
+
+    async def finish(self, id: str) -> Upload:
+        """An upload as it really is: nobody writes to it, and if every byte is here it is a package.
+
+        Goes on with what a crash or an outage of the database ended.
+
+        Raises:
+            UploadUnknown: There is none, or it has expired.
+            ApplianceError: As `complete`.
+        """
+        await self._writers.end(id)
+        upload = await self.get(id)
+        if not upload.all_here and upload.joined == len(upload.parts):
+            return upload
+        async with self.receiving(upload, upload.offset) as receiver:
+            await self._join(upload, receiver)
+            try:
+                await self.complete(upload, receiver, remember=True, resumed=True)
+            except PackageExists:
+                # Raised again unless the package has these very bytes: then it was published before.
+                doc = await self._store.get("uploads", id)
+                if doc is None or not doc["package"]:
+                    raise
+        return await self.get(id)
+
+    async def concatenate(self, parts: Sequence[str], **fields: Any) -> Upload:
+        """Join complete parts, in order, to one upload, and complete it. Each part is deleted when it is joined.
+
+        Needs room for the largest part beside the others. Asked again with the same parts it goes on where it was.
+
+        Args:
+            parts: Ids of complete partial uploads.
+            fields: As for `create`, without id, parts and size.
 
         Raises:
             InvalidInput: A part is unknown, not a part or not complete.
+            ApplianceError: As `create` and `complete`.
         """
-        found = [await self.get(id) for id in parts]
-        if not found or any(not part.part or part.offset != part.size for part in found):
-            raise InvalidInput("Only complete partial uploads can be joined.")
-        async with self.receiving(upload, 0) as receiver:
-            for part in found:
-                source = await asyncio.to_thread(self._path(part.id).open, "rb")
-                try:
-                    while data := await asyncio.to_thread(source.read, 1024 * 1024):
-                        await receiver.write(data)
-                finally:
-                    source.close()
-                await receiver.flush()
-                await self.terminate(part.id)
-            return await self.complete(upload, receiver)
+        id = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+        if await self._store.get("uploads", id) is None:
+            found = []
+            for part in parts:
+                with contextlib.suppress(UploadUnknown):
+                    found.append(await self.get(part))
+            if (
+                not parts
+                or len(found) != len(parts)
+                or len(set(parts)) != len(parts)
+                or any(not part.part or part.offset != part.size for part in found)
+            ):
+                raise InvalidInput("Only complete partial uploads can be joined, each once.")
+            await asyncio.to_thread(self._blobs.check_space, max(part.offset for part in found))
+            await self.create(id=id, parts=parts, size=sum(part.offset for part in found), **fields)
+        return await self.finish(id)
+
+    async def _join(self, upload: Upload, receiver: Receiver) -> None:
+        for number, id in enumerate(upload.parts[upload.joined :], upload.joined + 1):
+            try:
+                source = await asyncio.to_thread(self._path(id).open, "rb")
+            except FileNotFoundError as exc:
+                await self._forget(upload.id)
+                raise InvalidInput("A part has expired; upload the parts again.") from exc
+            try:
+                while data := await asyncio.to_thread(source.read, BLOCK):
+                    await receiver.write(data)
+            finally:
+                source.close()
+            await self.rest(upload, receiver, joined=number)
+            await self._forget(id)
 
     async def terminate(self, id: str) -> None:
-        """Delete an upload and what was received."""
+        """Delete an upload and what was received; a request that writes to it is ended.
+
+        Raises:
+            Conflict: It is being completed.
+        """
+        await self._writers.end(id)
+        await self._forget(id)
+
+    async def _forget(self, id: str) -> None:
         await self._store.delete("uploads", {"_id": id})
-        receiver = self._receivers.pop(id, None)
+        receiver = self._writers.take(id)
         if receiver is not None:
             await asyncio.to_thread(receiver.close)
         await asyncio.to_thread(remove, self._path(id))
@@ -304,38 +400,13 @@ class UploadService:
     async def expire(self) -> None:
         """Delete uploads whose life has ended."""
         for doc in await self._store.find("uploads", {"expires_at": {"lte": self._now()}}, limit=1000):
-            if doc["_id"] not in self._busy:
+            if doc["_id"] not in self._writers:
                 log.info("an upload expired", extra={"action": "upload_expired", "upload": doc["_id"]})
-                await self.terminate(doc["_id"])
+                await self._forget(doc["_id"])
 
     def close(self) -> None:
         """Let go of all files."""
-        for receiver in self._receivers.values():
-            receiver.close()
-        self._receivers.clear()
+        self._writers.close()
 
     def _path(self, id: str) -> Path:
         return self._layout.upload(id)
-
-
-def _mismatch(upload: Upload, manifest: Manifest) -> str:
-    for kind, expected, found in (
-        ("SHA-256", upload.sha256, manifest.sha256),
-        ("SHA-1", upload.sha1, manifest.sha1),
-    ):
-        if expected and expected != found:
-            return f"The {kind} of the bytes received is {found}, not {expected}; nothing was kept. Upload it again."
-    return ""
-
-
-def _to_doc(upload: Upload) -> Doc:
-    doc = asdict(upload)
-    doc["_id"] = doc.pop("id")
-    doc["tags"] = list(upload.tags)
-    del doc["offset"]
-    return doc
-
-
-def _from_doc(doc: Doc) -> Upload:
-    fields = {name: value for name, value in doc.items() if not name.startswith("_")}
-    return Upload(**{**fields, "tags": tuple(doc["tags"])}, id=doc["_id"])

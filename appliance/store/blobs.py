@@ -7,12 +7,23 @@ the old state or the new one; what is neither, `adopt_or_clean` removes at the n
 import logging
 import os
 import secrets
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from appliance.domain.errors import BlobMissing, StorageFull
 
-from .filesystem import free_bytes, link_or_copy, move, remove, storage_error, sync_directory, sync_file
+from .filesystem import (
+    free_bytes,
+    link,
+    link_or_copy,
+    make_readable,
+    move,
+    remove,
+    storage_error,
+    sync_directory,
+    sync_file,
+)
 from .layout import Layout
 
 log = logging.getLogger(__name__)
@@ -27,6 +38,10 @@ class BlobStore:
         self._layout = layout
         self._floor = floor_bytes
         self._free = free
+        for directory in (layout.public, layout.packages):
+            if not directory.exists():  # one that is there has the mode that its administrator wants
+                directory.mkdir(parents=True)
+                make_readable(directory)
         for directory in layout.directories():
             directory.mkdir(parents=True, exist_ok=True, mode=0o750)
 
@@ -66,31 +81,36 @@ class BlobStore:
         except OSError:
             return False
 
-    def commit(self, path: Path, sha256: str, *, synced: bool = False) -> None:
+    def commit(self, path: Path, sha256: str, *, synced: bool = False, keep: bool = False) -> None:
         """Take a complete, verified file over as a blob; a second copy of a blob is dropped.
 
         Args:
             path: The file, in the data directory.
             sha256: What it is.
             synced: Its bytes are on the disk already.
+            keep: Leave `path` as a second name of the blob, where the disk has hard links. It must not be written
+                to any more.
 
         Raises:
             StorageError: The disk fails.
         """
         target = self.path(sha256)
-        if self.exists(sha256, path.stat().st_size):
-            remove(path)
-            return
-        if not synced:
-            descriptor = os.open(path, os.O_RDWR)
-            try:
-                sync_file(descriptor)
-            finally:
-                os.close(descriptor)
-        if not target.parent.exists():
-            target.parent.mkdir(exist_ok=True, mode=0o750)
-            sync_directory(target.parent.parent)
-        move(path, target)
+        try:
+            if self.exists(sha256, path.stat().st_size):
+                sync_directory(target.parent)  # who made it may have been killed before
+                if not keep:
+                    remove(path)
+                return
+            make_readable(path)
+            if not synced:
+                _sync(path)
+            if not target.parent.exists():
+                target.parent.mkdir(exist_ok=True, mode=0o750)
+                sync_directory(target.parent.parent)
+            temporary = target.with_name(f"{_LINKING}{secrets.token_hex(8)}")
+            move(temporary if keep and link(path, temporary) else path, target)
+        except OSError as exc:
+            raise storage_error(exc) from exc
 
     def publish(self, sha256: str, filename: str) -> None:
         """Let `filename` be the public name of a blob, in one step and whatever had the name before.
@@ -99,14 +119,13 @@ class BlobStore:
             BlobMissing: There is no such blob.
             StorageError: The disk is full or fails.
         """
-        target = self._layout.packages / filename
+        blob, target = self.path(sha256), self._layout.packages / filename
         temporary = self._layout.packages / f"{_LINKING}{secrets.token_hex(8)}"
-        if not self.path(sha256).exists():
+        if not blob.exists():
             raise BlobMissing(f'The file of "{filename}" is not on the disk.')
-        link_or_copy(self.path(sha256), temporary)
-        if target.exists() and os.path.samefile(temporary, target):
-            remove(temporary)  # renaming one link onto another of the same file would leave both
-            return
+        if target.exists() and os.path.samefile(blob, target):
+            return  # renaming one link onto another of the same file would leave both
+        link_or_copy(blob, temporary)
         move(temporary, target)
 
     def unpublish(self, filename: str) -> None:
@@ -134,14 +153,25 @@ class BlobStore:
     ) -> None:
         """Make the disk agree with the store: restore missing links, remove what nothing mentions.
 
+        A store that mentions no bytes at all while blobs lie here is not believed: it is far more likely to be the
+        wrong database, or an empty one in place of a lost one, than right. Nothing is deleted then.
+
         Args:
             names: Public file names and the SHA-256 that each must show.
             blobs: Every SHA-256 that is to be kept.
             partials: Ids of transfers that may go on.
             uploads: Ids of uploads that may go on.
         """
+        if not blobs and any(_files(self._layout.blobs)):
+            log.warning(
+                "files of packages lie here and the database knows none of them; they were left alone. If the "
+                "database is the wrong one, stop the node and correct database.url; if it was lost, import a backup",
+                extra={"action": "files_unknown"},
+            )
+            return
         for path in _files(self._layout.packages):
-            if path.name not in names:
+            # Some file systems (HFS+) give names back in another Unicode form than they were given.
+            if unicodedata.normalize("NFC", path.name) not in names:
                 self._clean(path, "public name")
         for filename, sha256 in names.items():
             if self.path(sha256).exists() and not _shows(self._layout.packages / filename, self.path(sha256)):
@@ -165,13 +195,21 @@ class BlobStore:
         remove(path)
 
 
-def _shows(link: Path, blob: Path) -> bool:
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+    try:
+        sync_file(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _shows(name: Path, blob: Path) -> bool:
     """Whether a public name stands for a blob: a link to it, or a copy of its size where links cannot be made."""
-    if not link.exists():
+    if not name.exists():
         return False
-    if os.path.samefile(link, blob):
+    if os.path.samefile(name, blob):
         return True
-    return link.stat().st_size == blob.stat().st_size and blob.stat().st_nlink == link.stat().st_nlink == 1
+    return name.stat().st_size == blob.stat().st_size and blob.stat().st_nlink == name.stat().st_nlink == 1
 
 
 def _files(directory: Path) -> Iterator[Path]:

@@ -21,6 +21,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT} if hasattr(errno, "EDQUOT") else {errno.ENOSPC}
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK, errno.ENOSYS}
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _COPY_BLOCK = 1024 * 1024
 _seek_lock = threading.Lock()
@@ -94,6 +95,33 @@ def read_at(descriptor: int, buffer: memoryview, offset: int) -> int:
     return len(data)
 
 
+def in_memory(descriptor: int, offset: int, length: int) -> bool:
+    """Whether a stretch of a file can probably be read without waiting for the disk: both its ends are cached.
+
+    Where the system does not tell, the answer is True.
+    """
+    if not hasattr(os, "RWF_NOWAIT") or length <= 0:
+        return True
+    probe = bytearray(1)
+    try:
+        return all(
+            os.preadv(descriptor, [probe], place, os.RWF_NOWAIT) for place in (offset, offset + length - 1)
+        )
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def read_ahead(descriptor: int, offset: int, length: int) -> None:
+    """Bring a stretch of a file into memory. Blocks until it is there; what goes wrong shows at the real read."""
+    buffer = bytearray(min(length, _COPY_BLOCK))
+    end = offset + length
+    with contextlib.suppress(OSError):
+        while offset < end and (count := os.preadv(descriptor, [buffer], offset)):
+            offset += count
+
+
 def start_writeback(descriptor: int, offset: int, length: int) -> None:
     """Let the system begin to write a stretch to the disk, so that `sync_file` has less to wait for. A hint."""
     if _sync_file_range is not None and not portable():
@@ -135,27 +163,52 @@ def move(source: Path, target: Path) -> None:
         raise storage_error(exc) from exc
 
 
-def link_or_copy(source: Path, target: Path) -> None:
-    """Give `source` a second name: a hard link, or a copy where there are none.
+def link(source: Path, target: Path) -> bool:
+    """Give `source` a second name, where the disk has hard links.
+
+    Returns:
+        Whether it has them; if not, nothing was done.
 
     Raises:
         StorageError: The disk is full or fails.
     """
+    if portable():
+        return False
     try:
-        if not portable():
-            try:
-                os.link(source, target)
-            except OSError as exc:
-                if exc.errno not in {errno.EPERM, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK, errno.ENOSYS}:
-                    raise
-            else:
-                return
+        os.link(source, target)
+    except OSError as exc:
+        if exc.errno in _NO_LINKS:
+            return False
+        raise storage_error(exc) from exc
+    return True
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give `source` a second name: a hard link, or a copy where there are none.
+
+    Raises:
+        StorageError: The disk is full or fails; there is no `target` then.
+    """
+    if link(source, target):
+        return
+    try:
         with source.open("rb") as reader, target.open("wb") as writer:
             shutil.copyfileobj(reader, writer, _COPY_BLOCK)
             writer.flush()
             os.fsync(writer.fileno())
+        make_readable(target)
     except OSError as exc:
+        remove(target)
         raise storage_error(exc) from exc
+
+
+def make_readable(path: Path) -> None:
+    """Let every account of the machine read a file or list a directory: a web server has its own account.
+
+    Raises:
+        OSError: The disk fails.
+    """
+    path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def remove(path: Path) -> None:

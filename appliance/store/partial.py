@@ -102,8 +102,12 @@ class PartialFile:
             read += count
         buffer = memoryview(bytearray(CHUNK_SIZE))
         for index, mark in enumerate(marks):
-            if mark == 1 and (not verify or self._holds(index, buffer)):
+            if mark != 1:
+                continue
+            if not verify or self._holds(index, buffer):
                 self.chunks.add(index)
+            else:  # the map gets this boot's id next, and is believed from then on
+                write_at(self._marks, b"\x00", _HEADER + index)
 
     def _holds(self, index: int, buffer: memoryview) -> bool:
         size, done = self._manifest.chunk_size(index), 0

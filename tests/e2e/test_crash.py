@@ -98,7 +98,7 @@ def test_kills_in_mid_transfer_lose_no_verified_chunk_and_serve_no_half_file(
     fetched_again: list[tuple[int, set[int]]] = []
     for number in range(KILLS):
         # Kill at a random moment of what is left, but not before something new has arrived.
-        wanted = proxy.sent + chance.uniform(0.2, 1.0) * SIZE / (KILLS + 4)
+        wanted = proxy.sent + chance.uniform(0.4, 1.0) * SIZE / (KILLS + 2)
         eventually(lambda wanted=wanted: proxy.sent > wanted, 60, f"nothing arrives before kill {number}")
         b.kill9()
         fetched_again.append((number, safe & chunks_asked(proxy, 0)))
@@ -108,6 +108,8 @@ def test_kills_in_mid_transfer_lose_no_verified_chunk_and_serve_no_half_file(
         safe = now
         proxy.requests.clear()  # all that follow are of the next life
         b.start()
+    # Were nothing kept over a kill, there would be no more than what came since the last one.
+    assert len(safe) > 2 * SIZE / (KILLS + 2) / MIB, f"only {len(safe)} chunks were kept"
     b.wait_holds(file.name, file.sha256, 120)
     fetched_again.append((KILLS, safe & chunks_asked(proxy, 0)))
     reader.ended.set()

@@ -1,0 +1,187 @@
+"""A request whose body streams into an upload.
+
+The caller is known and everything that can be refused is refused in `prepare`, before the body. An error while bytes
+arrive is remembered and answered at the end of the body, or when too much of it is still to come.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import math
+from typing import Any
+
+import tornado.ioloop
+import tornado.web
+
+from appliance.domain.errors import ApplianceError, TooLarge
+from appliance.service.receiving import Receiver
+from appliance.service.uploads import Outcome, Upload
+
+from .base import BaseHandler, int_or_0
+
+BODY_S = 48 * 3600.0  #: a body may take so long
+SILENT_S = 60.0  #: a client that sends nothing for so long is gone
+DRAIN_MAX = 4 * 1024 * 1024
+MISMATCH = 460  #: tus: checksum mismatch
+
+
+class BodyHandler(BaseHandler):
+    """A handler whose body streams into an upload."""
+
+    upload: Upload | None = None
+    receiver: Receiver | None = None
+    remember = True  #: whether the id of a complete upload is to answer for a while
+    _stack: contextlib.AsyncExitStack | None = None
+    _error: ApplianceError | tornado.web.HTTPError | None = None
+    _wanted = b""
+    _dropped = 0
+    _gone = False
+    _heard = 0.0
+
+    async def prepare(self) -> None:
+        """Find out who asks and open the upload.
+
+        Who is refused in the middle of sending sees a broken connection instead of the answer, so a small body is
+        taken and dropped first. A client with a large one should send `Expect: 100-continue`, as curl does.
+        """
+        try:
+            await super().prepare()
+            await self.open_body()
+        except (ApplianceError, tornado.web.HTTPError) as exc:
+            length = int_or_0(self.request.headers.get("Content-Length"))
+            connection: Any = self.request.connection
+            connection.set_max_body_size(max(length, DRAIN_MAX))
+            if "Expect" in self.request.headers or not 0 < length <= DRAIN_MAX:
+                raise
+            self._error = exc
+            # Whatever the method would do, it must not: the caller was refused.
+            setattr(self, (self.request.method or "").lower(), self._refuse)
+
+    async def open_body(self) -> None:
+        """Check the request and call `begin`, if its body is to be taken."""
+
+    def _refuse(self, *_: str) -> None:
+        assert self._error is not None
+        raise self._error
+
+    def check(self) -> None:
+        """Raise what was found wrong while the body came."""
+        if self._error is not None:
+            raise self._error
+
+    async def begin(self, upload: Upload, offset: int) -> None:
+        """Let the body continue an upload at `offset`; call it in `prepare`."""
+        left = self.app.uploads.max_size if upload.size is None else upload.size - offset
+        length = self.request.headers.get("Content-Length")
+        if length is not None and int_or_0(length) > left:
+            raise TooLarge(f"The body has {length} bytes, but the upload has room for {left}.")
+        kind, self._wanted = self._checksum()
+        stack = contextlib.AsyncExitStack()
+        receiver = await stack.enter_async_context(
+            self.app.uploads.receiving(upload, offset, self._interrupted)
+        )
+        self.upload, self.receiver, self._stack = upload, receiver, stack
+        if self._gone:  # the client left while the file was read
+            self._let_go()
+            raise tornado.web.Finish
+        if kind:
+            receiver.checksum = hashlib.new(kind, usedforsecurity=False)
+        self._limit = offset + left
+        connection: Any = self.request.connection
+        connection.set_max_body_size(left)
+        connection.set_body_timeout(BODY_S)
+        self._listen()
+
+    def _checksum(self) -> tuple[str, bytes]:
+        """The kind and value of the checksum that the body must have, if any."""
+        return "", b""
+
+    def _listen(self) -> None:
+        """Let go of a client that says nothing: it may be gone without a word."""
+        loop = asyncio.get_running_loop()
+        self._heard = loop.time()
+
+        def look() -> None:
+            if self._stack is None:
+                return
+            rest = self._heard + SILENT_S - loop.time()
+            if rest > 0:
+                loop.call_later(rest, look)
+            else:
+                self._interrupted()
+
+        loop.call_later(SILENT_S, look)
+
+    def _interrupted(self) -> None:
+        """End this request at once; what arrived stays."""
+        stream = getattr(self.request.connection, "stream", None)
+        if stream is not None:
+            stream.close()
+
+    async def data_received(self, chunk: bytes) -> None:
+        """Take a block of the body."""
+        if self._error is None and self.receiver is not None:
+            try:
+                if self.receiver.offset + len(chunk) > self._limit:
+                    raise TooLarge(f"The body is longer than the {self._limit} bytes that were promised.")
+                self._heard = math.inf  # who waits now is the client
+                await self.receiver.write(chunk)
+                self.app.metrics.uploaded(len(chunk))
+            except ApplianceError as exc:
+                self._error = exc
+            finally:
+                self._heard = asyncio.get_running_loop().time()
+        elif self._error is not None:
+            self._dropped += len(chunk)
+            if self._dropped > DRAIN_MAX and not self._finished:
+                # Too much is still to come: answer now and close. A client that looks sees it.
+                self.send_error(500, exc_info=(type(self._error), self._error, None))
+
+    async def body_ended(self) -> Outcome | None:
+        """The body is here: complete the upload if that was all of it.
+
+        Raises:
+            ApplianceError: What went wrong while it arrived.
+        """
+        assert self.upload is not None
+        assert self.receiver is not None
+        assert self._stack is not None
+        async with self._stack:
+            self._stack = None
+            self.check()
+            await self.receiver.flush()
+            if (
+                self.receiver.checksum is not None
+                and self.receiver.checksum.hexdigest() != self._wanted.hex()
+            ):
+                await self.receiver.rewind(self.upload.offset)
+                raise tornado.web.HTTPError(
+                    MISMATCH, "The body does not have the checksum.", reason="Checksum Mismatch"
+                )
+            if self.upload.size in {None, self.receiver.offset} and not self.upload.part:
+                return await self.app.uploads.complete(self.upload, self.receiver, remember=self.remember)
+            await self.app.uploads.rest(self.upload, self.receiver)
+        return None
+
+    def on_connection_close(self) -> None:
+        """The connection broke: what arrived stays."""
+        self._gone = True
+        super().on_connection_close()
+        self._let_go()
+
+    def on_finish(self) -> None:
+        """Whatever happened: let go of the upload."""
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._stack is not None:
+            stack, self._stack = self._stack, None
+            tornado.ioloop.IOLoop.current().add_callback(self._leave, stack)
+
+    async def _leave(self, stack: contextlib.AsyncExitStack) -> None:
+        assert self.upload is not None
+        assert self.receiver is not None
+        with contextlib.suppress(ApplianceError):  # it was answered, or there is nobody to be told
+            async with stack:
+                if self.receiver.sound:
+                    await self.app.uploads.rest(self.upload, self.receiver)

@@ -1,0 +1,173 @@
+"""Blobs and their public names: complete, readable, and as the store says."""
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from appliance.domain.errors import BlobMissing, StorageFull
+from appliance.store import blobs as module
+from appliance.store.blobs import BlobStore
+from appliance.store.layout import Layout
+
+
+@pytest.fixture(params=["0", "1"], ids=["fast", "portable"])
+def store(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> BlobStore:
+    monkeypatch.setenv("ODS_PORTABLE", request.param)
+    return BlobStore(Layout(tmp_path), floor_bytes=1000, free=lambda _: 10_000)
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(tmp_path)
+
+
+def put(store: BlobStore, layout: Layout, data: bytes, *, keep: bool = False) -> str:
+    path = layout.upload("u" * 32)
+    path.write_bytes(data)
+    sha256 = hashlib.sha256(data).hexdigest()
+    store.commit(path, sha256, keep=keep)
+    return sha256
+
+
+def test_all_paths_lie_below_the_root(layout: Layout) -> None:
+    paths = [layout.blob("ab" * 32), layout.partial("t"), layout.chunk_map("t"), layout.upload("u")]
+    assert all(path.is_relative_to(layout.root) for path in [*paths, *layout.directories()])
+    assert layout.blob("ab" * 32).parent.name == "ab"
+    assert len({*paths}) == len(paths)
+
+
+def test_the_floor_is_kept(store: BlobStore) -> None:
+    store.check_space(9000)
+    with pytest.raises(StorageFull) as caught:
+        store.check_space(9001)
+    assert caught.value.details == {"needed": 9001, "free": 10_000, "floor": 1000}
+
+
+def test_a_committed_file_is_the_blob(store: BlobStore, layout: Layout) -> None:
+    sha256 = put(store, layout, b"one")
+    assert store.exists(sha256, 3)
+    assert not store.exists(sha256, 4)
+    assert store.path(sha256).read_bytes() == b"one"
+    assert not layout.upload("u" * 32).exists()
+    put(store, layout, b"one")  # a second copy is dropped
+    assert not layout.upload("u" * 32).exists()
+
+
+def test_a_damaged_blob_of_another_size_is_replaced(store: BlobStore, layout: Layout) -> None:
+    sha256 = put(store, layout, b"whole")
+    store.path(sha256).write_bytes(b"half")
+    put(store, layout, b"whole")
+    assert store.path(sha256).read_bytes() == b"whole"
+
+
+def test_an_upload_can_keep_its_bytes_without_a_second_copy(store: BlobStore, layout: Layout) -> None:
+    sha256 = put(store, layout, b"kept", keep=True)
+    upload = layout.upload("u" * 32)
+    assert store.path(sha256).read_bytes() == b"kept"
+    if upload.exists():
+        assert os.path.samefile(upload, store.path(sha256))
+    else:
+        assert os.environ["ODS_PORTABLE"] == "1"
+    assert len(list(store.path(sha256).parent.iterdir())) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are of POSIX")
+def test_a_web_server_may_read_what_is_public(store: BlobStore, layout: Layout) -> None:
+    before = os.umask(0o077)
+    try:
+        store.publish(put(store, layout, b"public"), "a.pkg")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((layout.packages / "a.pkg").stat().st_mode) == 0o644
+    for directory in (layout.public, layout.packages):
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o755
+    assert not stat.S_IMODE(layout.blobs.stat().st_mode) & stat.S_IRWXO
+    layout.packages.chmod(0o750)  # an administrator's wish
+    BlobStore(layout, floor_bytes=0)
+    assert stat.S_IMODE(layout.packages.stat().st_mode) == 0o750
+
+
+def test_a_public_name_changes_in_one_step(
+    store: BlobStore, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = put(store, layout, b"old" * 100), put(store, layout, b"new" * 100)
+    target = layout.packages / "a.pkg"
+    store.publish(old, "a.pkg")
+    seen = []
+    real = module.move
+
+    def watched(source: Path, destination: Path) -> None:
+        seen.append((target.read_bytes(), source.read_bytes()))
+        real(source, destination)
+
+    monkeypatch.setattr(module, "move", watched)
+    store.publish(new, "a.pkg")
+    assert seen == [(b"old" * 100, b"new" * 100)]
+    assert target.read_bytes() == b"new" * 100
+    store.publish(new, "a.pkg")
+    assert [path.name for path in layout.packages.iterdir()] == ["a.pkg"]
+    store.unpublish("a.pkg")
+    store.unpublish("a.pkg")
+    assert list(layout.packages.iterdir()) == []
+    assert store.exists(new, 300)
+
+
+def test_a_blob_that_is_not_there_cannot_be_published(store: BlobStore, layout: Layout) -> None:
+    with pytest.raises(BlobMissing):
+        store.publish("0" * 64, "a.pkg")
+    assert list(layout.packages.iterdir()) == []
+
+
+def test_quarantine_takes_the_blob_away(store: BlobStore, layout: Layout) -> None:
+    sha256 = put(store, layout, b"bad")
+    store.quarantine(sha256)
+    store.quarantine(sha256)
+    assert not store.exists(sha256, 3)
+    assert (layout.quarantine / sha256).read_bytes() == b"bad"
+
+
+def test_cleaning_leaves_exactly_what_the_store_says(store: BlobStore, layout: Layout) -> None:
+    held, other, orphan = (put(store, layout, data) for data in (b"held", b"other", b"orphan"))
+    store.publish(held, "wrong.pkg")
+    store.publish(orphan, "orphan.pkg")
+    (layout.packages / ".linking-1").write_bytes(b"half")
+    (layout.packages / "shown.pkg").write_bytes(b"x")
+    for name in ("t1", "t1.map", "t2", "t2.map"):
+        (layout.partials / name).write_bytes(b"")
+    for name in ("u1", "u2"):
+        layout.upload(name).write_bytes(b"")
+    store.adopt_or_clean(
+        names={"shown.pkg": held, "missing.pkg": other},
+        blobs={held, other},
+        partials={"t1"},
+        uploads={"u2"},
+    )
+    assert {path.name: path.read_bytes() for path in layout.packages.iterdir()} == {
+        "shown.pkg": b"held",
+        "missing.pkg": b"other",
+    }
+    assert {path.name for path in layout.blobs.rglob("*") if path.is_file()} == {held, other}
+    assert {path.name for path in layout.partials.iterdir()} == {"t1", "t1.map"}
+    assert {path.name for path in layout.uploads.iterdir()} == {"u2"}
+
+
+def test_a_database_that_knows_nothing_deletes_nothing(
+    store: BlobStore, layout: Layout, caplog: pytest.LogCaptureFixture
+) -> None:
+    sha256 = put(store, layout, b"all that there is")
+    store.publish(sha256, "a.pkg")
+    layout.upload("u").write_bytes(b"")
+    store.adopt_or_clean(names={}, blobs=set(), partials=set(), uploads=set())
+    assert store.exists(sha256, 17)
+    assert (layout.packages / "a.pkg").exists()
+    assert "left alone" in caplog.text
+
+
+def test_names_in_another_unicode_form_are_the_same_names(store: BlobStore, layout: Layout) -> None:
+    sha256 = put(store, layout, b"bytes")
+    (layout.packages / "Cafe\u0301.pkg").write_bytes(b"bytes")  # as HFS+ gives it back
+    store.adopt_or_clean(names={"Caf\u00e9.pkg": sha256}, blobs={sha256}, partials=set(), uploads=set())
+    assert (layout.packages / "Cafe\u0301.pkg").exists()
