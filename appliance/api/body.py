@@ -1,13 +1,15 @@
 """A request whose body streams into an upload.
 
-The caller is known and everything that can be refused is refused in `prepare`, before the body. An error while bytes
-arrive is remembered and answered at the end of the body, or when too much of it is still to come.
+The caller is known and everything that can be refused is refused in `prepare`, before the body. Who is refused while
+a body comes is answered at once, and the rest of the body is taken and dropped: if the connection were closed over
+unread bytes, its reset could reach the client before the answer. Past a bound it is closed all the same.
 """
 
 import asyncio
 import contextlib
 import hashlib
 import math
+import time
 from typing import Any
 
 import tornado.ioloop
@@ -21,7 +23,8 @@ from .base import BaseHandler, int_or_0
 
 BODY_S = 48 * 3600.0  #: a body may take so long
 SILENT_S = 60.0  #: a client that sends nothing for so long is gone
-DRAIN_MAX = 4 * 1024 * 1024
+DROP_MAX = 64 * 1024 * 1024  #: bytes of a refused body that are taken
+DROP_S = 20.0  #: seconds for which they are taken
 MISMATCH = 460  #: tus: checksum mismatch
 
 
@@ -34,40 +37,54 @@ class BodyHandler(BaseHandler):
     _stack: contextlib.AsyncExitStack | None = None
     _error: ApplianceError | tornado.web.HTTPError | None = None
     _wanted = b""
+    _answered = False  #: while a refused body is dropped
     _dropped = 0
+    _dropped_since = 0.0
     _gone = False
     _heard = 0.0
 
     async def prepare(self) -> None:
-        """Find out who asks and open the upload.
-
-        Who is refused in the middle of sending sees a broken connection instead of the answer, so a small body is
-        taken and dropped first. A client with a large one should send `Expect: 100-continue`, as curl does.
-        """
+        """Find out who asks and open the upload."""
         try:
             await super().prepare()
             await self.open_body()
         except (ApplianceError, tornado.web.HTTPError) as exc:
             length = int_or_0(self.request.headers.get("Content-Length"))
+            if "Expect" in self.request.headers or not (
+                length or self.request.headers.get("Transfer-Encoding")
+            ):
+                raise  # no body is on its way
             connection: Any = self.request.connection
-            connection.set_max_body_size(max(length, DRAIN_MAX))
-            if "Expect" in self.request.headers or not 0 < length <= DRAIN_MAX:
-                raise
-            self._error = exc
-            # Whatever the method would do, it must not: the caller was refused.
-            setattr(self, (self.request.method or "").lower(), self._refuse)
+            connection.set_max_body_size(max(length, 2 * DROP_MAX))
+            self._refuse(exc)
 
     async def open_body(self) -> None:
         """Check the request and call `begin`, if its body is to be taken."""
 
-    def _refuse(self, *_: str) -> None:
-        assert self._error is not None
-        raise self._error
+    def _refuse(self, error: ApplianceError | tornado.web.HTTPError) -> None:
+        """Answer now, and drop the body that still comes."""
+        self._error = error
+        # Whatever the method would do at the end of the body, it must not: the caller was refused.
+        setattr(self, (self.request.method or "").lower(), self._end)
+        self._let_go()
+        self._dropped_since = time.monotonic()
+        self.send_error(500, exc_info=(type(error), error, error.__traceback__))
 
-    def check(self) -> None:
-        """Raise what was found wrong while the body came."""
-        if self._error is not None:
-            raise self._error
+    def _end(self, *_: str) -> None:
+        super().finish()
+
+    def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "asyncio.Future[None]":
+        """End the answer; while a refused body still comes, only send it."""
+        if self._error is None:
+            return super().finish(chunk)
+        if not self._answered and chunk is not None:
+            self._answered = True
+            self.write(chunk)
+            self.set_header("Content-Length", str(sum(map(len, self._write_buffer))))
+            return self.flush()
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
 
     async def begin(self, upload: Upload, offset: int) -> None:
         """Let the body continue an upload at `offset`; call it in `prepare`."""
@@ -120,7 +137,12 @@ class BodyHandler(BaseHandler):
 
     async def data_received(self, chunk: bytes) -> None:
         """Take a block of the body."""
-        if self._error is None and self.receiver is not None:
+        if self._error is not None:
+            self._dropped += len(chunk)
+            slow = time.monotonic() - self._dropped_since > DROP_S
+            if (self._dropped > DROP_MAX or slow) and not self._finished:
+                super().finish()  # over an unread body, which closes the connection
+        elif self.receiver is not None:
             try:
                 if self.receiver.offset + len(chunk) > self._limit:
                     raise TooLarge(f"The body is longer than the {self._limit} bytes that were promised.")
@@ -128,14 +150,9 @@ class BodyHandler(BaseHandler):
                 await self.receiver.write(chunk)
                 self.app.metrics.uploaded(len(chunk))
             except ApplianceError as exc:
-                self._error = exc
+                self._refuse(exc)
             finally:
                 self._heard = asyncio.get_running_loop().time()
-        elif self._error is not None:
-            self._dropped += len(chunk)
-            if self._dropped > DRAIN_MAX and not self._finished:
-                # Too much is still to come: answer now and close. A client that looks sees it.
-                self.send_error(500, exc_info=(type(self._error), self._error, None))
 
     async def body_ended(self) -> Outcome | None:
         """The body is here: complete the upload if that was all of it.
@@ -148,7 +165,6 @@ class BodyHandler(BaseHandler):
         assert self._stack is not None
         async with self._stack:
             self._stack = None
-            self.check()
             await self.receiver.flush()
             if (
                 self.receiver.checksum is not None

@@ -30,6 +30,7 @@ _NAMED: dict[str, dict[str, Any]] = {
         metadata=_ANY, revision=_INT, author=_TEXT, changed_at=_TIME, uploaded_at=_TIME, uploaded_by=_TEXT,
         origin=_TEXT, withdrawn=_YES, presence=_TEXT, reason=_TEXT, url=_TEXT,
         replicas={"type": "array", "items": {"$ref": "#/components/schemas/Replica"}}, manifest=_ANY,
+        superseded={"type": "array", "items": _ANY},
     ),
     "Replica": _object(
         node=_TEXT, name=_TEXT, presence=_TEXT, reason=_TEXT, sha256=_TEXT, current=_YES, at=_TIME

@@ -65,7 +65,8 @@ class PackageHandler(BaseHandler):
         """One package, with its replicas across the network."""
         package = self.app.catalogue.resolve(name)
         replicas = await self.app.packages.replicas(package.id)
-        self.write_json(package_detail_json(package, self.app.download_url, replicas))
+        superseded = await self.app.packages.superseded(package.id)
+        self.write_json(package_detail_json(package, self.app.download_url, replicas, superseded))
 
     async def patch(self, name: str) -> None:
         """Change stage, tags, notes or metadata."""

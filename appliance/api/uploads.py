@@ -74,7 +74,6 @@ class TusHandler(BodyHandler):
         if self.request.method in {"POST", "PATCH", "HEAD", "DELETE"} and (
             self.request.headers.get("Tus-Resumable") != TUS
         ):
-            self.set_header("Tus-Version", TUS)
             raise tornado.web.HTTPError(412, f"Send the header Tus-Resumable: {TUS}.")
 
     def options(self, *_: str) -> None:
@@ -86,7 +85,9 @@ class TusHandler(BodyHandler):
         self.set_status(204)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Errors about the offset carry the true one."""
+        """Errors about offset or version carry the true one."""
+        if status_code == 412:
+            self.set_header("Tus-Version", TUS)
         error = kwargs["exc_info"][1] if "exc_info" in kwargs else None
         if isinstance(error, OffsetMismatch):
             self.set_header("Upload-Offset", str(error.details["offset"]))

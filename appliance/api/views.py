@@ -46,8 +46,10 @@ def package_json(package: Package, base_url: str) -> dict[str, Any]:
     }
 
 
-def package_detail_json(package: Package, base_url: str, replicas: list[ReplicaView]) -> dict[str, Any]:
-    """A package with its replicas across the network and where its manifest is."""
+def package_detail_json(
+    package: Package, base_url: str, replicas: list[ReplicaView], superseded: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """A package with its replicas across the network, where its manifest is, and what lost the name to it here."""
     return {
         **package_json(package, base_url),
         "replicas": [
@@ -68,6 +70,9 @@ def package_detail_json(package: Package, base_url: str, replicas: list[ReplicaV
             "digest": package.body.manifest,
             "url": f"/api/v1/packages/{package.id}/manifest",
         },
+        "superseded": [
+            {"sha256": doc["sha256"], "filename": doc["filename"], "at": iso(doc["at"])} for doc in superseded
+        ],
     }
 
 

@@ -54,11 +54,12 @@ class Intake:
             The records that were new.
         """
         good, faults = await asyncio.to_thread(_verified, raw)
-        for fault in faults:
+        if faults:
             log.warning(
-                "a record was refused", extra={"action": "record_refused", "peer": peer, "reason": fault}
+                "records were refused",
+                extra={"action": "records_refused", "peer": peer, "count": len(faults), "reason": faults[0]},
             )
-            await self._strike(peer, f"forged or broken record: {fault}")
+            await self._strike(peer, f"forged or broken records, {len(faults)} of {len(raw)}: {faults[0]}")
         for attempt in range(_TRIES):
             winners, operations = await self._winners(good)
             try:

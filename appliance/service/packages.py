@@ -14,7 +14,7 @@ from appliance.domain.node import check_stage
 from appliance.domain.package import Package, PackageBody, check_tags
 from appliance.domain.record import Record, RecordKind
 from appliance.peering.records import package_body, replica_body
-from appliance.store.ports import Operation, Replace, Store
+from appliance.store.ports import Doc, Operation, Replace, Store
 
 from .catalogue import Catalogue
 from .holdings import Holdings
@@ -250,6 +250,10 @@ class Packages:
                 )
             )
         return sorted(views, key=lambda view: view.name)
+
+    async def superseded(self, id: str) -> list[Doc]:
+        """Files that lost the name of this package to another one and are kept here: SHA-256, name, when."""
+        return await self._store.find("superseded", {"package": id}, limit=500)
 
     async def _write(
         self,

@@ -148,6 +148,10 @@ class Records:
             since = 0
         seen = await self._store.changed("records", -1, timeout=0)
         docs = await self._after(since, limit)
+        if not docs and since > await self._store.last_sequence("records"):
+            # The caller read further than this database goes: an older copy of it was restored.
+            since = 0
+            docs = await self._after(since, limit)
         if not docs and wait_s > 0:
             await self._store.changed("records", seen, timeout=wait_s)
             docs = await self._after(since, limit)
