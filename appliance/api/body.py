@@ -12,6 +12,7 @@ import math
 import time
 from typing import Any
 
+import tornado.escape
 import tornado.ioloop
 import tornado.web
 
@@ -20,6 +21,7 @@ from appliance.service.receiving import Receiver
 from appliance.service.uploads import Outcome, Upload
 
 from .base import BaseHandler, int_or_0
+from .errors import status_of
 
 BODY_S = 48 * 3600.0  #: a body may take so long
 SILENT_S = 60.0  #: a client that sends nothing for so long is gone
@@ -68,7 +70,8 @@ class BodyHandler(BaseHandler):
         setattr(self, (self.request.method or "").lower(), self._end)
         self._let_go()
         self._dropped_since = time.monotonic()
-        self.send_error(500, exc_info=(type(error), error, error.__traceback__))
+        status = error.status_code if isinstance(error, tornado.web.HTTPError) else status_of(error)
+        self.send_error(status, exc_info=(type(error), error, error.__traceback__))
 
     def _end(self, *_: str) -> None:
         super().finish()
@@ -79,8 +82,10 @@ class BodyHandler(BaseHandler):
             return super().finish(chunk)
         if not self._answered and chunk is not None:
             self._answered = True
-            self.write(chunk)
-            self.set_header("Content-Length", str(sum(map(len, self._write_buffer))))
+            data = tornado.escape.json_encode(chunk) if isinstance(chunk, dict) else chunk
+            data = tornado.escape.utf8(data)
+            self.set_header("Content-Length", str(len(data)))
+            self.write(data)
             return self.flush()
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.set_result(None)
