@@ -25,7 +25,7 @@ def decode(cursor: str, length: int = 2) -> list[Any]:
     """
     try:
         place = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
-    except (ValueError, binascii.Error) as exc:
+    except (ValueError, RecursionError, binascii.Error) as exc:
         raise InvalidInput(
             "The cursor is not valid; take `next` of the page before, or begin without one."
         ) from exc

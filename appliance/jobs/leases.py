@@ -61,21 +61,30 @@ class Leases:
         """Return when nothing is held."""
         await self._empty.wait()
 
-    async def renew(self, *, only_if_due: bool = False) -> None:
-        """Prolong all leases.
+    async def claiming_time(self) -> int:
+        """A time to claim with at which no lease held here has ended; overdue ones are prolonged first.
 
-        Args:
-            only_if_due: Do nothing unless a lease has ended by our clock: the process or the store slept.
+        They are overdue when the process or the store slept. Without this our own jobs would look abandoned to us.
+
+        Raises:
+            StoreUnavailable: Nobody knows.
+        """
+        now = self._now()
+        for _ in range(3):
+            if not any(run.lease_until <= now for run in self._runs.values() if not run.context.lost):
+                break
+            await self.renew()
+            now = self._now()
+        return now
+
+    async def renew(self) -> None:
+        """Prolong all leases.
 
         Raises:
             StoreUnavailable: Nobody knows. What runs goes on: settling is fenced, and whoever takes a job
                 over finds the same verified bytes.
         """
         runs = [run for run in self._runs.values() if not run.context.lost]
-        if only_if_due:
-            now = self._now()
-            if not any(run.lease_until <= now for run in runs):
-                return
         if not runs:
             return
         until = self._now() + self._lease_ms

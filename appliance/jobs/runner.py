@@ -190,10 +190,8 @@ class Runner:
         """Claim and begin up to `free` jobs; None after a failure, having waited a while."""
         try:
             await self._recover()
-            await self._leases.renew(only_if_due=True)  # else our own would look abandoned
-            jobs = await self._store.claim(
-                queue, self._worker, now=self._now(), lease_ms=self._lease_ms, limit=free
-            )
+            now = await self._leases.claiming_time()
+            jobs = await self._store.claim(queue, self._worker, now=now, lease_ms=self._lease_ms, limit=free)
         except StoreUnavailable as exc:
             await self._pause(self._outage.began(exc))
             return None

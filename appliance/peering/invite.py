@@ -79,7 +79,7 @@ def parse_invite(text: str) -> Invite:
             secret=_decode(data["s"]),
             expires_at=int(data["e"]),
         )
-    except (ValueError, KeyError, TypeError, binascii.Error) as exc:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError, binascii.Error) as exc:
         raise InvalidInput("The invite is damaged or cut off; copy the whole line.") from exc
     if len(invite.key) != 32 or len(invite.secret) != SECRET_BYTES:
         raise InvalidInput("The invite is damaged or cut off; copy the whole line.")

@@ -36,6 +36,7 @@ from .throttle import Throttle
 log = logging.getLogger(__name__)
 
 FIRST = "admin"
+MAX_NAME = 64
 MIN_PASSWORD = 12
 MAX_PASSWORD = 1024
 REMEMBERED_MS = 60_000
@@ -128,7 +129,7 @@ class Accounts:
         known = self._remembered.get(name)
         if known and known[1] > self._now() and hmac.compare_digest(known[0], mark):
             return known[2]
-        source = (name.lower(), address)
+        source = (name[:MAX_NAME].lower(), address)
         self._throttle.check(source)
         doc = await self._store.get("accounts", name)
         if not await self._verify(doc["password"] if doc else self._dummy, password) or doc is None:

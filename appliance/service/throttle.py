@@ -38,6 +38,9 @@ class Throttle:
             self._failures = {
                 key: value for key, value in self._failures.items() if now - value[1] < _FORGET_MS
             }
+        if len(self._failures) >= _MANY:  # a flood: the older half goes
+            newest = sorted(self._failures.items(), key=lambda item: item[1][1])[-_MANY // 2 :]
+            self._failures = dict(newest)
         self._failures[source] = (self._failures.get(source, (0, 0))[0] + 1, now)
 
     def succeeded(self, source: Hashable) -> None:

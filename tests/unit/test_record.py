@@ -1,0 +1,71 @@
+"""Which of two records wins."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance.domain.names import package_id
+from appliance.domain.record import Record, RecordKind, replica_id
+
+
+def record(revision: int = 1, author: str = "a", at: int = 1, signature: str = "s", **more: object) -> Record:
+    fields: dict[str, object] = {"kind": RecordKind.PACKAGE, "id": "p", "key": "k", "deleted": False, "body": {}}
+    return Record(revision=revision, author=author, at=at, signature=signature, **{**fields, **more})  # type: ignore[arg-type]
+
+
+records = st.builds(
+    record, st.integers(1, 3), st.sampled_from("ab"), st.integers(1, 3), st.sampled_from("stu"), deleted=st.booleans()
+)
+
+
+def test_everything_outranks_nothing() -> None:
+    assert record().outranks(None)
+
+
+def test_the_revision_comes_first_then_the_author_then_the_time_then_the_signature() -> None:
+    assert record(2, "a", 1, "a").outranks(record(1, "z", 9, "z"))
+    assert record(1, "b", 1, "a").outranks(record(1, "a", 9, "z"))
+    assert record(1, "a", 2, "a").outranks(record(1, "a", 1, "z"))
+    assert record(1, "a", 1, "b").outranks(record(1, "a", 1, "a"))
+
+
+def test_revisions_are_numbers_not_text() -> None:
+    assert record(10).outranks(record(9))
+
+
+def test_a_tombstone_has_no_privilege() -> None:
+    assert record(2).outranks(record(1, deleted=True))
+    assert record(2, deleted=True).outranks(record(1))
+
+
+@given(records, records)
+def test_of_two_exactly_one_wins_unless_they_are_the_same(one: Record, other: Record) -> None:
+    assert not one.outranks(one)
+    assert one.outranks(other) + other.outranks(one) == (one.rank != other.rank)
+
+
+@given(records, records, records)
+def test_winning_is_transitive(a: Record, b: Record, c: Record) -> None:
+    if a.outranks(b) and b.outranks(c):
+        assert a.outranks(c)
+
+
+@given(st.lists(records, min_size=1), st.randoms())
+def test_every_order_of_arrival_ends_alike(arrived: list[Record], chance: object) -> None:
+    def last(order: list[Record]) -> Record:
+        newest: Record | None = None
+        for item in order:
+            if item.outranks(newest):
+                newest = item
+        assert newest is not None
+        return newest
+
+    shuffled = list(arrived)
+    chance.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert last(arrived).rank == last(shuffled).rank
+
+
+def test_ids() -> None:
+    assert record().key_in_store == "package:p"
+    assert record(kind=RecordKind.REPLICA, id=replica_id("p", "n")).key_in_store == "replica:p.n"
+    package, dot, node = replica_id(package_id("A.b.pkg"), "n" * 52).partition(".")
+    assert (package, dot, node) == (package_id("A.b.pkg"), ".", "n" * 52), "no id holds a dot"
