@@ -59,10 +59,13 @@ class UserHandler(BaseHandler):
     roles: ClassVar[Mapping[str, Role]] = {"PATCH": Role.VIEWER, "DELETE": Role.ADMIN}
 
     async def patch(self, name: str) -> None:
-        """Change one's own password, or as an administrator anybody's password and role."""
+        """Change one's own password, or as an administrator anybody's password and role.
+
+        A token below administrator changes no password: its role may be less than its account's.
+        """
         body = self.body_as(UserChange)
         assert self.principal is not None
-        if name != self.principal.name or body.role is not None:
+        if name != self.principal.name or body.role is not None or self.principal.via != "password":
             self.need(Role.ADMIN)
         doc = await self.app.accounts.change_user(
             name,

@@ -149,11 +149,12 @@ class Accounts:
             TooManyAttempts: Too many wrong ones came from this address.
         """
         source = ("token", address)
-        self._throttle.check(source)
         match = _TOKEN.fullmatch(token)
         doc = await self._store.get("tokens", match[1]) if match else None
         digest = hashlib.sha256(token.encode()).hexdigest()
         if doc is None or not hmac.compare_digest(doc["digest"], digest) or doc["expires_at"] <= self._now():
+            # Only wrong tokens wait: a forgotten script must not lock out the others behind its address.
+            self._throttle.check(source)
             self._throttle.failed(source)
             await self._tell_refused("a token", address)
             raise NotAuthenticated("The token is unknown, expired or revoked.")
@@ -167,12 +168,12 @@ class Accounts:
 
     async def _tell_refused(self, name: str, address: str) -> None:
         log.warning(
-            "a sign-in was refused", extra={"action": "sign_in_refused", "account": name, "remote": address}
+            "a sign-in was refused", extra={"action": "sign_in_refused", "account": name[:MAX_NAME], "remote": address}
         )
         if self._now() - self._refused_at >= _REFUSED_EVERY_MS:
             self._refused_at = self._now()
             event = entry(
-                EventType.SIGN_IN_REFUSED, at=self._now(), actor=SYSTEM, subject=name[:64], address=address
+                EventType.SIGN_IN_REFUSED, at=self._now(), actor=SYSTEM, subject=name[:MAX_NAME], address=address
             )
             await self._store.batch([event])
 

@@ -177,7 +177,7 @@ def test_everything_survives_a_kill_of_all_nodes(any_network: Network, tmp_path:
         assert node.head("p3.pkg").status == 410
     last = make_file(tmp_path / "last.pkg", 2 * MIB)
     nodes[0].publish(last.path)
-    # MongoDB keeps the locks of a killed process's transaction for up to a minute.
+    # MongoDB keeps the locks of a killed process's transaction for a while: see tests.fakes.mongod.
     nodes[2].wait_holds(last.name, last.sha256, 120)
 
 

@@ -61,7 +61,19 @@ class Mongod:
                 "--setParameter",
                 "diagnosticDataCollectionEnabled=0",
             ),
-            *(("--replSet", "ods", "--oplogSize", "64") if self._replica_set else ()),
+            *(
+                (
+                    "--setParameter",
+                    # What a killed node leaves behind is ended after so long, not after a minute.
+                    "transactionLifetimeLimitSeconds=10",
+                    "--replSet",
+                    "ods",
+                    "--oplogSize",
+                    "64",
+                )
+                if self._replica_set
+                else ()
+            ),
         ]
         log = (self._directory / "mongod.log").open("ab")
         self._process = subprocess.Popen(
@@ -84,8 +96,13 @@ class Mongod:
         self._end(signal.SIGKILL)
 
     def freeze(self) -> None:
-        """Make it hang."""
+        """Make it hang; return when it does."""
         self._signal(signal.SIGSTOP)
+        assert self._process is not None
+        deadline = time.monotonic() + 10
+        status = Path(f"/proc/{self._process.pid}/status")
+        while status.exists() and "\nState:\tT" not in status.read_text() and time.monotonic() < deadline:
+            time.sleep(0.005)
 
     def thaw(self) -> None:
         """Let it go on."""
