@@ -1,11 +1,12 @@
 """Cursors of lists: the place behind which the next page begins, as one opaque word."""
 
 import base64
-import binascii
 import json
 from typing import Any
 
 from appliance.domain.errors import InvalidInput
+
+from .models import MAX_INT
 
 
 def encode(place: list[Any]) -> str:
@@ -17,30 +18,32 @@ def encode(place: list[Any]) -> str:
     )
 
 
-def decode(cursor: str, length: int = 2) -> list[Any]:
-    """The place of a cursor.
+def decode(cursor: str, kind: type[str] | type[int]) -> list[Any]:
+    """The place of a cursor: a value and an id.
+
+    Args:
+        cursor: As `encode` made it.
+        kind: Of the value, by which the list is sorted.
 
     Raises:
         InvalidInput: It is none of ours.
     """
     try:
         place = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
-    except (ValueError, RecursionError, binascii.Error) as exc:
+        value, id = place
+        if type(value) is not kind or type(id) is not str or (kind is int and abs(value) > MAX_INT):
+            raise ValueError("not a place in this list")
+        f"{value}{id}".encode()  # halves of surrogate pairs pass the parser
+    except (ValueError, TypeError, RecursionError) as exc:
         raise InvalidInput(
             "The cursor is not valid; take `next` of the page before, or begin without one."
         ) from exc
-    if (
-        not isinstance(place, list)
-        or len(place) != length
-        or not all(isinstance(x, str | int) for x in place)
-    ):
-        raise InvalidInput("The cursor is not valid; take `next` of the page before, or begin without one.")
-    return place
+    return [value, id]
 
 
-def after(cursor: str) -> tuple[Any, str] | None:
-    """The place for a store's `find`, or None for the first page."""
+def after(cursor: str) -> tuple[int, str] | None:
+    """The place for a store's `find` by a number, or None for the first page."""
     if not cursor:
         return None
-    value, id = decode(cursor)
-    return value, str(id)
+    value, id = decode(cursor, int)
+    return value, id

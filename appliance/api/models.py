@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+MAX_INT = 2**53 - 1  #: what JSON carries without loss
+
 
 class Input(BaseModel):
     """What all inputs share: unknown fields are errors."""
@@ -70,9 +72,9 @@ class EventsQuery(Input):
     """Which events to list."""
 
     since: int | None = Field(
-        None, ge=0, description="Events behind this number, oldest first; else newest first."
+        None, ge=0, le=MAX_INT, description="Events behind this number, oldest first; else newest first."
     )
-    before: int | None = Field(None, ge=0, description="Events before this number.")
+    before: int | None = Field(None, ge=0, le=MAX_INT, description="Events before this number.")
     type: str | None = None
     subject: str | None = None
     limit: int = Field(100, ge=1, le=500)

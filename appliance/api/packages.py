@@ -43,7 +43,7 @@ class PackagesHandler(BaseHandler):
         )
         start = 0
         if query.cursor:
-            last = tuple(decode(query.cursor))
+            last = tuple(decode(query.cursor, str if query.sort.endswith("filename") else int))
             reverse = query.sort.startswith("-")
             places = [(key(package), package.id) for package in found]
             start = sum(1 for place in places if (place >= last if reverse else place <= last))

@@ -1,12 +1,15 @@
 """What a peer's refusal means to us."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from appliance.domain.errors import PeerBusy, PeerError, PeerMisbehaved, PeerRefused, PeerUnreachable
 
 _SHOWN = 300
+_LONGEST_S = 3600
+_SECONDS = re.compile(r"[0-9]{1,9}")
 
 
 def refusal(status: int, headers: Mapping[str, str], body: bytes) -> PeerError:
@@ -21,7 +24,8 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes) -> PeerError:
     text = f"It answered {status}{f' ({code})' if code else ''}{f': {detail}' if detail else ''}"
     if status in {429, 503}:
         after = headers.get("retry-after", "")
-        return PeerBusy(text, retry_after=min(int(after), 3600) if after.isdigit() else 5)
+        seconds = int(after) if _SECONDS.fullmatch(after) else 5
+        return PeerBusy(text, retry_after=max(1, min(seconds, _LONGEST_S)))
     if 300 <= status < 400:
         return PeerMisbehaved(f"It redirects ({status}); a node is called by its own URL.")
     if status >= 500:
@@ -34,7 +38,7 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes) -> PeerError:
 def _problem(body: bytes) -> tuple[str, str]:
     try:
         data: Any = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "", ""
     if not isinstance(data, dict):
         return "", ""

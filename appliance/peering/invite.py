@@ -5,7 +5,6 @@ sides prove with HMAC-SHA256 that they know it, over what they send each other.
 """
 
 import base64
-import binascii
 import hashlib
 import hmac
 import json
@@ -79,7 +78,7 @@ def parse_invite(text: str) -> Invite:
             secret=_decode(data["s"]),
             expires_at=int(data["e"]),
         )
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError, binascii.Error) as exc:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as exc:
         raise InvalidInput("The invite is damaged or cut off; copy the whole line.") from exc
     if len(invite.key) != 32 or len(invite.secret) != SECRET_BYTES:
         raise InvalidInput("The invite is damaged or cut off; copy the whole line.")

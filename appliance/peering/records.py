@@ -6,7 +6,6 @@ version does not know are kept and passed on: they are part of what was signed.
 """
 
 import base64
-import binascii
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -53,7 +52,11 @@ def sign_record(
     deleted: bool,
     body: Mapping[str, Any],
 ) -> Record:
-    """Write a record as this node."""
+    """Write a record as this node.
+
+    Raises:
+        WireInvalid: It is too large, or holds a value that has no canonical form: other nodes would refuse it.
+    """
     fields: dict[str, Any] = {
         "kind": str(kind),
         "id": id,
@@ -64,7 +67,7 @@ def sign_record(
         "deleted": deleted,
         "body": body,
     }
-    signature = base64.b64encode(identity.sign(rfc8785.dumps(fields))).decode("ascii")
+    signature = base64.b64encode(identity.sign(_canonical(fields))).decode("ascii")
     return Record(**{**fields, "kind": kind}, signature=signature)
 
 
@@ -102,20 +105,26 @@ def verify_record(record: Record) -> None:
     """
     fields = record_json(record)
     signature = fields.pop("signature")
-    try:
-        data = rfc8785.dumps(fields)
-    except (rfc8785.CanonicalizationError, RecursionError) as exc:
-        raise WireInvalid("A record holds values that have no canonical form.") from exc
-    if len(data) > MAX_RECORD_BYTES:
-        raise WireInvalid(f"A record of {len(data)} bytes is too large.")
+    data = _canonical(fields)
     try:
         key = base64.b64decode(record.key, validate=True)
         raw = base64.b64decode(signature, validate=True)
-    except binascii.Error as exc:
+    except ValueError as exc:
         raise SignatureInvalid("A record's key or signature is not base64.") from exc
     if node_id(key) != record.author or not signature_holds(key, raw, data):
         raise SignatureInvalid(f"A {record.kind} record was not signed by its author {record.author[:8]}.")
     _check_rules(record)
+
+
+def _canonical(fields: Mapping[str, Any]) -> bytes:
+    """What a signature covers."""
+    try:
+        data: bytes = rfc8785.dumps(dict(fields))
+    except (rfc8785.CanonicalizationError, RecursionError, UnicodeError) as exc:
+        raise WireInvalid("A record holds values that have no canonical form.") from exc
+    if len(data) > MAX_RECORD_BYTES:
+        raise WireInvalid(f"A record has at most {MAX_RECORD_BYTES} bytes; this one has {len(data)}.")
+    return data
 
 
 def _check_rules(record: Record) -> None:
@@ -152,7 +161,7 @@ def _check_package(record: Record) -> None:
             )
             if manifest.digest != body.manifest:
                 raise WireInvalid("A package record's chunk list does not match its digest.")
-    except (IntegrityFailure, binascii.Error) as exc:
+    except (IntegrityFailure, ValueError) as exc:
         raise WireInvalid(f"A package record's chunk list is not valid: {exc}") from exc
     except WireInvalid:
         raise

@@ -1,7 +1,6 @@
 """The JSON of the peer protocol, read strictly: what another node sends is checked before anybody looks at it."""
 
 import base64
-import binascii
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -102,7 +101,7 @@ def parse_manifest(data: Any) -> Manifest:
             sha256=wire.sha256,
             chunks=base64.b64decode(wire.chunks, validate=True),
         )
-    except (binascii.Error, InvalidDigest, IntegrityFailure) as exc:
+    except (ValueError, InvalidDigest, IntegrityFailure) as exc:
         raise WireInvalid(f"A manifest is not valid: {exc}") from exc
 
 

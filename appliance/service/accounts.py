@@ -90,6 +90,7 @@ class Accounts:
         self._now = now
         self._hasher = hasher or PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
         self._hashing = asyncio.Semaphore(2)
+        self._changing = asyncio.Lock()
         self._key = secrets.token_bytes(32)
         self._remembered: dict[str, tuple[bytes, int, Principal]] = {}
         self._throttle = Throttle(now)
@@ -168,12 +169,17 @@ class Accounts:
 
     async def _tell_refused(self, name: str, address: str) -> None:
         log.warning(
-            "a sign-in was refused", extra={"action": "sign_in_refused", "account": name[:MAX_NAME], "remote": address}
+            "a sign-in was refused",
+            extra={"action": "sign_in_refused", "account": name[:MAX_NAME], "remote": address},
         )
         if self._now() - self._refused_at >= _REFUSED_EVERY_MS:
             self._refused_at = self._now()
             event = entry(
-                EventType.SIGN_IN_REFUSED, at=self._now(), actor=SYSTEM, subject=name[:MAX_NAME], address=address
+                EventType.SIGN_IN_REFUSED,
+                at=self._now(),
+                actor=SYSTEM,
+                subject=name[:MAX_NAME],
+                address=address,
             )
             await self._store.batch([event])
 
@@ -213,21 +219,22 @@ class Accounts:
             Conflict: It is the last administrator.
             InvalidInput: The password breaks a rule.
         """
-        doc = await self._user(name)
-        if role is not None and role is not Role.ADMIN:
-            await self._not_the_last_admin(doc)
-        if password is not None:
-            _check_password(password)
-            doc["password"] = await self._hash(password)
-            doc["must_change"] = False
-        if role is not None:
-            doc["role"] = role.word
-        doc["changed_at"] = self._now()
-        what = "password changed" if password is not None else "role changed"
-        change = self._changed(name, actor, what, Role[doc["role"].upper()])
-        await self._store.batch([Replace("accounts", doc, doc["_rev"]), change])
-        self._remembered.pop(name, None)
-        return await self._user(name)
+        async with self._changing:
+            doc = await self._user(name)
+            if role is not None and role is not Role.ADMIN:
+                await self._not_the_last_admin(doc)
+            if password is not None:
+                _check_password(password)
+                doc["password"] = await self._hash(password)
+                doc["must_change"] = False
+            if role is not None:
+                doc["role"] = role.word
+            doc["changed_at"] = self._now()
+            what = "password changed" if password is not None else "role changed"
+            change = self._changed(name, actor, what, Role[doc["role"].upper()])
+            await self._store.batch([Replace("accounts", doc, doc["_rev"]), change])
+            self._remembered.pop(name, None)
+            return await self._user(name)
 
     async def remove_user(self, name: str, *, actor: str) -> None:
         """Delete an account and its tokens.
@@ -236,12 +243,13 @@ class Accounts:
             AccountUnknown: There is no such account.
             Conflict: It is the last administrator.
         """
-        doc = await self._user(name)
-        await self._not_the_last_admin(doc)
-        await self._store.delete("tokens", {"account": name})
-        await self._store.delete("accounts", {"_id": name})
-        await self._store.batch([self._changed(name, actor, "removed", Role[doc["role"].upper()])])
-        self._remembered.pop(name, None)
+        async with self._changing:
+            doc = await self._user(name)
+            await self._not_the_last_admin(doc)
+            await self._store.delete("tokens", {"account": name})
+            await self._store.delete("accounts", {"_id": name})
+            await self._store.batch([self._changed(name, actor, "removed", Role[doc["role"].upper()])])
+            self._remembered.pop(name, None)
 
     async def _user(self, name: str) -> Doc:
         doc = await self._store.get("accounts", name)

@@ -244,7 +244,14 @@ def test_tokens(tmp_path: Path) -> None:
         assert token not in str(stored)
         assert "digest" not in doc
         assert all("digest" not in item for item in await world.accounts.tokens())
-        for wrong in ("", token[:-1], token + "x", token[:-1] + "\n", "ods_" + "a" * 8 + token[12:], token.upper()):
+        for wrong in (
+            "",
+            token[:-1],
+            token + "x",
+            token[:-1] + "\n",
+            "ods_" + "a" * 8 + token[12:],
+            token.upper(),
+        ):
             with pytest.raises(NotAuthenticated):
                 await world.accounts.bearer(wrong, address=THERE + wrong)
 
@@ -307,7 +314,7 @@ def test_revoking(tmp_path: Path) -> None:
         await world.accounts.revoke_token(second["_id"], admin)
         with pytest.raises(TokenUnknown):
             await world.accounts.revoke_token(second["_id"], admin)
-        assert await world.events("token.revoked") == [doc["_id"], second["_id"]]
+        assert sorted(await world.events("token.revoked")) == sorted([doc["_id"], second["_id"]])
 
     in_world(tmp_path, test)
 
@@ -325,7 +332,9 @@ def test_wrong_tokens_wait_and_right_ones_from_the_same_address_do_not(tmp_path:
     in_world(tmp_path, test)
 
 
-@pytest.mark.parametrize(("name", "life"), [("", 3600), ("x" * 101, 3600), ("a\nb", 3600), ("x", 59), ("x", 10**9)])
+@pytest.mark.parametrize(
+    ("name", "life"), [("", 3600), ("x" * 101, 3600), ("a\nb", 3600), ("x", 59), ("x", 10**9)]
+)
 def test_tokens_that_are_not_made(tmp_path: Path, name: str, life: int) -> None:
     async def test(world: World) -> None:
         with pytest.raises(InvalidInput):

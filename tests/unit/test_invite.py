@@ -121,6 +121,8 @@ def test_the_proofs_depend_on_everything_and_on_the_side() -> None:
         registration_mac(INVITE.secret, INVITE.id, record, "m" * 16),
     ]
     assert len({base, *others}) == 6
-    assert same_mac(base, registration_mac(INVITE.secret, INVITE.id, dict(reversed(record.items())), "n" * 16))
+    assert same_mac(
+        base, registration_mac(INVITE.secret, INVITE.id, dict(reversed(record.items())), "n" * 16)
+    )
     assert not same_mac(base, others[0])
     assert not same_mac(base, "ä")

@@ -8,12 +8,23 @@ from appliance.domain.record import Record, RecordKind, replica_id
 
 
 def record(revision: int = 1, author: str = "a", at: int = 1, signature: str = "s", **more: object) -> Record:
-    fields: dict[str, object] = {"kind": RecordKind.PACKAGE, "id": "p", "key": "k", "deleted": False, "body": {}}
+    fields: dict[str, object] = {
+        "kind": RecordKind.PACKAGE,
+        "id": "p",
+        "key": "k",
+        "deleted": False,
+        "body": {},
+    }
     return Record(revision=revision, author=author, at=at, signature=signature, **{**fields, **more})  # type: ignore[arg-type]
 
 
 records = st.builds(
-    record, st.integers(1, 3), st.sampled_from("ab"), st.integers(1, 3), st.sampled_from("stu"), deleted=st.booleans()
+    record,
+    st.integers(1, 3),
+    st.sampled_from("ab"),
+    st.integers(1, 3),
+    st.sampled_from("stu"),
+    deleted=st.booleans(),
 )
 
 

@@ -175,3 +175,21 @@ def test_the_same_record_wins_in_every_order(records: list[Record]) -> None:
         if record.outranks(winner):
             winner = record
     assert winner == max(records, key=lambda record: record.rank)
+
+
+@pytest.mark.parametrize("field", ["key", "signature"])
+def test_fields_that_are_not_even_ascii(field: str) -> None:
+    with pytest.raises(SignatureRefused):
+        verify_record(replace(package(), **{field: "ä" * 44}))
+    with pytest.raises(InvalidInput):
+        verify_record(package(replace(BODY, chunks="ä")))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [2**60, float("inf"), "\ud800", "x" * 70_000, {"\ud800": 1}],
+    ids=["integer", "float", "surrogate", "size", "name"],
+)
+def test_what_other_nodes_would_refuse_is_not_signed(value: Any) -> None:
+    with pytest.raises(InvalidInput):
+        package(replace(BODY, metadata={"key": value}))

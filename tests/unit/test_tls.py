@@ -44,7 +44,9 @@ def test_what_it_is_good_for(pair: tuple[Path, Path]) -> None:
     assert stat.S_IMODE(pair[1].stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "192.0.2.7", "2001:db8::1", "h" * 63 + ".example.com"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "localhost", "192.0.2.7", "2001:db8::1", "h" * 63 + ".example.com"]
+)
 def test_any_host(tmp_path: Path, host: str) -> None:
     make_certificate(tmp_path / "c.pem", tmp_path / "k.pem", host, now=NOW)
     server_context(tmp_path / "c.pem", tmp_path / "k.pem")
@@ -100,7 +102,9 @@ class TlsServer:
                         data = secured.recv(65_536)
                         if data:
                             self.requests.append(data)
-                        secured.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+                        secured.sendall(
+                            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
+                        )
                 except OSError:
                     continue
 
