@@ -31,7 +31,11 @@ def decode(cursor: str, kind: type[str] | type[int]) -> list[Any]:
     try:
         place = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
         value, id = place
-        if type(value) is not kind or type(id) is not str or (kind is int and abs(value) > MAX_INT):
+        if (
+            type(value) is not kind
+            or type(id) is not str
+            or (isinstance(value, int) and abs(value) > MAX_INT)
+        ):
             raise ValueError("not a place in this list")
         f"{value}{id}".encode()  # halves of surrogate pairs pass the parser
     except (ValueError, TypeError, RecursionError) as exc:
