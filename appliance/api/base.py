@@ -11,6 +11,7 @@ import tornado.web
 from pydantic import BaseModel, ValidationError
 
 from appliance.domain.errors import ApplianceError, InvalidInput, NotAuthenticated, PermissionDenied, TooLarge
+from appliance.domain.record import nested_too_deep
 from appliance.log import request_id
 from appliance.service.accounts import Principal, Role
 
@@ -29,6 +30,7 @@ class BaseHandler(tornado.web.RequestHandler):
 
     open: bool = False  #: whether anonymous callers may come in
     roles: ClassVar[Mapping[str, Role]] = {}  #: the least role for a method; others have the default
+    elsewhere: ClassVar[tuple[str, ...]] = ()  #: methods of this address that another handler answers
 
     principal: Principal | None = None
     request_id: str = ""
@@ -56,7 +58,7 @@ class BaseHandler(tornado.web.RequestHandler):
 
         Raises:
             NotAuthenticated: Nobody known, and the handler is not open.
-            PermissionDenied: The role does not suffice.
+            PermissionDenied: The role does not suffice, or a page of another site sent this.
         """
         request_id.set(self.request_id)
         if self.open:
@@ -64,7 +66,22 @@ class BaseHandler(tornado.web.RequestHandler):
         self.principal = await self._authenticate()
         method = self.request.method or "GET"
         reading = method in {"GET", "HEAD", "OPTIONS"}
+        if self.principal.via == "password" and not reading:
+            self._refuse_other_sites()
         self.need(self.roles.get(method, Role.VIEWER if reading else Role.OPERATOR))
+
+    def _refuse_other_sites(self) -> None:
+        """Browsers add a password that they remember to whatever any page sends; programs send no such headers."""
+        site = self.request.headers.get("Sec-Fetch-Site")  # not sent over plain HTTP
+        origin = self.request.headers.get("Origin")
+        if site is not None:
+            foreign = site not in {"same-origin", "none"}
+        else:
+            foreign = origin is not None and origin.partition("://")[2].lower() != self.request.host.lower()
+        if foreign:
+            raise PermissionDenied(
+                "A page of another site sent this with the browser's password; use a token there."
+            )
 
     def need(self, role: Role) -> None:
         """Let only this role and those above it go on.
@@ -113,6 +130,8 @@ class BaseHandler(tornado.web.RequestHandler):
             json.dumps(data, ensure_ascii=False, allow_nan=False).encode()
         except (ValueError, RecursionError) as exc:
             raise InvalidInput("The body is not valid JSON.") from exc
+        if nested_too_deep([data]):  # a record has one level more
+            raise InvalidInput("The body has too many levels of objects and lists.")
         return self._validated(model, data)
 
     def query_as(self, model: type[M]) -> M:
@@ -126,7 +145,7 @@ class BaseHandler(tornado.web.RequestHandler):
             return model.model_validate(data)
         except ValidationError as exc:
             faults = {".".join(map(str, item["loc"])) or "body": item["msg"] for item in exc.errors()}
-            known = ", ".join(model.model_fields)
+            known = ", ".join(model.model_fields) or "none"
             text = "; ".join(f"{name}: {reason}" for name, reason in faults.items())
             raise InvalidInput(f"{text}. Known fields: {known}.", fields=faults) from exc
 
@@ -146,6 +165,13 @@ class BaseHandler(tornado.web.RequestHandler):
             extra={"action": "request_failed", "path": self.request.path},
         )
 
+    @classmethod
+    def methods(cls) -> list[str]:
+        """What can be done at this address."""
+        missing = tornado.web.RequestHandler._unimplemented_method
+        own = [name for name in cls.SUPPORTED_METHODS if getattr(cls, name.lower()) is not missing]
+        return sorted({*own, *cls.elsewhere})
+
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Answer an error as problem+json. Never a stack trace."""
         error = kwargs["exc_info"][1] if "exc_info" in kwargs else None
@@ -160,6 +186,10 @@ class BaseHandler(tornado.web.RequestHandler):
                 status_code, "error"
             )
             detail = getattr(error, "log_message", "") or self._reason
+            if status_code == 405:  # RFC 9110, 15.5.6: with what there is
+                allowed = ", ".join(self.methods())
+                self.set_header("Allow", allowed)
+                detail = f"This address takes {allowed}."
         else:
             code = "internal_error"
             detail = f"Something went wrong here; the log has more under the request id {self.request_id}."

@@ -13,6 +13,10 @@ class Input(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class NoQuery(Input):
+    """A list that always comes whole: it takes no parameters."""
+
+
 class PageQuery(Input):
     """Paging."""
 

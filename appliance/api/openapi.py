@@ -1,6 +1,5 @@
-"""The description of the admin API in OpenAPI 3.1, and a page to read it."""
+"""The description of the admin API in OpenAPI 3.1, made from `operations` and `schemas`, and a page to read it."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,158 +7,19 @@ import jinja2
 from pydantic import BaseModel
 
 from appliance import __version__
+from appliance.domain.errors import ApplianceError
 
-from . import models
 from .base import BaseHandler
+from .errors import status_of
+from .operations import OPERATIONS, Errors, Operation
+from .schemas import INT, SCHEMAS, TEXT, Schema, array, object_of, ref
 
-_TEXT: dict[str, Any] = {"type": "string"}
-_TIME: dict[str, Any] = {"type": ["string", "null"], "format": "date-time"}
-_INT: dict[str, Any] = {"type": "integer"}
-_YES: dict[str, Any] = {"type": "boolean"}
-_WORDS: dict[str, Any] = {"type": "array", "items": _TEXT}
-_ANY: dict[str, Any] = {"type": "object"}
-
-
-def _object(**properties: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "properties": properties}
-
-
-_NAMED: dict[str, dict[str, Any]] = {
-    "Package": _object(
-        id=_TEXT, filename=_TEXT, size=_INT, sha1=_TEXT, sha256=_TEXT, stage=_TEXT, tags=_WORDS, notes=_TEXT,
-        metadata=_ANY, revision=_INT, author=_TEXT, changed_at=_TIME, uploaded_at=_TIME, uploaded_by=_TEXT,
-        origin=_TEXT, withdrawn=_YES, presence=_TEXT, reason=_TEXT, url=_TEXT,
-        replicas={"type": "array", "items": {"$ref": "#/components/schemas/Replica"}}, manifest=_ANY,
-        superseded={"type": "array", "items": _ANY},
-    ),
-    "Replica": _object(
-        node=_TEXT, name=_TEXT, presence=_TEXT, reason=_TEXT, sha256=_TEXT, current=_YES, at=_TIME
-    ),
-    "Manifest": _object(size=_INT, sha1=_TEXT, sha256=_TEXT, chunk_size=_INT, chunks=_WORDS),
-    "Upload": _object(
-        id=_TEXT, filename=_TEXT, size={"type": ["integer", "null"]}, offset=_INT, stage=_TEXT, tags=_WORDS,
-        partial=_YES, actor=_TEXT, created_at=_TIME, expires_at=_TIME, url=_TEXT,
-    ),
-    "Peer": _object(
-        id=_TEXT, name=_TEXT, url=_TEXT, state=_TEXT, stage=_TEXT, version=_TEXT, healthy=_YES, joined_at=_TIME,
-        last_seen=_TIME, last_error=_TEXT, failures=_INT, retry_at=_TIME, strikes=_INT, last_strike=_TEXT,
-        quarantined_until=_TIME, clock_offset_s={"type": "number"},
-    ),
-    "Invite": _object(id=_TEXT, invite=_TEXT, expires_at=_TIME, created_at=_TIME, created_by=_TEXT, used_by=_TEXT),
-    "Node": _object(
-        id=_TEXT, name=_TEXT, url=_TEXT, stage=_TEXT, version=_TEXT, tags_take=_WORDS, tags_refuse=_WORDS,
-        self=_YES, registered=_YES,
-    ),
-    "Transfer": _object(
-        id=_TEXT, package=_TEXT, filename=_TEXT, sha256=_TEXT, size=_INT, state=_TEXT, bytes_done=_INT,
-        chunks_done=_INT, chunks=_INT, rate={"type": "number"}, sources={"type": "array", "items": _ANY},
-        error=_TEXT, attempts=_INT, started_at=_TIME, updated_at=_TIME,
-    ),
-    "Job": _object(
-        id=_TEXT, queue=_TEXT, name=_TEXT, args=_ANY, state=_TEXT, priority=_INT, attempts=_INT, worker=_TEXT,
-        error=_TEXT, run_at=_TIME, created_at=_TIME, updated_at=_TIME,
-    ),
-    "Event": _object(seq=_INT, type=_TEXT, at=_TIME, actor=_TEXT, subject=_TEXT, data=_ANY),
-    "User": _object(name=_TEXT, role=_TEXT, must_change=_YES, created_at=_TIME, changed_at=_TIME),
-    "Token": _object(
-        token=_TEXT, id=_TEXT, name=_TEXT, account=_TEXT, role=_TEXT, created_at=_TIME, expires_at=_TIME,
-        last_used=_TIME, last_used_from=_TEXT,
-    ),
-    "About": _object(
-        name=_TEXT, node_id=_TEXT, url=_TEXT, download_url=_TEXT, version=_TEXT, stage=_TEXT, stages=_WORDS,
-        tags_take=_WORDS, tags_refuse=_WORDS, account=_TEXT, role=_TEXT,
-    ),
-    "System": _object(
-        version=_TEXT, uptime_s={"type": "number"}, disk=_ANY, memory=_ANY, python=_TEXT, database=_TEXT, counts=_ANY
-    ),
-    "Problem": _object(
-        type=_TEXT, title=_TEXT, status=_INT, code=_TEXT, detail=_TEXT, request_id=_TEXT
-    ),
-}  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
-    """One call of the admin API."""
-
-    method: str
-    path: str
-    summary: str
-    role: str = "viewer"
-    answer: str = ""  #: a schema's name, "[Name]" for a page of them, "" for nothing
-    status: int = 200
-    query: type[BaseModel] | None = None
-    body: type[BaseModel] | None = None
-    binary: bool = False  #: the body is the file
-    parameters: tuple[str, ...] = ()  #: further query parameters
-    headers: tuple[str, ...] = ()  #: request headers
-
-
-_UPLOAD = ("stage", "tags", "notes", "replace", "sha1", "sha256")
-
-OPERATIONS = [
-    Operation(method="get", path="/about", summary="Who this node is, and who asks", answer="About"),
-    Operation(method="get", path="/system", summary="Disk, memory, uptime, version", answer="System"),
-    Operation(method="get", path="/events", summary="What happened at this node", answer="[Event]",
-              query=models.EventsQuery),
-    Operation(method="get", path="/packages", summary="Packages", answer="[Package]", query=models.PackagesQuery),
-    Operation(method="get", path="/packages/{package}", summary="One package with its replicas across the network",
-              answer="Package"),
-    Operation(method="put", path="/packages/{package}", summary="Put a file in under this name", role="operator",
-              answer="Package", status=201, binary=True, parameters=_UPLOAD,
-              headers=("Content-Digest", "Repr-Digest")),
-    Operation(method="patch", path="/packages/{package}", summary="Change stage, tags, notes or metadata",
-              role="operator", answer="Package", body=models.PackageChange),
-    Operation(method="delete", path="/packages/{package}", summary="Withdraw from every node", role="operator",
-              answer="Package"),
-    Operation(method="get", path="/packages/{package}/manifest", summary="The SHA-1 of every chunk",
-              answer="Manifest"),
-    Operation(method="post", path="/packages/{package}/verify", summary="Check the file here against its hashes",
-              role="operator", answer="Job", status=202),
-    Operation(method="get", path="/uploads", summary="Uploads that are not complete", answer="[Upload]"),
-    Operation(method="post", path="/uploads", summary="Open an upload (tus 1.0.0)", role="operator", status=201,
-              binary=True, headers=("Tus-Resumable", "Upload-Length", "Upload-Metadata", "Upload-Concat",
-                                    "Upload-Checksum")),
-    Operation(method="options", path="/uploads", summary="What the tus server can do", status=204),
-    Operation(method="get", path="/uploads/{upload}", summary="How much of an upload is here", answer="Upload"),
-    Operation(method="head", path="/uploads/{upload}", summary="How much of an upload is here (tus)",
-              role="operator", headers=("Tus-Resumable",)),
-    Operation(method="patch", path="/uploads/{upload}", summary="Continue an upload (tus)", role="operator",
-              status=204, binary=True, headers=("Tus-Resumable", "Upload-Offset", "Upload-Checksum")),
-    Operation(method="delete", path="/uploads/{upload}", summary="End an upload (tus)", role="operator", status=204,
-              headers=("Tus-Resumable",)),
-    Operation(method="get", path="/peers", summary="Registered peers and their health", answer="[Peer]"),
-    Operation(method="get", path="/peers/invites", summary="Invites", role="admin", answer="[Invite]"),
-    Operation(method="post", path="/peers/invites", summary="Make a one-time invite", role="admin", answer="Invite",
-              status=201, body=models.InviteInput),
-    Operation(method="delete", path="/peers/invites/{invite}", summary="Revoke an invite", role="admin", status=204),
-    Operation(method="post", path="/peers/join", summary="Register with the node that made an invite", role="admin",
-              answer="Peer", status=201, body=models.JoinInput),
-    Operation(method="get", path="/peers/{peer}", summary="One peer", answer="Peer"),
-    Operation(method="delete", path="/peers/{peer}", summary="End a registration", role="admin", status=204),
-    Operation(method="get", path="/nodes", summary="Every node of the network", answer="[Node]"),
-    Operation(method="get", path="/transfers", summary="What is brought here", answer="[Transfer]",
-              query=models.TransfersQuery),
-    Operation(method="get", path="/transfers/{transfer}", summary="One transfer", answer="Transfer"),
-    Operation(method="post", path="/transfers/{transfer}/{action}", summary="`retry` or `cancel` a transfer",
-              role="operator", answer="Transfer"),
-    Operation(method="get", path="/jobs", summary="Jobs", answer="[Job]", query=models.JobsQuery),
-    Operation(method="get", path="/jobs/{job}", summary="One job", answer="Job"),
-    Operation(method="post", path="/jobs/{job}/{action}", summary="`retry` or `cancel` a job", role="operator",
-              answer="Job"),
-    Operation(method="get", path="/users", summary="Accounts", role="admin", answer="[User]"),
-    Operation(method="post", path="/users", summary="Make an account", role="admin", answer="User", status=201,
-              body=models.UserInput),
-    Operation(method="patch", path="/users/{user}", summary="Change a password or a role", answer="User",
-              body=models.UserChange),
-    Operation(method="delete", path="/users/{user}", summary="Delete an account", role="admin", status=204),
-    Operation(method="get", path="/tokens", summary="API tokens", answer="[Token]"),
-    Operation(method="post", path="/tokens", summary="Make an API token", answer="Token", status=201,
-              body=models.TokenInput),
-    Operation(method="delete", path="/tokens/{token}", summary="Revoke an API token", status=204),
-    Operation(method="get", path="/openapi.json", summary="This description"),
-    Operation(method="get", path="/docs", summary="This description as a page"),
-]  # fmt: skip
+_PATH: dict[str, Schema] = {"action": {"type": "string", "enum": ["retry", "cancel"]}}
+_MEANING = {
+    "package": "Its id or its file name; to put a file in, the name.",
+    "peer": "Its node id or its name.",
+    "user": "The account's name.",
+}
 
 
 def document() -> dict[str, Any]:
@@ -177,7 +37,7 @@ def document() -> dict[str, Any]:
         },
         "paths": paths,
         "components": {
-            "schemas": _NAMED,
+            "schemas": SCHEMAS,
             "securitySchemes": {
                 "basic": {"type": "http", "scheme": "basic"},
                 "token": {"type": "http", "scheme": "bearer"},
@@ -188,18 +48,6 @@ def document() -> dict[str, Any]:
 
 
 def _operation(operation: Operation) -> dict[str, Any]:
-    parameters = [
-        {"name": name, "in": "path", "required": True, "schema": _TEXT}
-        for name in (part[1:-1] for part in operation.path.split("/") if part.startswith("{"))
-    ]
-    parameters += [{"name": name, "in": "query", "schema": _TEXT} for name in operation.parameters]
-    parameters += [{"name": name, "in": "header", "schema": _TEXT} for name in operation.headers]
-    if operation.query is not None:
-        for name, schema in _schema(operation.query)["properties"].items():
-            parameters.append(
-                {"name": name, "in": "query", "description": schema.pop("description", ""), "schema": schema}
-            )
-    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     good: dict[str, Any] = {"description": "Done"}
     if operation.answer:
         good["content"] = {"application/json": {"schema": _answer(operation.answer)}}
@@ -207,10 +55,11 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "summary": operation.summary,
         "description": f"Needs the role {operation.role}.",
         "operationId": operation.method + operation.path.replace("/", "_").replace("{", "").replace("}", ""),
-        "parameters": parameters,
+        "parameters": _parameters(operation),
         "responses": {
             str(operation.status): good,
-            "default": {"description": "An error", "content": problem},
+            **_failures(operation.failures()),
+            "default": {"description": "Another error.", "content": _problem()},
         },
     }
     if operation.body is not None:
@@ -223,11 +72,46 @@ def _operation(operation: Operation) -> dict[str, Any]:
     return found
 
 
-def _answer(name: str) -> dict[str, Any]:
+def _parameters(operation: Operation) -> list[dict[str, Any]]:
+    named = [part[1:-1] for part in operation.path.split("/") if part.startswith("{")]
+    found: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "description": _MEANING.get(name, "")}
+        | {"schema": _PATH.get(name, TEXT)}
+        for name in named
+    ]
+    found += [{"name": name, "in": "query", "schema": TEXT} for name in operation.parameters]
+    found += [{"name": name, "in": "header", "schema": TEXT} for name in operation.headers]
+    if operation.query is not None:
+        for name, schema in _schema(operation.query)["properties"].items():
+            description = schema.pop("description", "")
+            found.append({"name": name, "in": "query", "description": description, "schema": schema})
+    return found
+
+
+def _failures(errors: Errors) -> dict[str, Any]:
+    """Error answers by status, each with the codes that it may carry and what they mean."""
+    by_status: dict[int, list[type[ApplianceError]]] = {}
+    for cls in errors:
+        by_status.setdefault(status_of(cls()), []).append(cls)
+    return {
+        str(status): {
+            "description": " ".join(f"`{cls.code}`: {cls().message}" for cls in classes),
+            "content": _problem(),
+        }
+        for status, classes in sorted(by_status.items())
+    }
+
+
+def _problem() -> dict[str, Any]:
+    return {"application/problem+json": {"schema": ref("Problem")}}
+
+
+def _answer(name: str) -> Schema:
     if not name.startswith("["):
-        return {"$ref": f"#/components/schemas/{name}"}
-    items = {"type": "array", "items": {"$ref": f"#/components/schemas/{name[1:-1]}"}}
-    return _object(items=items, next={"type": ["string", "integer", "null"]})
+        return ref(name)
+    page = object_of({"items": array(ref(name[1:-1])), "next": {"type": ["string", "integer", "null"]}})
+    page["properties"]["total"] = {**INT, "description": "On all pages together, where that is known."}
+    return page
 
 
 def _schema(model: type[BaseModel]) -> dict[str, Any]:

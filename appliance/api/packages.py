@@ -61,6 +61,8 @@ class PackagesHandler(BaseHandler):
 class PackageHandler(BaseHandler):
     """`/api/v1/packages/{id or filename}`."""
 
+    elsewhere = ("PUT",)
+
     async def get(self, name: str) -> None:
         """One package, with its replicas across the network."""
         package = self.app.catalogue.resolve(name)

@@ -17,6 +17,7 @@ from appliance.domain.errors import (
     PackageUnknown,
     PackageWithdrawn,
     PermissionDenied,
+    TooLarge,
 )
 from appliance.domain.manifest import chunk_count
 from appliance.domain.package import Package, Presence
@@ -25,16 +26,17 @@ from appliance.peering.records import record_json
 from appliance.peering.wire import PAGE_LIMIT, Announcement, Registration, manifest_json, parse
 from appliance.service.registration import registering_key
 
-from .peer_base import MAX_BODY, PeerHandler
+from .models import MAX_INT
+from .peer_base import MAX_BODY, MAX_REGISTRATION, PeerHandler
 from .ranges import Unsatisfiable, parse_range
 from .sendfile import send_file
 
 MAX_WAIT_S = 30.0
 
 
-def _json(body: bytes) -> Any:
-    if len(body) > MAX_BODY:
-        raise InvalidInput(f"A message has at most {MAX_BODY} bytes.")
+def _json(body: bytes, limit: int = MAX_BODY) -> Any:
+    if len(body) > limit:
+        raise TooLarge(f"This message has at most {limit} bytes.")
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as exc:
@@ -60,14 +62,19 @@ class NodeHandler(PeerHandler):
 class RegistrationsHandler(PeerHandler):
     """`POST registrations`: join with an invite. The key is in the signed record that the body carries."""
 
+    async def prepare(self) -> None:
+        """Refuse who tries too many invites before looking at the body."""
+        self.app.registrations.check_source(self.request.remote_ip or "")
+        await super().prepare()
+
     async def post(self) -> None:
         """Register."""
-        answer = await self.app.registrations.accept(self._message, self.peer)
+        answer = await self.app.registrations.accept(self._message, self.peer, self.request.remote_ip or "")
         self.write_json(answer.model_dump(), 201)
 
     def key_for(self, node: str) -> bytes | None:
         """The key that the body claims, if it is the signer's."""
-        self._message = parse(Registration, _json(self.request.body))
+        self._message = parse(Registration, _json(self.request.body, MAX_REGISTRATION))
         claimed, key = registering_key(self._message)
         return key if claimed == node else None
 
@@ -90,7 +97,7 @@ class ActivePeerHandler(PeerHandler):
     async def prepare(self) -> None:
         """Refuse the others."""
         await super().prepare()
-        if self.peer not in self.app.peers.active_ids():
+        if not self.app.peers.is_active(self.peer):
             raise PermissionDenied("The registration is not complete.")
 
 
@@ -116,9 +123,9 @@ class ChangesHandler(ActivePeerHandler):
             limit = int(self.get_query_argument("limit", str(PAGE_LIMIT)))
         except ValueError as exc:
             raise InvalidInput("since, wait and limit are numbers.") from exc
-        if since < 0 or not 0 <= wait <= MAX_WAIT_S or not 1 <= limit <= PAGE_LIMIT:
+        if not 0 <= since <= MAX_INT or not 0 <= wait <= MAX_WAIT_S or not 1 <= limit <= PAGE_LIMIT:
             raise InvalidInput(
-                f"since is not negative, wait at most {MAX_WAIT_S:g} s, limit 1 to {PAGE_LIMIT}."
+                f"since is 0 to {MAX_INT}, wait at most {MAX_WAIT_S:g} s, limit 1 to {PAGE_LIMIT}."
             )
         page = await self.app.replication.changes(
             since=since, feed=self.get_query_argument("feed", ""), limit=limit, wait_s=wait

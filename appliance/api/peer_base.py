@@ -3,15 +3,16 @@
 import logging
 from typing import Any
 
-from appliance.domain.errors import ApplianceError, ClockSkew, PeerUnknown, SignatureRefused
-from appliance.peering.address import authority
+from appliance.domain.errors import ApplianceError, ClockSkew, InviteRefused, PeerUnknown, SignatureRefused
+from appliance.peering.address import authority, base_path
 from appliance.peering.signing import Message, Signed, verify_request
 
 from .base import BaseHandler
 
 log = logging.getLogger(__name__)
 
-MAX_BODY = 1024 * 1024
+MAX_BODY = 1024 * 1024  #: bytes of a message
+MAX_REGISTRATION = 128 * 1024  #: bytes of the one message that strangers may send
 
 
 class PeerHandler(BaseHandler):
@@ -38,9 +39,11 @@ class PeerHandler(BaseHandler):
         await self.app.peers.seen(signed.node)
 
     def verify(self) -> Signed:
-        """Who signed the request."""
+        """Who signed the request, for this node's own URL: a proxy before it may take off the path of that URL."""
         message = Message(
-            self.request.method or "GET", self.request.uri or "/", dict(self.request.headers.get_all())
+            self.request.method or "GET",
+            base_path(self.app.node_url) + (self.request.uri or "/"),
+            dict(self.request.headers.get_all()),
         )
         return verify_request(
             message,
@@ -69,12 +72,13 @@ class PeerHandler(BaseHandler):
                 },
             )
             if isinstance(error, ClockSkew):
-                self.app.peers.skewed(self._claimed(), error)
+                self.app.peers.skewed(str(error.details.get("node", "")), error)
+        elif isinstance(error, InviteRefused):
+            self.app.metrics.peer_refused(error.code)
+            log.warning(
+                "a registration was refused",
+                extra={"action": "registration_refused", "peer": self.peer, "reason": error.message},
+            )
         elif isinstance(error, ApplianceError) and not isinstance(error, PeerUnknown):
             log.info("a peer request failed", extra={"action": "peer_request_failed", "code": error.code})
         super().write_error(status_code, **kwargs)
-
-    def _claimed(self) -> str:
-        header = self.request.headers.get("Signature-Input", "")
-        _, _, rest = header.partition('keyid="')
-        return rest.partition('"')[0]

@@ -9,7 +9,7 @@ from appliance.service.accounts import Role
 from appliance.service.peers import Peer
 
 from .base import BaseHandler
-from .models import InviteInput, JoinInput
+from .models import InviteInput, JoinInput, NoQuery
 from .views import iso, peer_json
 
 
@@ -34,6 +34,7 @@ class PeersHandler(AdminHandler):
 
     async def get(self) -> None:
         """Every registered peer and how it is doing."""
+        self.query_as(NoQuery)
         self.write_json({"items": [self.shown(peer) for peer in self.app.peers.all()], "next": None})
 
 
@@ -60,6 +61,7 @@ class InvitesHandler(AdminHandler):
 
     async def get(self) -> None:
         """Invites that can still be used, or were."""
+        self.query_as(NoQuery)
         items = [
             {
                 "id": doc["_id"],
@@ -106,6 +108,7 @@ class NodesHandler(BaseHandler):
 
     async def get(self) -> None:
         """Every node of the network that this one has heard of."""
+        self.query_as(NoQuery)
         active = set(self.app.peers.active_ids())
         items = [
             {

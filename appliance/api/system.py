@@ -49,7 +49,11 @@ class EventsHandler(BaseHandler):
         """What happened here."""
         query = self.query_as(EventsQuery)
         events = await self.app.events.page(
-            since=query.since, before=query.before, type=query.type, subject=query.subject, limit=query.limit
+            since=query.since,
+            before=query.before,
+            type=query.type,
+            subject=query.subject,
+            limit=query.limit + 1,
         )
         items = [
             {
@@ -60,6 +64,7 @@ class EventsHandler(BaseHandler):
                 "subject": event.subject,
                 "data": event.data,
             }
-            for event in events
+            for event in events[: query.limit]
         ]
-        self.write_json({"items": items, "next": events[-1].seq if len(events) == query.limit else None})
+        more = len(events) > query.limit
+        self.write_json({"items": items, "next": items[-1]["seq"] if more else None})

@@ -11,13 +11,21 @@ from appliance.service.packages import ReplicaView
 from appliance.service.peers import Peer
 from appliance.service.uploads import Upload
 
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_MILLISECOND = datetime.timedelta(milliseconds=1)
+_FIRST_MS = (datetime.datetime.min.replace(tzinfo=datetime.UTC) - _EPOCH) // _MILLISECOND
+_LAST_MS = (datetime.datetime.max.replace(tzinfo=datetime.UTC) - _EPOCH) // _MILLISECOND
+
 
 def iso(ms: int) -> str | None:
-    """UTC milliseconds as ISO 8601, None for 0."""
+    """UTC milliseconds as ISO 8601, None for 0.
+
+    Records of other nodes carry times of their making: what lies beyond the years 1 to 9999 is shown as their end.
+    """
     if not ms:
         return None
-    moment = datetime.datetime.fromtimestamp(ms / 1000, tz=datetime.UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"
+    moment = _EPOCH + datetime.timedelta(milliseconds=min(max(ms, _FIRST_MS), _LAST_MS))
+    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def package_json(package: Package, base_url: str) -> dict[str, Any]:

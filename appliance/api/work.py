@@ -17,9 +17,10 @@ class TransfersHandler(BaseHandler):
         """Transfers, the last changed first."""
         query = self.query_as(TransfersQuery)
         where = {name: value for name, value in (("state", query.state), ("package", query.package)) if value}
-        docs = await self.app.transfers.page(where, limit=query.limit, after=after(query.cursor))
-        following = encode([docs[-1]["updated_at"], docs[-1]["_id"]]) if len(docs) == query.limit else None
-        self.write_json({"items": [transfer_json(doc) for doc in docs], "next": following})
+        docs = await self.app.transfers.page(where, limit=query.limit + 1, after=after(query.cursor))
+        page = docs[: query.limit]
+        following = encode([page[-1]["updated_at"], page[-1]["_id"]]) if len(docs) > len(page) else None
+        self.write_json({"items": [transfer_json(doc) for doc in page], "next": following})
 
 
 class TransferHandler(BaseHandler):
@@ -48,9 +49,10 @@ class JobsHandler(BaseHandler):
         where: dict[str, Any] = {
             name: value for name in ("state", "queue", "name") if (value := getattr(query, name))
         }
-        jobs = await self.app.store.find_jobs(where, limit=query.limit, after=after(query.cursor))
-        following = encode([jobs[-1].updated_at, jobs[-1].id]) if len(jobs) == query.limit else None
-        self.write_json({"items": [job_json(job) for job in jobs], "next": following})
+        jobs = await self.app.store.find_jobs(where, limit=query.limit + 1, after=after(query.cursor))
+        page = jobs[: query.limit]
+        following = encode([page[-1].updated_at, page[-1].id]) if len(jobs) > len(page) else None
+        self.write_json({"items": [job_json(job) for job in page], "next": following})
 
 
 class JobHandler(BaseHandler):

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 TOMBSTONE_LIFE_MS = 90 * 24 * 3600 * 1000
+MAX_NESTING = 32  #: levels of objects and lists in a record; MongoDB keeps at most 100
 
 
 class RecordKind(StrEnum):
@@ -54,3 +55,18 @@ class Record:
 def replica_id(package: str, node: str) -> str:
     """The record id of "node N holds package P"."""
     return f"{package}.{node}"
+
+
+def nested_too_deep(value: object) -> bool:
+    """Whether objects and lists are nested deeper than a record may be."""
+    level = [value]
+    for _ in range(MAX_NESTING + 1):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list | tuple)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return False
+    return True

@@ -9,10 +9,11 @@ from appliance.domain.errors import InvalidInput
 #: Peers send each other their URLs, and these become request lines: no more than a URL of a node needs. No user
 #: information, no escapes, no dot segments, which libraries rewrite after the signature was made.
 _URL = re.compile(
-    r"(https?)://"
-    r"([A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])"
-    r"(:[0-9]{1,5})?"
-    r"((?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~-]+){0,8})/?"
+    r"https?://"
+    r"(?:\[[0-9A-Fa-f:.]{2,45}\]|(?=[A-Za-z0-9._-]{1,253}(?:[:/]|\Z))"
+    r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*)"
+    r"(?::[0-9]{1,5})?"
+    r"(?:(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~-]+){0,8})/?"
 )
 
 
@@ -49,7 +50,7 @@ def check_url(url: str) -> str:
     except ValueError:  # a port above 65,535, or brackets without an address
         fits = False
     if not fits:
-        raise InvalidInput(f'"{url[:200]}" is not a node URL such as https://ods.example.com:8440.')
+        raise InvalidInput(f"{url[:200]!r} is not a node URL such as https://ods.example.com:8440.")
     return url.rstrip("/")
 
 

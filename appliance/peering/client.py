@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import requests
+import urllib3
 from pydantic import BaseModel
-from requests.adapters import HTTPAdapter
 
 from appliance.domain.errors import PeerMisbehaved, PeerUnreachable, WireInvalid
 from appliance.domain.manifest import Manifest
@@ -16,39 +16,15 @@ from appliance.domain.manifest import Manifest
 from .address import PeerAddress
 from .answers import refusal
 from .identity import Identity
+from .pace import USUAL, Limits, Pace
 from .signing import sign_request
-from .tls import client_context
+from .transport import BROKEN, session_for
 from .wire import Changes, NodeInfo, Registered, parse, parse_manifest
 
 M = TypeVar("M", bound=BaseModel)
 
 MAX_ANSWER = 40 * 1024 * 1024  #: bytes; a page of 500 records of 64 KiB
-CONNECT_S = 5.0
-READ_S = 30.0
-
-
-class _Adapter(HTTPAdapter):
-    """Connects with our TLS rules."""
-
-    def __init__(self, address: PeerAddress) -> None:
-        self._address = address
-        super().__init__(pool_connections=1, pool_maxsize=4, max_retries=0)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        if self._address.tls:
-            pin = self._address.tls_fingerprint
-            kwargs["ssl_context"] = client_context(pinned=bool(pin), ca_file=self._address.ca_file)
-            if pin:
-                kwargs.update(assert_fingerprint=pin, cert_reqs=ssl.CERT_NONE, assert_hostname=False)
-        super().init_poolmanager(*args, **kwargs)
-
-    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
-        """Host and port of a request; its TLS rules are those of the pool, made above."""
-        host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
-        return host, {}
-
-    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-        """The TLS context decides, not requests' settings."""
+_BLOCK = 65_536
 
 
 class PeerClient:
@@ -60,14 +36,25 @@ class PeerClient:
         address: PeerAddress,
         *,
         now: Callable[[], int],
-        connect_s: float = CONNECT_S,
-        read_s: float = READ_S,
+        limits: Limits = USUAL,
+        read_s: float | None = None,
     ) -> None:
+        """Make a client; it connects when it is first used.
+
+        Args:
+            identity: Who calls, and signs.
+            address: Whom.
+            now: UTC milliseconds.
+            limits: How long a call may take.
+            read_s: Seconds without a byte, if other than in `limits`.
+        """
         self.address = address
         self._identity = identity
         self._now = now
-        self._timeouts = (connect_s, read_s)
-        self._sessions = threading.local()
+        self._limits = limits
+        self._read_s = limits.silence_s if read_s is None else read_s
+        self._made: requests.Session | None = None
+        self._making = threading.Lock()
 
     def node(self) -> NodeInfo:
         """Who the peer is."""
@@ -114,39 +101,19 @@ class PeerClient:
         except WireInvalid as exc:
             raise PeerMisbehaved(exc.message) from exc
 
-    def _session(self) -> requests.Session:
-        session: requests.Session | None = getattr(self._sessions, "session", None)
-        if session is None:
-            session = requests.Session()
-            session.trust_env = False
-            session.mount("http://", _Adapter(self.address))
-            session.mount("https://", _Adapter(self.address))
-            self._sessions.session = session
-        return session
+    def chunks(self, id: str, sha256: str) -> bytes:
+        """Which chunks of a package's bytes the peer holds: one bit each, lowest first."""
+        return self._exchange("GET", f"/peer/v1/packages/{id}/chunks?sha256={sha256}")
+
+    def close(self) -> None:
+        """Close idle connections; a later call opens new ones."""
+        with self._making:
+            made, self._made = self._made, None
+        if made is not None:
+            made.close()
 
     def _call(self, method: str, path: str, data: Any = None, *, extra_s: float = 0.0) -> Any:
-        url = self.address.url + path
-        body = b"" if data is None else json.dumps(data, separators=(",", ":")).encode()
-        own = {"Accept": "application/json"} | ({"Content-Type": "application/json"} if body else {})
-        headers = sign_request(self._identity, method, url, body, now=self._now, headers=own)
-        connect_s, read_s = self._timeouts
-        try:
-            with self._session().request(
-                method,
-                url,
-                data=body or None,
-                headers=headers,
-                timeout=(connect_s, read_s + extra_s),
-                allow_redirects=False,
-                stream=True,
-            ) as response:
-                answer = _bounded(response)
-                status = response.status_code
-                lowered = {name.lower(): value for name, value in response.headers.items()}
-        except (requests.RequestException, OSError) as exc:
-            raise PeerUnreachable(f"{self.address.url} cannot be reached: {_reason(exc)}.") from exc
-        if not 200 <= status < 300:
-            raise refusal(status, lowered, answer)
+        answer = self._exchange(method, path, data, extra_s=extra_s)
         if not answer:
             return None
         try:
@@ -154,17 +121,52 @@ class PeerClient:
         except (ValueError, RecursionError) as exc:
             raise PeerMisbehaved(f"{self.address.url} does not answer in JSON; is it a node?") from exc
 
+    def _exchange(self, method: str, path: str, data: Any = None, *, extra_s: float = 0.0) -> bytes:
+        """Ask, and return the body of a successful answer."""
+        url = self.address.url + path
+        body = b"" if data is None else json.dumps(data, separators=(",", ":")).encode()
+        # Not compressed: a small answer could hide a huge one, and the records of a feed are few.
+        own = {"Accept": "application/json", "Accept-Encoding": "identity"}
+        if body:
+            own["Content-Type"] = "application/json"
+        headers = sign_request(self._identity, method, url, body, now=self._now, headers=own)
+        try:
+            with self._session().request(
+                method,
+                url,
+                data=body or None,
+                headers=headers,
+                timeout=(self._limits.connect_s, self._read_s + extra_s),
+                allow_redirects=False,
+                stream=True,
+            ) as response:
+                answer = self._bounded(response)
+                status = response.status_code
+                lowered = {name.lower(): value for name, value in response.headers.items()}
+        except (*BROKEN, urllib3.exceptions.HTTPError) as exc:
+            raise PeerUnreachable(f"{self.address.url} cannot be reached: {_reason(exc)}.") from exc
+        if not 200 <= status < 300:
+            raise refusal(status, lowered, answer)
+        return answer
 
-def _bounded(response: requests.Response) -> bytes:
-    """The decoded body, at most `MAX_ANSWER` bytes of it: a small compressed answer can hide a huge one."""
-    parts: list[bytes] = []
-    size = 0
-    for block in response.iter_content(65_536):
-        size += len(block)
-        if size > MAX_ANSWER:
-            raise PeerMisbehaved(f"Its answer is larger than {MAX_ANSWER} bytes.")
-        parts.append(block)
-    return b"".join(parts)
+    def _session(self) -> requests.Session:
+        with self._making:
+            if self._made is None:
+                self._made = session_for(self.address)
+            return self._made
+
+    def _bounded(self, response: requests.Response) -> bytes:
+        """The body, if it is not too large, not too slow and as it was sent."""
+        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise PeerMisbehaved("It compresses its answer, which it was not asked for.")
+        answer = bytearray()  # not a list of blocks: a peer may send them a byte at a time
+        pace = Pace(self.address.url, self._limits)
+        while block := response.raw.read1(_BLOCK, decode_content=False):
+            answer += block
+            if len(answer) > MAX_ANSWER:
+                raise PeerMisbehaved(f"Its answer is larger than {MAX_ANSWER} bytes.")
+            pace.received(len(block))
+        return bytes(answer)
 
 
 def _reason(exc: BaseException) -> str:
@@ -179,6 +181,6 @@ def _reason(exc: BaseException) -> str:
         seen = getattr(seen, "reason", None) or inner or seen.__cause__ or seen.__context__
         if not isinstance(seen, BaseException):
             break
-    if isinstance(exc, requests.Timeout):
+    if isinstance(exc, requests.Timeout | urllib3.exceptions.TimeoutError):
         return "it does not answer in time"
     return type(exc).__name__

@@ -5,7 +5,7 @@ transfers. `http.client` and requests copy every byte through Python objects and
 (measured; see docs/performance.md). What the peer may send is bounded by what was asked for, byte by byte.
 """
 
-import hashlib
+import re
 import socket
 import ssl
 import threading
@@ -19,18 +19,17 @@ from appliance.domain.manifest import CHUNK_SIZE, Manifest
 from .address import PeerAddress
 from .answers import refusal
 from .identity import Identity
+from .pace import USUAL, Limits, Pace
 from .signing import sign_request
-from .tls import client_context
+from .tls import client_context, same_certificate
 
 RECEIVE_BUFFER = 4 * 1024 * 1024
-CONNECT_S = 5.0
-SILENCE_S = 30.0  #: a connection that says nothing for so long is dead
-SLOW_AFTER_S = 60.0  #: from then on a run must have kept the minimum rate
-MIN_RATE = 4096  #: bytes a second
 IDLE_S = 20.0  #: how long an unused connection is kept; peers close theirs after 30 s
 IDLE_MAX = 16  #: unused connections of all peers together
 _MAX_HEAD = 32_768
 _MAX_PROBLEM = 65_536
+_STATUS = re.compile(r"[1-5][0-9]{2}")
+_LENGTH = re.compile(r"[0-9]{1,12}")
 
 OnChunk = Callable[[int, memoryview], None]
 
@@ -38,10 +37,17 @@ OnChunk = Callable[[int, memoryview], None]
 class Connection:
     """One connection to a peer; one thread at a time uses it."""
 
-    def __init__(self, identity: Identity, address: PeerAddress, now: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        address: PeerAddress,
+        now: Callable[[], int],
+        limits: Limits = USUAL,
+    ) -> None:
         self._identity = identity
         self._address = address
         self._now = now
+        self._limits = limits
         self._socket: socket.socket | None = None
         self._buffer = memoryview(bytearray(CHUNK_SIZE))
         self._used = False
@@ -64,25 +70,20 @@ class Connection:
         first = run.start * CHUNK_SIZE
         length = min(run.stop * CHUNK_SIZE, manifest.size) - first
         path = f"/peer/v1/packages/{package}/content?sha256={manifest.sha256}"
-        try:
+        with self._translated():
             status, headers, rest = self._request(path, f"bytes={first}-{first + length - 1}")
             if status != 206:
                 raise refusal(status, headers, self._problem(headers, rest))
-            expected = f"bytes {first}-{first + length - 1}/{manifest.size}"
-            if (
-                headers.get("content-range") != expected
-                or headers.get("content-length") != str(length)
-                or "transfer-encoding" in headers
-                or "content-encoding" in headers
-            ):
-                raise PeerMisbehaved("It answered with another range than was asked for.")
-            self._receive(manifest, run, rest, on_chunk)
-        except ssl.SSLError as exc:
-            raise PeerUnreachable(f"TLS with {self._address.url} failed: {exc.reason or exc}.") from exc
-        except TimeoutError as exc:
-            raise PeerUnreachable(f"{self._address.url} was silent for {SILENCE_S:g} s.") from exc
-        except OSError as exc:
-            raise PeerUnreachable(f"{self._address.url}: {exc.strerror or exc}.") from exc
+        self._used = False  # until all of the body is here, what follows is not the head of an answer
+        expected = f"bytes {first}-{first + length - 1}/{manifest.size}"
+        if (
+            headers.get("content-range") != expected
+            or headers.get("content-length") != str(length)
+            or "transfer-encoding" in headers
+            or "content-encoding" in headers
+        ):
+            raise PeerMisbehaved("It answered with another range than was asked for.")
+        self._receive(manifest, run, rest, on_chunk)
 
     def close(self) -> None:
         """Close the connection."""
@@ -90,25 +91,36 @@ class Connection:
             self._socket.close()
             self._socket = None
 
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Errors of the connection are the peer's; those of `on_chunk`, such as a full disk, are not."""
+        try:
+            yield
+        except TimeoutError as exc:
+            raise PeerUnreachable(f"{self._address.url} was silent for too long.") from exc
+        except ssl.SSLError as exc:
+            raise PeerUnreachable(f"TLS with {self._address.url} failed: {exc.reason or exc}.") from exc
+        except OSError as exc:
+            raise PeerUnreachable(f"{self._address.url}: {exc.strerror or exc}.") from exc
+
     def _request(self, path: str, range_: str) -> tuple[int, dict[str, str], bytes]:
-        headers = sign_request(self._identity, "GET", self._address.url + path, b"", now=self._now)
-        prefix = self._address.url.split("://", 1)[1].partition("/")
-        base = f"/{prefix[2]}" if prefix[2] else ""
-        lines = [f"GET {base}{path} HTTP/1.1", f"Host: {prefix[0]}", f"Range: {range_}"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        request = ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
         if self._socket is not None and self._used:
             try:
-                self._socket.sendall(request)
-                return self._head()
-            except (ConnectionError, PeerUnreachable):
+                return self._ask(self._socket, path, range_)
+            except (ConnectionError, ssl.SSLError):
                 self.close()  # the peer closed it while it was idle: one fresh try
-        self._connect()
-        assert self._socket is not None
-        self._socket.sendall(request)
-        return self._head()
+        return self._ask(self._connect(), path, range_)
 
-    def _connect(self) -> None:
+    def _ask(self, to: socket.socket, path: str, range_: str) -> tuple[int, dict[str, str], bytes]:
+        """Send the request, signed for this one time: the same nonce twice would be a replay."""
+        headers = sign_request(self._identity, "GET", self._address.url + path, b"", now=self._now)
+        authority, slash, base = self._address.url.partition("://")[2].partition("/")
+        lines = [f"GET {slash}{base}{path} HTTP/1.1", f"Host: {authority}", f"Range: {range_}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        to.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("ascii"))
+        return self._head(to)
+
+    def _connect(self) -> socket.socket:
         self.close()
         host, port = self._address.host_port
         error: OSError | None = None
@@ -117,16 +129,16 @@ class Connection:
             try:
                 plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
                 plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                plain.settimeout(CONNECT_S)
+                plain.settimeout(self._limits.connect_s)
                 plain.connect(target)
-                self._socket = self._secured(plain, host)
+                made = self._socket = self._secured(plain, host)
             except OSError as exc:
                 plain.close()
                 error = exc
                 continue
-            self._socket.settimeout(SILENCE_S)
+            made.settimeout(self._limits.silence_s)
             self._used = False
-            return
+            return made
         raise error or OSError(f"no address for {host}")
 
     def _secured(self, plain: socket.socket, host: str) -> socket.socket:
@@ -135,29 +147,29 @@ class Connection:
         pin = self._address.tls_fingerprint
         context = client_context(pinned=bool(pin), ca_file=self._address.ca_file)
         secured = context.wrap_socket(plain, server_hostname=host)
-        if pin:
-            der = secured.getpeercert(binary_form=True) or b""
-            if hashlib.sha256(der).hexdigest() != pin:
-                secured.close()
-                raise PeerUnreachable(
-                    f"{self._address.url} shows another TLS certificate than the one that is pinned."
-                )
+        if pin and not same_certificate(secured.getpeercert(binary_form=True) or b"", pin):
+            secured.close()
+            raise PeerUnreachable(
+                f"{self._address.url} shows another TLS certificate than the one that is pinned."
+            )
         return secured
 
-    def _head(self) -> tuple[int, dict[str, str], bytes]:
+    def _head(self, source: socket.socket) -> tuple[int, dict[str, str], bytes]:
         """Status, headers with lower-case names, and the bytes of the body that came with them."""
-        assert self._socket is not None
         data = b""
+        began = time.monotonic()
         while (end := data.find(b"\r\n\r\n")) < 0:
             if len(data) > _MAX_HEAD:
                 raise PeerMisbehaved("Its answer has no end of headers.")
-            part = self._socket.recv(65_536)
+            if time.monotonic() - began > self._limits.head_s:
+                raise PeerUnreachable(f"{self._address.url} takes too long to answer.")
+            part = source.recv(65_536)
             if not part:
-                raise PeerUnreachable(f"{self._address.url} closed the connection.")
+                raise ConnectionResetError("it closed the connection")
             data += part
         lines = data[:end].decode("latin-1").split("\r\n")
         words = lines[0].split(" ", 2)
-        if len(words) < 2 or not words[0].startswith("HTTP/1.") or not words[1].isdigit():
+        if len(words) < 2 or not words[0].startswith("HTTP/1.") or not _STATUS.fullmatch(words[1]):
             raise PeerMisbehaved("It does not answer in HTTP.")
         headers: dict[str, str] = {}
         for line in lines[1:]:
@@ -170,8 +182,9 @@ class Connection:
     def _problem(self, headers: dict[str, str], rest: bytes) -> bytes:
         assert self._socket is not None
         length = headers.get("content-length", "")
-        wanted = min(int(length), _MAX_PROBLEM) if length.isdigit() else 0
-        while len(rest) < wanted:
+        wanted = min(int(length), _MAX_PROBLEM) if _LENGTH.fullmatch(length) else 0
+        began = time.monotonic()
+        while len(rest) < wanted and time.monotonic() - began < self._limits.silence_s:
             part = self._socket.recv(wanted - len(rest))
             if not part:
                 break
@@ -182,22 +195,23 @@ class Connection:
         assert self._socket is not None
         receive = self._socket.recv_into
         buffer = self._buffer
-        began, total = time.monotonic(), 0
+        pace = Pace(self._address.url, self._limits)
         for index in run:
             size = manifest.chunk_size(index)
             have = min(len(rest), size)
             if have:
                 buffer[:have] = rest[:have]
                 rest = rest[have:]
-            while have < size:
-                count = receive(buffer[have:size])
-                if not count:
-                    raise PeerUnreachable(f"{self._address.url} cut the connection.")
-                have += count
-                if (taken := time.monotonic() - began) > SLOW_AFTER_S and total + have < MIN_RATE * taken:
-                    raise PeerUnreachable(f"{self._address.url} sends less than {MIN_RATE} bytes a second.")
-            total += size
+            with self._translated():
+                while have < size:
+                    count = receive(buffer[have:size])
+                    if not count:
+                        raise PeerUnreachable(f"{self._address.url} cut the connection.")
+                    have += count
+                    pace.received(count)
+            began = time.monotonic()
             on_chunk(index, buffer[:size])
+            pace.excuse(time.monotonic() - began)
         if rest:
             raise PeerMisbehaved("It sent more than was asked for.")
         self._used = True
@@ -206,9 +220,10 @@ class Connection:
 class ContentPool:
     """Keep-alive connections to peers, shared by all transfers."""
 
-    def __init__(self, identity: Identity, now: Callable[[], int]) -> None:
+    def __init__(self, identity: Identity, now: Callable[[], int], limits: Limits = USUAL) -> None:
         self._identity = identity
         self._now = now
+        self._limits = limits
         self._idle: list[tuple[PeerAddress, Connection]] = []
         self._lock = threading.Lock()
 
@@ -235,7 +250,7 @@ class ContentPool:
             for position in range(len(self._idle) - 1, -1, -1):
                 if self._idle[position][0] == address:
                     return self._idle.pop(position)[1]
-        return Connection(self._identity, address, self._now)
+        return Connection(self._identity, address, self._now, self._limits)
 
     def _give(self, address: PeerAddress, connection: Connection) -> None:
         now = time.monotonic()

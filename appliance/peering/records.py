@@ -6,22 +6,31 @@ version does not know are kept and passed on: they are part of what was signed.
 """
 
 import base64
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import rfc8785
 from pydantic import TypeAdapter, ValidationError
 
-from appliance.domain.errors import IntegrityFailure, InvalidInput, SignatureInvalid, WireInvalid
+from appliance.domain.errors import (
+    IntegrityFailure,
+    InvalidDigest,
+    InvalidInput,
+    SignatureInvalid,
+    WireInvalid,
+)
 from appliance.domain.manifest import Manifest, check_digest
 from appliance.domain.names import check_filename, node_id, package_id
 from appliance.domain.node import NodeBody
 from appliance.domain.package import PackageBody, Presence, ReplicaBody, check_tags
-from appliance.domain.record import Record, RecordKind, replica_id
+from appliance.domain.record import MAX_NESTING, Record, RecordKind, nested_too_deep, replica_id
 
+from .address import check_url
 from .identity import Identity, signature_holds
 
 MAX_RECORD_BYTES = 65_536
+_PACKAGE_ID = re.compile(r"[a-z2-7]{32}")
 _FIELDS: dict[str, type] = {
     "kind": str,
     "id": str,
@@ -111,6 +120,9 @@ def verify_record(record: Record) -> None:
         raw = base64.b64decode(signature, validate=True)
     except ValueError as exc:
         raise SignatureInvalid("A record's key or signature is not base64.") from exc
+    if base64.b64encode(raw).decode("ascii") != signature:
+        # Base64 has spare bits: a relay could make records that differ, and rank, by nothing else.
+        raise SignatureInvalid("A record's signature is not in its one form.")
     if node_id(key) != record.author or not signature_holds(key, raw, data):
         raise SignatureInvalid(f"A {record.kind} record was not signed by its author {record.author[:8]}.")
     _check_rules(record)
@@ -118,6 +130,8 @@ def verify_record(record: Record) -> None:
 
 def _canonical(fields: Mapping[str, Any]) -> bytes:
     """What a signature covers."""
+    if nested_too_deep(fields):
+        raise WireInvalid(f"A record has at most {MAX_NESTING} levels of objects and lists.")
     try:
         data: bytes = rfc8785.dumps(dict(fields))
     except (rfc8785.CanonicalizationError, RecursionError, UnicodeError) as exc:
@@ -130,17 +144,41 @@ def _canonical(fields: Mapping[str, Any]) -> bytes:
 def _check_rules(record: Record) -> None:
     match record.kind:
         case RecordKind.NODE:
-            node_body(record)
+            node = node_body(record)
             if record.id != record.author:
                 raise WireInvalid("A node record is written by another node.")
+            _check_node(node)
         case RecordKind.REPLICA:
             replica = replica_body(record)
             if replica.node != record.author or record.id != replica_id(replica.package, replica.node):
                 raise WireInvalid("A replica record is written by another node than the one it describes.")
+            if not _PACKAGE_ID.fullmatch(replica.package):
+                raise WireInvalid("A replica record names no package.")
+            if replica.sha256:
+                _check_digest("sha256", replica.sha256)
             if replica.presence not in list(Presence):
                 raise WireInvalid(f'A replica record knows no presence "{replica.presence}".')
         case RecordKind.PACKAGE:
             _check_package(record)
+
+
+def _check_node(node: NodeBody) -> None:
+    try:
+        check_url(node.url)
+    except InvalidInput as exc:
+        raise WireInvalid(f"A node record's URL is not valid: {exc.message}") from exc
+    if node.tls_fingerprint:
+        _check_digest("sha256", node.tls_fingerprint)
+
+
+def _check_digest(kind: str, value: str) -> None:
+    """Digests become file names and are compared as text: only their one form will do."""
+    try:
+        fits = check_digest(kind, value) == value
+    except InvalidDigest as exc:
+        raise WireInvalid(f"A record's digest is not valid: {exc.message}") from exc
+    if not fits:
+        raise WireInvalid(f"A record's {kind} is not in lower case.")
 
 
 def _check_package(record: Record) -> None:
@@ -150,8 +188,8 @@ def _check_package(record: Record) -> None:
             raise WireInvalid("A package record's file name is not in NFC.")
         check_tags(body.tags)
         for digest in (body.sha256, body.manifest, *body.replaces):
-            check_digest("sha256", digest)
-        check_digest("sha1", body.sha1)
+            _check_digest("sha256", digest)
+        _check_digest("sha1", body.sha1)
         if body.chunks:
             manifest = Manifest(
                 size=body.size,

@@ -4,6 +4,7 @@ A self-signed certificate is trusted because its fingerprint travels in the invi
 """
 
 import datetime
+import functools
 import hashlib
 import ipaddress
 import os
@@ -90,18 +91,30 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
     return context
 
 
+def same_certificate(der: bytes, pin: str) -> bool:
+    """Whether a certificate, as DER, is the one whose SHA-256 is pinned in hex."""
+    return hashlib.sha256(der).hexdigest() == pin.lower()
+
+
+@functools.cache
 def client_context(*, pinned: bool, ca_file: str = "") -> ssl.SSLContext:
-    """A context to call peers with.
+    """A context to call peers with: one for all, because each takes 20 ms and a megabyte to make.
 
     Args:
         pinned: The caller compares the certificate's fingerprint right after the handshake; else the certificate is
             verified against the system's authorities, or `ca_file`.
-        ca_file: A PEM file of authorities to trust beside the system's.
+        ca_file: A PEM file of authorities to trust beside the system's; read once.
+
+    Raises:
+        OSError: The file cannot be read, or holds no certificate.
     """
-    context = ssl.create_default_context()
     if pinned:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    elif ca_file:
+        return context
+    context = ssl.create_default_context()
+    if ca_file:
         context.load_verify_locations(ca_file)
     return context

@@ -2,9 +2,12 @@
 
 Passwords are argon2id (OWASP's floor: 19 MiB, two passes), at most two hashed at a time. A password that verified is
 remembered for a minute as an HMAC under a key of this process, so that a script's requests do not pay for it each time.
+It is remembered together with the stored hash that it matched, and the account is read on every request: whoever
+changes or removes an account, in whichever process, ends that at once.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import logging
@@ -25,10 +28,11 @@ from appliance.domain.errors import (
     InvalidInput,
     NotAuthenticated,
     PermissionDenied,
+    StaleRevision,
     TokenUnknown,
 )
 from appliance.domain.event import EventType
-from appliance.store.ports import Doc, Insert, Replace, Store
+from appliance.store.ports import Doc, Insert, Remove, Replace, Store
 
 from .journal import SYSTEM, entry
 from .throttle import Throttle
@@ -40,12 +44,14 @@ MAX_NAME = 64
 MIN_PASSWORD = 12
 MAX_PASSWORD = 1024
 REMEMBERED_MS = 60_000
+MAX_TOKENS = 500  #: of one account; they go with it in one store operation
 TOKEN_LIFE_S = 90 * 24 * 3600
 TOKEN_MAX_LIFE_S = 366 * 24 * 3600
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _TOKEN = re.compile(r"ods_([a-z2-7]{8})_([A-Za-z0-9_-]{43})")
 _USED_EVERY_MS = 60_000
 _REFUSED_EVERY_MS = 10_000
+_SHOWN_EXPIRED_MS = 30 * 24 * 3600 * 1000
 
 
 class Role(IntEnum):
@@ -92,7 +98,7 @@ class Accounts:
         self._hashing = asyncio.Semaphore(2)
         self._changing = asyncio.Lock()
         self._key = secrets.token_bytes(32)
-        self._remembered: dict[str, tuple[bytes, int, Principal]] = {}
+        self._remembered: dict[str, tuple[bytes, int, str]] = {}  # HMAC, until when, the stored hash
         self._throttle = Throttle(now)
         self._dummy = self._hasher.hash(secrets.token_hex(16))
         self._refused_at = 0
@@ -127,20 +133,28 @@ class Accounts:
             TooManyAttempts: Too many were, for this account from this address.
         """
         mark = hmac.digest(self._key, f"{name}\0{password}".encode(), "sha256")
-        known = self._remembered.get(name)
-        if known and known[1] > self._now() and hmac.compare_digest(known[0], mark):
-            return known[2]
-        source = (name[:MAX_NAME].lower(), address)
-        self._throttle.check(source)
         doc = await self._store.get("accounts", name)
-        if not await self._verify(doc["password"] if doc else self._dummy, password) or doc is None:
+        if doc is not None and self._remembers(doc, mark):
+            return _by_password(doc)
+        source = (name[:MAX_NAME].lower(), address)
+        async with self._hashing:
+            # Who waited here may have been overtaken by failures, or by the same script's success.
+            if doc is not None and self._remembers(doc, mark):
+                return _by_password(doc)
+            self._throttle.check(source)
+            good = await self._verify(doc["password"] if doc else self._dummy, password)
+            if good and doc is not None:
+                self._throttle.succeeded(source)
+                self._remembered[name] = (mark, self._now() + REMEMBERED_MS, doc["password"])
+                return _by_password(doc)
             self._throttle.failed(source)
-            await self._tell_refused(name, address)
-            raise NotAuthenticated("Name or password are wrong.")
-        self._throttle.succeeded(source)
-        principal = Principal(name=name, role=Role[doc["role"].upper()], via="password")
-        self._remembered[name] = (mark, self._now() + REMEMBERED_MS, principal)
-        return principal
+        await self._tell_refused(name, address)
+        raise NotAuthenticated("Name or password are wrong.")
+
+    def _remembers(self, doc: Doc, mark: bytes) -> bool:
+        """Whether this password matched the stored hash lately."""
+        known, until, stored = self._remembered.get(doc["_id"], (b"", 0, ""))
+        return until > self._now() and stored == doc["password"] and hmac.compare_digest(known, mark)
 
     async def bearer(self, token: str, *, address: str) -> Principal:
         """Check an API token.
@@ -163,7 +177,9 @@ class Accounts:
         if account is None:
             raise NotAuthenticated("The token's account was removed.")
         if self._now() - doc["used_at"] > _USED_EVERY_MS:
-            await self._store.replace("tokens", {**doc, "used_at": self._now(), "used_from": address})
+            used = {**doc, "used_at": self._now(), "used_from": address}
+            with contextlib.suppress(StaleRevision):  # used by another request, or revoked: it stays revoked
+                await self._store.replace("tokens", used, expect=doc["_rev"])
         role = min(Role[doc["role"].upper()], Role[account["role"].upper()])
         return Principal(name=doc["account"], role=role, via=f"token {doc['_id']}")
 
@@ -217,8 +233,10 @@ class Accounts:
         Raises:
             AccountUnknown: There is no such account.
             Conflict: It is the last administrator.
-            InvalidInput: The password breaks a rule.
+            InvalidInput: The password breaks a rule, or there is nothing to change.
         """
+        if password is None and role is None:
+            raise InvalidInput("Give a password, a role, or both.")
         async with self._changing:
             doc = await self._user(name)
             if role is not None and role is not Role.ADMIN:
@@ -230,7 +248,8 @@ class Accounts:
             if role is not None:
                 doc["role"] = role.word
             doc["changed_at"] = self._now()
-            what = "password changed" if password is not None else "role changed"
+            parts = (("password changed", password), ("role changed", role))
+            what = ", ".join(part for part, given in parts if given is not None)
             change = self._changed(name, actor, what, Role[doc["role"].upper()])
             await self._store.batch([Replace("accounts", doc, doc["_rev"]), change])
             self._remembered.pop(name, None)
@@ -246,9 +265,14 @@ class Accounts:
         async with self._changing:
             doc = await self._user(name)
             await self._not_the_last_admin(doc)
-            await self._store.delete("tokens", {"account": name})
-            await self._store.delete("accounts", {"_id": name})
-            await self._store.batch([self._changed(name, actor, "removed", Role[doc["role"].upper()])])
+            tokens = await self._store.find("tokens", {"account": name}, limit=MAX_TOKENS)
+            await self._store.batch(
+                [
+                    *(Remove("tokens", token["_id"]) for token in tokens),
+                    Remove("accounts", name),
+                    self._changed(name, actor, "removed", Role[doc["role"].upper()]),
+                ]
+            )
             self._remembered.pop(name, None)
 
     async def _user(self, name: str) -> Doc:
@@ -284,11 +308,10 @@ class Accounts:
             return await asyncio.to_thread(self._hasher.hash, password)
 
     async def _verify(self, stored: str, password: str) -> bool:
-        async with self._hashing:
-            try:
-                return await asyncio.to_thread(self._hasher.verify, stored, password[:MAX_PASSWORD])
-            except (VerificationError, InvalidHashError):
-                return False
+        try:
+            return await asyncio.to_thread(self._hasher.verify, stored, password)
+        except (VerificationError, InvalidHashError):
+            return False
 
     # Tokens
 
@@ -308,6 +331,8 @@ class Accounts:
         Raises:
             PermissionDenied: The role is above the asker's.
             InvalidInput: Name or life are out of bounds.
+            Conflict: The account has too many.
+            AccountUnknown: The account was removed meanwhile.
         """
         role = role or principal.role
         if role > principal.role:
@@ -339,7 +364,13 @@ class Accounts:
             name=name,
             role=role.word,
         )
-        await self._store.batch([Insert("tokens", doc), event])
+        async with self._changing:  # a token that outlived its account would serve the next one of that name
+            await self._user(principal.name)
+            old = {"account": principal.name, "expires_at": {"lt": self._now() - _SHOWN_EXPIRED_MS}}
+            await self._store.delete("tokens", old)
+            if await self._store.count("tokens", {"account": principal.name}) >= MAX_TOKENS:
+                raise Conflict(f"The account has {MAX_TOKENS} tokens; revoke some first.")
+            await self._store.batch([Insert("tokens", doc), event])
         return token, {key: value for key, value in doc.items() if key != "digest"}
 
     async def revoke_token(self, id: str, principal: Principal) -> None:
@@ -351,11 +382,14 @@ class Accounts:
         doc = await self._store.get("tokens", id)
         if doc is None or (doc["account"] != principal.name and principal.role < Role.ADMIN):
             raise TokenUnknown(f"There is no token {id}.")
-        await self._store.delete("tokens", {"_id": id})
         event = entry(
             EventType.TOKEN_REVOKED, at=self._now(), actor=principal.name, subject=id, name=doc["name"]
         )
-        await self._store.batch([event])
+        await self._store.batch([Remove("tokens", id), event])
+
+
+def _by_password(doc: Doc) -> Principal:
+    return Principal(name=doc["_id"], role=Role[doc["role"].upper()], via="password")
 
 
 def _check_password(password: str) -> None:

@@ -4,18 +4,26 @@ Kept in memory beside the store, so that a signature can be checked while the da
 are in `registration`.
 """
 
+import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from appliance.domain.errors import ClockSkew, PeerError, PeerNotFound, StoreUnavailable
+from appliance.domain.errors import (
+    ClockSkew,
+    PeerError,
+    PeerMisbehaved,
+    PeerNotFound,
+    StaleRevision,
+    StoreUnavailable,
+)
 from appliance.domain.event import EventType
 from appliance.domain.states import PeerState
 from appliance.peering.address import PeerAddress
 from appliance.peering.client import PeerClient
 from appliance.peering.identity import Identity
-from appliance.store.ports import Doc, Insert, Operation, Replace, Store
+from appliance.store.ports import Doc, Insert, Operation, Remove, Replace, Store
 
 from .journal import SYSTEM, entry
 
@@ -28,6 +36,9 @@ STRIKES = 3  #: then a peer is no source for a while
 QUARANTINE_MS = 15 * 60 * 1000
 _FORGIVE_MS = 3600 * 1000  #: strikes older than this do not count for quarantine
 _SAVE_EVERY_MS = 60_000
+_FOLLOW_S = 0.5
+_MANY = 10_000
+_TRIES = 5
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,6 +63,7 @@ class Peer:
     quarantined_until: int = 0
     clock_offset_ms: int = 0
     saved_at: int = 0
+    rev: int = 0  #: of the document in the store, as it was last read or written here
 
 
 class Peers:
@@ -78,8 +90,27 @@ class Peers:
 
     async def load(self) -> None:
         """Read all registrations."""
-        docs = await self._store.find("peers", limit=10_000)
-        self._peers = {doc["_id"]: _from_doc(doc) for doc in docs}
+        known = set(self._peers)
+        docs = await self._store.find("peers", limit=_MANY)
+        for doc in docs:
+            old = self._peers.get(doc["_id"])
+            if old is None:
+                self._peers[doc["_id"]] = _from_doc(doc)
+            elif doc["_rev"] > old.rev:
+                _take_over(old, doc)
+        for id in known - {doc["_id"] for doc in docs}:
+            self._forget(id)
+
+    async def follow(self) -> None:
+        """Take over what other processes of this node write: a peer that joined, or was removed. Never returns."""
+        seen = -1
+        while True:
+            await asyncio.sleep(_FOLLOW_S)
+            try:
+                seen = await self._store.changed("peers", seen, timeout=3600)
+                await self.load()
+            except StoreUnavailable:
+                continue
 
     # Who
 
@@ -91,6 +122,11 @@ class Peers:
         """Ids of peers whose registration is complete."""
         return [peer.id for peer in self._peers.values() if peer.state is PeerState.ACTIVE]
 
+    def is_active(self, id: str) -> bool:
+        """Whether a peer's registration is complete."""
+        peer = self._peers.get(id)
+        return peer is not None and peer.state is PeerState.ACTIVE
+
     def get(self, id: str) -> Peer:
         """One registration.
 
@@ -101,6 +137,10 @@ class Peers:
             return self._peers[id]
         except KeyError:
             raise PeerNotFound(f"There is no peer {id} registered here.") from None
+
+    def find(self, id: str) -> Peer | None:
+        """One registration, or None."""
+        return self._peers.get(id)
 
     def resolve(self, text: str) -> Peer:
         """A registration by id, beginning of the id, or name.
@@ -131,6 +171,8 @@ class Peers:
         address = self.address(id)
         client = self._clients.get(id)
         if client is None or client.address != address:
+            if client is not None:
+                client.close()
             client = self._clients[id] = PeerClient(self._identity, address, now=self._now)
         return client
 
@@ -179,7 +221,7 @@ class Peers:
             self.on_up(id)
 
     async def record_failure(self, id: str, error: PeerError) -> None:
-        """A call to a peer failed: wait longer each time before the next."""
+        """A call to a peer failed: wait longer each time before the next. Breaking the protocol is a strike too."""
         peer = self._peers.get(id)
         if peer is None:
             return
@@ -203,6 +245,8 @@ class Peers:
                 )
             )
         await self._save(peer, events)
+        if isinstance(error, PeerMisbehaved):
+            await self.strike(id, error.message)
 
     async def strike(self, id: str, reason: str) -> None:
         """A peer served what it should not: count it, show it, and set it aside as a source after a few."""
@@ -239,23 +283,23 @@ class Peers:
 
     # For `registration`
 
-    async def put(self, peer: Peer, events: list[Insert]) -> None:
-        """Write a registration and events in one operation.
+    async def put(self, peer: Peer, more: Sequence[Operation]) -> None:
+        """Write a registration and what belongs to it in one operation.
 
         Raises:
-            StoreUnavailable: Nothing was written.
+            StaleRevision: One of the further operations did not hold; nothing was written.
+            StoreUnavailable: It is not known whether it was written.
         """
-        await self._store.batch([Replace("peers", _to_doc(peer)), *events])
+        stored = await self._store.batch([Replace("peers", _to_doc(peer)), *more])
+        peer.rev = stored[0]["_rev"] if stored[0] else 0
         self._peers[peer.id] = peer
 
-    async def drop(self, id: str, events: list[Insert]) -> None:
-        """Delete a registration."""
-        operations: list[Operation] = list(events)
-        await self._store.batch(operations)
-        await self._store.delete("peers", {"_id": id})
-        await self._store.delete("cursors", {"_id": id})
-        self._peers.pop(id, None)
-        self._clients.pop(id, None)
+    async def drop(self, id: str, events: Sequence[Insert]) -> None:
+        """Delete a registration, if it is there, with how far its feed was read."""
+        if id not in self._peers:
+            return
+        await self._store.batch([Remove("peers", id), Remove("cursors", id), *events])
+        self._forget(id)
 
     async def describe(self, id: str, *, name: str, url: str, tls_fingerprint: str) -> None:
         """Take over what a peer's own newest record says of it."""
@@ -264,36 +308,70 @@ class Peers:
             peer.name, peer.url, peer.tls_fingerprint = name, url, tls_fingerprint
             await self._save(peer, [])
 
-    async def _save(self, peer: Peer, events: list[Insert]) -> None:
-        """Write health; a store that is down does not stop the work."""
-        if peer.id not in self._peers:
-            return
+    def _forget(self, id: str) -> None:
+        self._peers.pop(id, None)
+        client = self._clients.pop(id, None)
+        if client is not None:
+            client.close()
+
+    async def _save(self, peer: Peer, events: Sequence[Insert]) -> None:
+        """Write health, if the registration still stands; a store that is down does not stop the work."""
         peer.saved_at = self._now()
         try:
-            await self._store.batch([Replace("peers", _to_doc(peer)), *events])
+            for _ in range(_TRIES):
+                if self._peers.get(peer.id) is not peer:
+                    return  # removed meanwhile: to write it would bring it back
+                try:
+                    stored = await self._store.batch([Replace("peers", _to_doc(peer), peer.rev), *events])
+                except StaleRevision:
+                    doc = await self._store.get("peers", peer.id)
+                    if doc is None:
+                        self._forget(peer.id)
+                        return
+                    _take_over_registration(peer, doc)
+                else:
+                    peer.rev = stored[0]["_rev"] if stored[0] else peer.rev
+                    return
         except StoreUnavailable as exc:
             log.debug(
                 "a peer's health was not written", extra={"action": "health_unwritten", "reason": exc.message}
             )
 
 
+_REGISTRATION = ("key", "url", "name", "tls_fingerprint", "joined_at")
+_HEALTH = (
+    "failures",
+    "retry_at",
+    "last_seen",
+    "last_error",
+    "down",
+    "strikes",
+    "recent_strikes",
+    "last_strike",
+    "quarantined_until",
+)
+
+
 def _to_doc(peer: Peer) -> Doc:
-    names = (
-        "key",
-        "url",
-        "name",
-        "tls_fingerprint",
-        "joined_at",
-        "failures",
-        "retry_at",
-        "last_seen",
-        "last_error",
-    )
-    more = ("down", "strikes", "recent_strikes", "last_strike", "quarantined_until")
-    doc: dict[str, Any] = {name: getattr(peer, name) for name in (*names, *more)}
+    doc: dict[str, Any] = {name: getattr(peer, name) for name in (*_REGISTRATION, *_HEALTH)}
     return {"_id": peer.id, "state": str(peer.state), **doc, "recent_strikes": list(peer.recent_strikes)}
 
 
 def _from_doc(doc: Doc) -> Peer:
-    fields = {name: value for name, value in doc.items() if not name.startswith("_") and name != "state"}
-    return Peer(id=doc["_id"], state=PeerState(doc["state"]), **fields)
+    fields = {name: doc[name] for name in (*_REGISTRATION, *_HEALTH) if name in doc}
+    return Peer(id=doc["_id"], state=PeerState(doc["state"]), rev=doc["_rev"], **fields)
+
+
+def _take_over_registration(peer: Peer, doc: Doc) -> None:
+    """What another process wrote of the registration; how the peer is doing is known here as well as there."""
+    for name in _REGISTRATION:
+        setattr(peer, name, doc[name])
+    peer.state, peer.rev = PeerState(doc["state"]), doc["_rev"]
+    peer.strikes = max(peer.strikes, doc["strikes"])
+    peer.quarantined_until = max(peer.quarantined_until, doc["quarantined_until"])
+
+
+def _take_over(peer: Peer, doc: Doc) -> None:
+    _take_over_registration(peer, doc)
+    for name in _HEALTH:
+        setattr(peer, name, doc[name])

@@ -14,8 +14,9 @@ import asyncio
 import base64
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from typing import Any
 
 from appliance.domain.errors import (
@@ -25,6 +26,7 @@ from appliance.domain.errors import (
     PeerMisbehaved,
     SignatureInvalid,
     SignatureRefused,
+    StaleRevision,
 )
 from appliance.domain.event import EventType
 from appliance.domain.record import Record, RecordKind
@@ -42,11 +44,12 @@ from appliance.peering.invite import (
 )
 from appliance.peering.records import node_body, parse_record, record_json, verify_record
 from appliance.peering.wire import Registered, Registration
-from appliance.store.ports import Doc, Store
+from appliance.store.ports import Doc, Operation, Replace, Store
 
 from .journal import entry
 from .peers import Peer, Peers
 from .secrets import SecretBox
+from .throttle import Throttle
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +88,7 @@ class Registrations:
         self._on_joined = on_joined
         self._now = now
         self._accepting = asyncio.Lock()
+        self._throttle = Throttle(now)
 
     # Invites
 
@@ -151,23 +155,25 @@ class Registrations:
             raise InviteRefused("This invite was made by this node; use it on the node that is to join.")
         if invite.expires_at <= self._now():
             raise InviteRefused("The invite has expired; make a new one.")
-        known = self._peers.key_for(invite.node)
-        peer = Peer(
-            id=invite.node,
-            key=invite.key,
-            url=invite.url,
-            name=invite.node[:8],
-            tls_fingerprint=invite.tls_fingerprint,
-        )
-        if known is None:
+        if self._peers.key_for(invite.node) is None:
+            # The inviter calls back before it answers: its key must be known here by then.
+            peer = Peer(
+                id=invite.node,
+                key=invite.key,
+                url=invite.url,
+                name=invite.node[:8],
+                tls_fingerprint=invite.tls_fingerprint,
+            )
             await self._peers.put(peer, [])
         try:
             record = await self._register(invite)
         except (PeerError, SignatureRefused, InvalidInput):
-            if known is None:
+            if not self._peers.is_active(invite.node):
                 await self._peers.drop(invite.node, [])
             raise
-        return await self._complete(record, invite.url, invite.tls_fingerprint, actor)
+        peer = await self._complete(record, invite.tls_fingerprint, actor)
+        await self._on_joined(peer.id, record)
+        return peer
 
     async def _register(self, invite: Invite) -> Record:
         own = record_json(await self._own_record())
@@ -191,41 +197,65 @@ class Registrations:
 
     # Joining, as the node that invited
 
-    async def accept(self, message: Registration, signer: str) -> Registered:
+    def check_source(self, source: str) -> None:
+        """Let a stranger try an invite.
+
+        Args:
+            source: Its address.
+
+        Raises:
+            TooManyAttempts: It tried too many that were none.
+        """
+        self._throttle.check(source)
+
+    async def accept(self, message: Registration, signer: str, source: str) -> Registered:
         """Register a node that proves to know an invite's secret.
 
         Args:
             message: What it sent.
             signer: The node whose key signed the request: the one in the message's record.
+            source: The address that it came from.
 
         Raises:
             InviteRefused: Unknown, used, expired or burnt invite; wrong proof; or the node cannot be called.
         """
         async with self._accepting:
-            doc = await self._store.get("invites", message.invite)
-            if doc is None or doc["expires_at"] <= self._now():
-                raise InviteRefused("The invite is unknown or has expired; make a new one.")
-            if doc["used_by"] not in {"", signer}:
-                raise InviteRefused("The invite was already used by another node; make a new one.")
-            if doc["bad_macs"] >= MAX_BAD_MACS:
-                raise InviteRefused("The invite was tried with wrong secrets too often; make a new one.")
-            secret = self._box.open(doc["secret"])
-            expected = registration_mac(secret, message.invite, message.record, message.nonce)
-            if not same_mac(message.mac, expected):
-                doc["bad_macs"] += 1
-                await self._store.replace("invites", doc)
-                raise InviteRefused("The secret of the invite is wrong; copy the whole line.")
+            doc, secret = await self._proven(message, signer, source)
             record = _checked_node(message.record)
             if record.id != signer:
                 raise InviteRefused("The registration is signed by another node than the one that it names.")
             await self._confirm(record)
-            if not doc["used_by"]:
-                await self._store.replace("invites", {**doc, "used_by": signer}, expect=doc["_rev"])
-            actor = doc["created_by"]
-        body = node_body(record)
-        await self._complete(record, body.url, body.tls_fingerprint, actor)
+            # Burnt in the same write that makes the registration: after a crash both are done, or neither.
+            burnt = Replace("invites", {**doc, "used_by": signer}, doc["_rev"])
+            try:
+                peer = await self._complete(record, "", doc["created_by"], [burnt])
+            except StaleRevision:
+                raise InviteRefused("The invite was revoked or used just now; make a new one.") from None
+        self._throttle.succeeded(source)
+        await self._on_joined(peer.id, record)
         own = record_json(await self._own_record())
         return Registered(record=own, mac=answer_mac(secret, message.invite, own, message.nonce))
+
+    async def _proven(self, message: Registration, signer: str, source: str) -> tuple[Doc, bytes]:
+        """The invite that a registration names, and its secret, if it can be used and the secret is known."""
+        doc = await self._store.get("invites", message.invite)
+        # The same node may try again, because an answer can be lost; not once it was removed here.
+        known = self._peers.find(signer) is not None
+        if (
+            doc is None
+            or doc["expires_at"] <= self._now()
+            or (doc["used_by"] and not (doc["used_by"] == signer and known))
+        ):
+            self._throttle.failed(source)
+            raise InviteRefused("The invite is unknown, was already used or has expired; make a new one.")
+        if doc["bad_macs"] >= MAX_BAD_MACS:
+            raise InviteRefused("The invite was tried with wrong secrets too often; make a new one.")
+        secret = self._box.open(doc["secret"])
+        expected = registration_mac(secret, message.invite, message.record, message.nonce)
+        if not same_mac(message.mac, expected):
+            await self._store.replace("invites", {**doc, "bad_macs": doc["bad_macs"] + 1}, expect=doc["_rev"])
+            raise InviteRefused("The secret of the invite is wrong; copy the whole line.")
+        return doc, secret
 
     async def _confirm(self, record: Record) -> None:
         """Call the joining node under its URL."""
@@ -248,19 +278,28 @@ class Registrations:
 
     # Both
 
-    async def _complete(self, record: Record, url: str, tls_fingerprint: str, actor: str) -> Peer:
+    async def _complete(
+        self, record: Record, tls_fingerprint: str, actor: str, more: Sequence[Operation] = ()
+    ) -> Peer:
+        """Make a registration active. `more` is done in the same write."""
         body = node_body(record)
-        old = self._peers.key_for(record.id) and self._peers.get(record.id)
-        fresh = not old or old.state is not PeerState.ACTIVE
-        peer = old or Peer(id=record.id, key=_key(record), url=url, name=body.name)
-        peer.url, peer.name, peer.tls_fingerprint = (
-            body.url,
-            body.name,
-            body.tls_fingerprint or tls_fingerprint,
+        old = self._peers.find(record.id)
+        fresh = old is None or old.state is not PeerState.ACTIVE
+        now = self._now()
+        # A copy: what is in use must not change if the write fails.
+        peer = replace(
+            old or Peer(id=record.id, key=_key(record), url=body.url, name=body.name, joined_at=now),
+            url=check_url(body.url),
+            name=body.name,
+            tls_fingerprint=body.tls_fingerprint or tls_fingerprint,
+            state=PeerState.ACTIVE,
+            failures=0,
+            retry_at=0,
+            down=False,
+            last_error="",
+            last_seen=now,
         )
-        peer.state, peer.failures, peer.retry_at, peer.down = PeerState.ACTIVE, 0, 0, False
-        peer.joined_at = peer.joined_at or self._now()
-        peer.last_seen = self._now()
+        peer.joined_at = peer.joined_at or now
         events = [
             entry(
                 EventType.PEER_JOINED,
@@ -271,9 +310,8 @@ class Registrations:
                 url=peer.url,
             )
         ]
-        await self._peers.put(peer, events if fresh else [])
+        await self._peers.put(peer, [*more, *(events if fresh else [])])
         log.info("a peer joined", extra={"action": "peer_joined", "peer": peer.id, "peer_name": peer.name})
-        await self._on_joined(peer.id, record)
         return peer
 
     # Leaving
@@ -289,6 +327,8 @@ class Registrations:
         event = entry(
             EventType.PEER_LEFT, at=self._now(), actor=actor, subject=id, name=peer.name, removed_here=True
         )
+        # From here on nothing is asked of it, nor given to it, however long it takes to tell it.
+        await self._peers.put(replace(peer, state=PeerState.LEAVING), [])
         try:
             await self._in_thread(client.leave)
         except PeerError as exc:

@@ -6,7 +6,9 @@ and are made again from the file after a restart.
 
 One request at a time writes to an upload. Who comes back after a lost connection is believed: the request that still
 waits on the old one is ended. A complete upload keeps its bytes until the package is published, and is remembered a
-while after that, so that a node killed at any point, or an answer that was lost, costs no byte a second time.
+while after that, so that a node killed at any point, or an answer that was lost, costs no byte a second time. On a
+disk without hard links the bytes cannot be kept without a second copy: there, a kill or an outage of the database in
+the moment between blob and record means that this one upload begins again.
 """
 
 import asyncio

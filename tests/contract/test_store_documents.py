@@ -81,7 +81,7 @@ VALUES = st.recursive(
     | st.binary(),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.text(st.characters(exclude_characters="\0")), inner, max_size=3)
+        | st.dictionaries(st.text(st.characters(codec="utf-8", exclude_characters="\0")), inner, max_size=3)
     ),
     max_leaves=10,
 )

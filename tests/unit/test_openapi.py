@@ -2,11 +2,16 @@
 
 import re
 
+import pytest
 from openapi_spec_validator import validate
 
+from appliance.api.base import BaseHandler
+from appliance.api.errors import status_of
 from appliance.api.openapi import document
+from appliance.api.operations import OPERATIONS, Operation
 from appliance.api.routes import _PACKAGE, API
 from appliance.api.uploads import PackagePutHandler
+from appliance.service.accounts import Role
 
 METHODS = ("get", "head", "post", "put", "patch", "delete", "options")
 
@@ -39,6 +44,34 @@ def test_every_call_is_described_and_every_description_is_served() -> None:
         assert fits or (method, pattern) in ALIKE, f"{method} {pattern} is not described"
         matched |= fits
     assert described == matched
+
+
+def handler_of(operation: Operation) -> type[BaseHandler]:
+    """Who answers it: the first route that fits, as in the application."""
+    if operation.method == "put":
+        return PackagePutHandler
+    path = example("/api/v1" + operation.path)
+    found = next(handler for pattern, handler in API if re.fullmatch(pattern, path))
+    assert issubclass(found, BaseHandler)
+    return found
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda one: f"{one.method} {one.path}")
+def test_the_described_role_is_the_one_that_is_demanded(operation: Operation) -> None:
+    reading = operation.method in {"get", "head", "options"}
+    usual = Role.VIEWER if reading else Role.OPERATOR
+    demanded = handler_of(operation).roles.get(operation.method.upper(), usual)
+    assert demanded.word == operation.role
+    assert not handler_of(operation).open
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda one: f"{one.method} {one.path}")
+def test_the_ways_to_fail_are_described_by_status_with_their_codes(operation: Operation) -> None:
+    responses = document()["paths"]["/api/v1" + operation.path][operation.method]["responses"]
+    assert {"401", "429", "503", "default"} <= set(responses)
+    for cls in operation.failures():
+        assert f"`{cls.code}`" in responses[str(status_of(cls()))]["description"]
+    assert ("403" in responses) == (operation.role != "viewer" or operation.method not in {"get", "options"})
 
 
 #: `options` of one upload is that of all uploads.

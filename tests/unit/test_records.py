@@ -86,12 +86,15 @@ def test_no_field_can_be_changed(change: dict[str, Any]) -> None:
         verify_record(replace(package(), **change))
 
 
+P = package_id("p")
+
+
 def replica(node: str, *, id: str = "") -> Record:
-    body = ReplicaBody(package="p", node=node, sha256="0" * 64, presence="held")
+    body = ReplicaBody(package=P, node=node, sha256="0" * 64, presence="held")
     return sign_record(
         alice,
         kind=RecordKind.REPLICA,
-        id=id or replica_id("p", node),
+        id=id or replica_id(P, node),
         revision=1,
         at=1,
         deleted=False,
@@ -104,7 +107,7 @@ def test_a_node_speaks_only_for_itself() -> None:
     with pytest.raises(InvalidInput):
         verify_record(replica(mallory.node_id))
     with pytest.raises(InvalidInput):
-        verify_record(replica(alice.node_id, id=replica_id("q", alice.node_id)))
+        verify_record(replica(alice.node_id, id=replica_id(package_id("q"), alice.node_id)))
     body = NodeBody(name="m", url="http://m", stage="prod", version="1")
     forged = sign_record(
         alice, kind=RecordKind.NODE, id=mallory.node_id, revision=9, at=1, deleted=False, body=asdict(body)
@@ -187,8 +190,8 @@ def test_fields_that_are_not_even_ascii(field: str) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [2**60, float("inf"), "\ud800", "x" * 70_000, {"\ud800": 1}],
-    ids=["integer", "float", "surrogate", "size", "name"],
+    [2**60, float("inf"), "\ud800", "x" * 70_000, {"\ud800": 1}, json.loads("[" * 40 + "]" * 40)],
+    ids=["integer", "float", "surrogate", "size", "name", "depth"],
 )
 def test_what_other_nodes_would_refuse_is_not_signed(value: Any) -> None:
     with pytest.raises(InvalidInput):

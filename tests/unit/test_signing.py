@@ -1,9 +1,14 @@
 """Signed requests between nodes."""
 
+import base64
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
 
 from appliance.domain.errors import (
     ClockSkew,
@@ -13,7 +18,7 @@ from appliance.domain.errors import (
     SignatureRefused,
 )
 from appliance.peering.address import authority
-from appliance.peering.identity import Identity
+from appliance.peering.identity import Identity, signature_holds
 from appliance.peering.signing import AHEAD_S, LIFE_S, Message, Signed, sign_request, verify_request
 
 NOW = 1_800_000_000_000
@@ -162,3 +167,52 @@ def test_a_second_signature_is_refused() -> None:
 )
 def test_authority(url: str, expected: str) -> None:
     assert authority(url) == expected
+
+
+def test_the_example_of_the_standard() -> None:
+    """RFC 9421, appendix B.2.6, with the key of B.1.4."""
+    base = (
+        b'"date": Tue, 20 Apr 2021 02:07:55 GMT\n"@method": POST\n"@path": /foo\n"@authority": example.com\n'
+        b'"content-type": application/json\n"content-length": 18\n'
+        b'"@signature-params": ("date" "@method" "@path" "@authority" "content-type" "content-length")'
+        b';created=1618884473;keyid="test-key-ed25519"'
+    )
+    key = base64.urlsafe_b64decode("n4Ni-HpISpVObnQMW0wOhCKROaIKqKtW_2ZYb2p9KcU=")
+    expected = "wqcAqbmYJ2ji2glfAMaRy4gruYYnx2nEFN2HN6jrnDnQCK1u02Gb04v9EDgwUPiu4A0w6vuQv5lIp5WPpBKRCw=="
+    example = Identity(Ed25519PrivateKey.from_private_bytes(key))
+    assert base64.b64encode(example.sign(base)).decode() == expected
+    assert base64.urlsafe_b64encode(example.public_key) == b"JrQLj5P_89iXES9-vFgrIy29clF9CC_oPPsw3c5D0bs="
+    assert signature_holds(example.public_key, base64.b64decode(expected), base)
+
+
+def test_what_is_signed_can_be_checked_by_the_standard_alone() -> None:
+    """The signature base written out by hand, as another implementation would build it."""
+    message = signed()
+    parameters = message.headers["Signature-Input"].partition("=")[2]
+    digest = base64.b64encode(hashlib.sha256(BODY).digest()).decode()
+    assert message.headers["Content-Digest"] == f"sha-256=:{digest}:"
+    base = (
+        f'"@method": POST\n"@authority": b.example:8443\n"@path": /peer/v1/changes\n"@query": ?since=3&feed=x\n'
+        f'"content-digest": sha-256=:{digest}:\n"@signature-params": {parameters}'
+    )
+    raw = base64.b64decode(message.headers["Signature"].partition("=:")[2].rstrip(":"))
+    assert signature_holds(alice.public_key, raw, base.encode())
+
+
+@pytest.mark.parametrize("name", ["Signature", "Signature-Input", "Content-Digest"])
+@pytest.mark.parametrize(
+    "value", ["", "\xe9", "\u2028", "x", "ods=:AAAA:", "ods=()", "ods", "a" * 20_000, "ods=:\xe9:", '"']
+)
+def test_broken_headers_are_refusals_and_no_faults(name: str, value: str) -> None:
+    message = signed()
+    message.headers[name] = value
+    with pytest.raises(SignatureRefused):
+        verify(message)
+
+
+@given(st.text(max_size=80), st.text(max_size=80))
+def test_no_header_breaks_it(signature: str, input: str) -> None:
+    message = signed()
+    message.headers["Signature"], message.headers["Signature-Input"] = signature, input
+    with pytest.raises(SignatureRefused):
+        verify(message)

@@ -1,0 +1,125 @@
+"""Every call of the admin API in one table: what it takes, what it answers, who may make it, how it can fail.
+
+Keep it in step with `routes`: tests compare the two, and the roles here with those that the handlers demand.
+"""
+
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+
+from appliance.domain import errors as e
+
+from . import models
+
+Errors = tuple[type[e.ApplianceError], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One call of the admin API."""
+
+    method: str
+    path: str
+    summary: str
+    role: str = "viewer"
+    answer: str = ""  #: a schema's name, "[Name]" for a page of them, "" for nothing
+    status: int = 200
+    query: type[BaseModel] | None = None
+    body: type[BaseModel] | None = None
+    binary: bool = False  #: the body is the file
+    parameters: tuple[str, ...] = ()  #: further query parameters
+    headers: tuple[str, ...] = ()  #: request headers
+    errors: Errors = ()  #: its own; see `failures` for those of all
+
+    def failures(self) -> Errors:
+        """How it can fail: in the ways of every call of its kind, and its own."""
+        found: list[type[e.ApplianceError]] = [e.NotAuthenticated, e.TooManyAttempts, e.StoreUnavailable]
+        if self.role != "viewer" or self.method not in {"get", "head", "options"}:
+            found.append(e.PermissionDenied)
+        if self.query or self.body or self.parameters or self.headers or self.answer.startswith("["):
+            found.append(e.InvalidInput)
+        if self.body or self.binary:
+            found.append(e.TooLarge)
+        return tuple(dict.fromkeys((*found, *self.errors)))
+
+
+_PUT = ("stage", "tags", "notes", "replace", "sha1", "sha256")
+_PUBLISHING: Errors = (e.InvalidName, e.InvalidDigest, e.PackageExists, e.DigestMismatch, e.StorageFull)
+_GONE: Errors = (e.PackageUnknown, e.PackageWithdrawn)
+_STEP: Errors = (e.JobUnknown, e.InvalidTransition)
+_JOINING: Errors = (e.InviteRefused, e.PeerUnreachable, e.PeerRefused, e.PeerMisbehaved)
+
+OPERATIONS = [
+    Operation(method="get", path="/about", summary="Who this node is, and who asks", answer="About"),
+    Operation(method="get", path="/system", summary="Disk, memory, uptime, version", answer="System"),
+    Operation(method="get", path="/events", summary="What happened at this node", answer="[Event]",
+              query=models.EventsQuery),
+    Operation(method="get", path="/packages", summary="Packages", answer="[Package]", query=models.PackagesQuery),
+    Operation(method="get", path="/packages/{package}", summary="One package with its replicas across the network",
+              answer="PackageDetail", errors=(e.PackageUnknown,)),
+    Operation(method="put", path="/packages/{package}",
+              summary="Put a file in under this name; 200 if it replaced another", role="operator",
+              answer="Package", status=201, binary=True, parameters=_PUT, headers=("Content-Digest", "Repr-Digest"),
+              errors=_PUBLISHING),
+    Operation(method="patch", path="/packages/{package}", summary="Change stage, tags, notes or metadata",
+              role="operator", answer="Package", body=models.PackageChange, errors=(*_GONE, e.StaleRevision)),
+    Operation(method="delete", path="/packages/{package}", summary="Withdraw from every node", role="operator",
+              answer="Package", errors=_GONE),
+    Operation(method="get", path="/packages/{package}/manifest", summary="The SHA-1 of every chunk",
+              answer="Manifest", errors=(e.PackageUnknown,)),
+    Operation(method="post", path="/packages/{package}/verify", summary="Check the file here against its hashes",
+              role="operator", answer="Verification", status=202, errors=(e.PackageUnknown,)),
+    Operation(method="get", path="/uploads", summary="Uploads that are not complete", answer="[Upload]"),
+    Operation(method="post", path="/uploads", summary="Open an upload (tus 1.0.0)", role="operator", status=201,
+              binary=True, headers=("Tus-Resumable", "Upload-Length", "Upload-Metadata", "Upload-Concat",
+                                    "Upload-Checksum"), errors=(*_PUBLISHING, e.UploadUnknown)),
+    Operation(method="options", path="/uploads", summary="What the tus server can do", status=204),
+    Operation(method="get", path="/uploads/{upload}", summary="How much of an upload is here", answer="UploadDetail",
+              errors=(e.UploadUnknown,)),
+    Operation(method="head", path="/uploads/{upload}", summary="How much of an upload is here (tus)",
+              role="operator", headers=("Tus-Resumable",), errors=(e.UploadUnknown,)),
+    Operation(method="patch", path="/uploads/{upload}", summary="Continue an upload (tus)", role="operator",
+              status=204, binary=True, headers=("Tus-Resumable", "Upload-Offset", "Upload-Checksum"),
+              errors=(*_PUBLISHING, e.UploadUnknown, e.OffsetMismatch)),
+    Operation(method="delete", path="/uploads/{upload}", summary="End an upload (tus)", role="operator", status=204,
+              headers=("Tus-Resumable",), errors=(e.UploadUnknown,)),
+    Operation(method="get", path="/peers", summary="Registered peers and their health", answer="[Peer]"),
+    Operation(method="get", path="/peers/invites", summary="Invites that have not expired", role="admin",
+              answer="[Invite]"),
+    Operation(method="post", path="/peers/invites", summary="Make a one-time invite; its text is shown only now",
+              role="admin", answer="NewInvite", status=201, body=models.InviteInput),
+    Operation(method="delete", path="/peers/invites/{invite}", summary="Revoke an invite", role="admin", status=204,
+              errors=(e.PeerNotFound,)),
+    Operation(method="post", path="/peers/join", summary="Register with the node that made an invite", role="admin",
+              answer="Peer", status=201, body=models.JoinInput, errors=_JOINING),
+    Operation(method="get", path="/peers/{peer}", summary="One peer", answer="Peer", errors=(e.PeerNotFound,)),
+    Operation(method="delete", path="/peers/{peer}", summary="End a registration", role="admin", status=204,
+              errors=(e.PeerNotFound,)),
+    Operation(method="get", path="/nodes", summary="Every node of the network", answer="[Node]"),
+    Operation(method="get", path="/transfers", summary="What is brought here", answer="[Transfer]",
+              query=models.TransfersQuery),
+    Operation(method="get", path="/transfers/{transfer}", summary="One transfer", answer="Transfer",
+              errors=(e.JobUnknown,)),
+    Operation(method="post", path="/transfers/{transfer}/{action}", summary="Retry or cancel a transfer",
+              role="operator", answer="Transfer", errors=_STEP),
+    Operation(method="get", path="/jobs", summary="Jobs", answer="[Job]", query=models.JobsQuery),
+    Operation(method="get", path="/jobs/{job}", summary="One job", answer="Job", errors=(e.JobUnknown,)),
+    Operation(method="post", path="/jobs/{job}/{action}", summary="Retry or cancel a job", role="operator",
+              answer="Job", errors=_STEP),
+    Operation(method="get", path="/users", summary="Accounts", role="admin", answer="[User]"),
+    Operation(method="post", path="/users", summary="Make an account", role="admin", answer="User", status=201,
+              body=models.UserInput, errors=(e.AccountExists,)),
+    Operation(method="patch", path="/users/{user}", answer="User", body=models.UserChange,
+              summary="Change one's own password, or as an administrator anybody's password and role",
+              errors=(e.AccountUnknown, e.Conflict, e.StaleRevision)),
+    Operation(method="delete", path="/users/{user}", summary="Delete an account and its tokens", role="admin",
+              status=204, errors=(e.AccountUnknown, e.Conflict)),
+    Operation(method="get", path="/tokens", summary="One's own API tokens; administrators see all",
+              answer="[Token]"),
+    Operation(method="post", path="/tokens", summary="Make an API token; it is shown only now", answer="NewToken",
+              status=201, body=models.TokenInput, errors=(e.Conflict,)),
+    Operation(method="delete", path="/tokens/{token}", summary="Revoke an API token", status=204,
+              errors=(e.TokenUnknown,)),
+    Operation(method="get", path="/openapi.json", summary="This description"),
+    Operation(method="get", path="/docs", summary="This description as a page"),
+]  # fmt: skip

@@ -1,0 +1,103 @@
+"""What the answers of the admin API look like, as JSON Schema. `views` and the handlers make them; tests compare."""
+
+from collections.abc import Mapping
+from typing import Any
+
+Schema = dict[str, Any]
+
+TEXT: Schema = {"type": "string"}
+TIME: Schema = {"type": ["string", "null"], "format": "date-time"}
+INT: Schema = {"type": "integer"}
+NUMBER: Schema = {"type": "number"}
+YES: Schema = {"type": "boolean"}
+ANY: Schema = {"type": "object"}
+
+
+def ref(name: str) -> Schema:
+    """The schema of this name."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def array(items: Schema) -> Schema:
+    """A list."""
+    return {"type": "array", "items": items}
+
+
+def object_of(properties: Mapping[str, Schema]) -> Schema:
+    """An object that has all of these."""
+    return {"type": "object", "properties": dict(properties), "required": list(properties)}
+
+
+_WORDS = array(TEXT)
+_COUNTS: Schema = {"type": "object", "additionalProperties": {"type": ["integer", "null"]}}
+
+_PACKAGE: dict[str, Schema] = {
+    "id": TEXT, "filename": TEXT, "size": INT, "sha1": TEXT, "sha256": TEXT, "stage": TEXT, "tags": _WORDS,
+    "notes": TEXT, "metadata": ANY, "revision": INT, "author": TEXT, "changed_at": TIME, "uploaded_at": TIME,
+    "uploaded_by": TEXT, "origin": TEXT, "withdrawn": YES, "presence": TEXT, "reason": TEXT, "url": TEXT,
+}  # fmt: skip
+_UPLOAD: dict[str, Schema] = {
+    "id": TEXT, "filename": TEXT, "size": {"type": ["integer", "null"]}, "offset": INT, "stage": TEXT,
+    "tags": _WORDS, "partial": YES, "actor": TEXT, "created_at": TIME, "expires_at": TIME, "url": TEXT,
+}  # fmt: skip
+_TOKEN: dict[str, Schema] = {
+    "id": TEXT, "name": TEXT, "account": TEXT, "role": TEXT, "created_at": TIME, "expires_at": TIME,
+    "last_used": TIME, "last_used_from": TEXT,
+}  # fmt: skip
+
+_PROPERTIES: dict[str, dict[str, Schema]] = {
+    "Package": _PACKAGE,
+    "PackageDetail": {
+        **_PACKAGE,
+        "replicas": array(ref("Replica")),
+        "manifest": object_of({"chunk_size": INT, "count": INT, "digest": TEXT, "url": TEXT}),
+        "superseded": array(object_of({"sha256": TEXT, "filename": TEXT, "at": TIME})),
+    },
+    "Replica": {
+        "node": TEXT, "name": TEXT, "presence": TEXT, "reason": TEXT, "sha256": TEXT, "current": YES, "at": TIME,
+    },
+    "Manifest": {"size": INT, "sha1": TEXT, "sha256": TEXT, "chunk_size": INT, "chunks": _WORDS},
+    "Verification": {"job": ref("Job")},
+    "Upload": _UPLOAD,
+    "UploadDetail": {**_UPLOAD, "package": {"type": ["string", "null"]}},
+    "Peer": {
+        "id": TEXT, "name": TEXT, "url": TEXT, "state": TEXT, "stage": TEXT, "version": TEXT, "healthy": YES,
+        "joined_at": TIME, "last_seen": TIME, "last_error": TEXT, "failures": INT, "retry_at": TIME, "strikes": INT,
+        "last_strike": TEXT, "quarantined_until": TIME, "clock_offset_s": NUMBER,
+    },
+    "Invite": {
+        "id": TEXT, "expires_at": TIME, "created_at": TIME, "created_by": TEXT, "used_by": TEXT, "bad_macs": INT,
+    },
+    "NewInvite": {"id": TEXT, "invite": TEXT, "expires_at": TIME},
+    "Node": {
+        "id": TEXT, "name": TEXT, "url": TEXT, "stage": TEXT, "version": TEXT, "tags_take": _WORDS,
+        "tags_refuse": _WORDS, "self": YES, "registered": YES,
+    },
+    "Transfer": {
+        "id": TEXT, "package": TEXT, "filename": TEXT, "sha256": TEXT, "size": INT, "state": TEXT, "bytes_done": INT,
+        "chunks_done": INT, "chunks": INT, "rate": NUMBER, "sources": array(ref("Source")), "error": TEXT,
+        "attempts": INT, "started_at": TIME, "updated_at": TIME,
+    },
+    "Source": {"node": TEXT, "name": TEXT, "bytes": INT, "chunks": INT, "strikes": INT},
+    "Job": {
+        "id": TEXT, "queue": TEXT, "name": TEXT, "args": ANY, "state": TEXT, "priority": INT, "attempts": INT,
+        "worker": TEXT, "error": TEXT, "run_at": TIME, "created_at": TIME, "updated_at": TIME,
+    },
+    "Event": {"seq": INT, "type": TEXT, "at": TIME, "actor": TEXT, "subject": TEXT, "data": ANY},
+    "User": {"name": TEXT, "role": TEXT, "must_change": YES, "created_at": TIME, "changed_at": TIME},
+    "Token": _TOKEN,
+    "NewToken": {"token": TEXT, **_TOKEN},
+    "About": {
+        "name": TEXT, "node_id": TEXT, "url": TEXT, "download_url": TEXT, "version": TEXT, "stage": TEXT,
+        "stages": _WORDS, "tags_take": _WORDS, "tags_refuse": _WORDS, "account": TEXT, "role": TEXT,
+    },
+    "System": {
+        "version": TEXT, "uptime_s": NUMBER,
+        "disk": object_of({"total": INT, "free": INT, "floor": INT, "used_by_packages": INT}),
+        "memory": object_of({"rss": {"type": ["integer", "null"]}}),
+        "python": TEXT, "database": TEXT, "counts": _COUNTS,
+    },
+    "Problem": {"type": TEXT, "title": TEXT, "status": INT, "code": TEXT, "detail": TEXT, "request_id": TEXT},
+}  # fmt: skip
+
+SCHEMAS: dict[str, Schema] = {name: object_of(properties) for name, properties in _PROPERTIES.items()}
