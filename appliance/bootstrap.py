@@ -205,6 +205,7 @@ def _connect(
         version=__version__,
         tags_take=settings.node.tags_take,
         tags_refuse=settings.node.tags_refuse,
+        context=settings.http.context,
         tls_fingerprint=place.tls_fingerprint,
     )
     node_id, stages, ca_file = identity.node_id, settings.node.stages, settings.http.tls.ca_file

@@ -1,1 +1,1 @@
-"""MDM servers: the driver protocol and the drivers. None are built yet; the appliance runs without any."""
+"""MDM servers: what every driver can do, what is taken in from them, what is mirrored out to them, and the drivers."""

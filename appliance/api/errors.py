@@ -4,6 +4,7 @@ from http import HTTPStatus
 from typing import Any
 
 from appliance.domain import errors as e
+from appliance.domain.mdm_errors import MdmError
 
 STATUS: dict[type[e.ApplianceError], int] = {
     e.ApplianceError: 500,
@@ -24,6 +25,7 @@ STATUS: dict[type[e.ApplianceError], int] = {
     e.Stopping: 503,
     e.TooManyAttempts: 429,
     e.TooLarge: 413,
+    MdmError: 502,
 }
 RETRY_AFTER_S = {e.PackageArriving: 30, e.BlobMissing: 30, e.StoreUnavailable: 5, e.Stopping: 10}
 

@@ -32,6 +32,19 @@ class EventType(StrEnum):
     TOKEN_CREATED = "token.created"
     TOKEN_REVOKED = "token.revoked"
     SIGN_IN_REFUSED = "sign_in.refused"
+    MDM_ADDED = "mdm.added"
+    MDM_CHANGED = "mdm.changed"
+    MDM_REMOVED = "mdm.removed"
+    MDM_ATTENTION = "mdm.attention"  #: a person has to mend something before it goes on
+    MDM_RECOVERED = "mdm.recovered"
+    MDM_PULLED = "mdm.pulled"  #: a package that was uploaded in an MDM was taken in
+    MDM_QUARANTINED = (
+        "mdm.quarantined"  #: what an MDM gave is not what its record states; nothing was published
+    )
+    MDM_RECORD_WRITTEN = "mdm.record_written"  #: a package record was created or brought up to date
+    MDM_RECORD_CONFLICT = "mdm.record_conflict"  #: the MDM's bytes or fields differ and were left
+    MDM_POINT_WRITTEN = "mdm.point_written"
+    MDM_HOOK_REFUSED = "mdm.hook_refused"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

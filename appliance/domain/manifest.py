@@ -9,7 +9,8 @@ from .errors import ChunkInvalid, InvalidDigest, ManifestInvalid
 CHUNK_SIZE = 1_048_576
 SHA1_BYTES = 20
 
-_HEX_LENGTHS = {"md5": 32, "sha1": 40, "sha256": 64, "sha512": 128}
+#: the digests that records carry, with their length in hexadecimal digits
+HEX_LENGTHS = {"md5": 32, "sha1": 40, "sha256": 64, "sha512": 128, "sha3_512": 128}
 
 
 class Hash(Protocol):
@@ -39,7 +40,7 @@ def check_digest(kind: str, value: str) -> str:
         InvalidDigest: It is not hexadecimal of the right length.
     """
     value = value.strip().lower()
-    length = _HEX_LENGTHS[kind]
+    length = HEX_LENGTHS[kind]
     if len(value) != length or any(c not in "0123456789abcdef" for c in value):
         raise InvalidDigest(f"A {kind} checksum is {length} hexadecimal digits.")
     return value

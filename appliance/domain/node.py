@@ -18,6 +18,7 @@ class NodeBody:
     version: str
     tags_take: tuple[str, ...] = ()  #: if any: only packages that carry at least one of them
     tags_refuse: tuple[str, ...] = ()  #: packages that carry one of them stay away
+    context: str = ""  #: the path before /Packages/, such as /ods
     tls_fingerprint: str = ""  #: SHA-256 of the DER certificate in hex, when peers should pin it
 
 

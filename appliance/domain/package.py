@@ -31,6 +31,9 @@ class PackageBody:
     tags: tuple[str, ...] = ()
     notes: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)  #: what other systems add, by their own keys
+    hashes: dict[str, str] = field(
+        default_factory=dict
+    )  #: further digests of the bytes: "md5", "sha512", "sha3_512", hex
     uploaded_at: int = 0  #: UTC milliseconds, when these bytes first reached the network
     uploaded_by: str = ""  #: the account
     origin: str = ""  #: id of the node where these bytes arrived

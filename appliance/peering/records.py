@@ -20,7 +20,7 @@ from appliance.domain.errors import (
     SignatureInvalid,
     WireInvalid,
 )
-from appliance.domain.manifest import Manifest, check_digest
+from appliance.domain.manifest import HEX_LENGTHS, Manifest, check_digest
 from appliance.domain.names import check_filename, node_id, package_id
 from appliance.domain.node import NodeBody
 from appliance.domain.package import PackageBody, Presence, ReplicaBody, check_tags
@@ -190,6 +190,9 @@ def _check_package(record: Record) -> None:
         for digest in (body.sha256, body.manifest, *body.replaces):
             _check_digest("sha256", digest)
         _check_digest("sha1", body.sha1)
+        for kind, digest in body.hashes.items():
+            if kind in HEX_LENGTHS:  # a newer version may know others
+                _check_digest(kind, digest)
         if body.chunks:
             manifest = Manifest(
                 size=body.size,

@@ -86,11 +86,22 @@ NONCES = Collection(name="nonces", fields={"expires_at": "int"}, expires="expire
 UPLOADS = Collection(name="uploads", fields={"filename": "text", "expires_at": "int"})
 ACCOUNTS = Collection(name="accounts", fields={"role": "text"})  #: by account name
 TOKENS = Collection(name="tokens", fields={"account": "text", "expires_at": "int"})
+MDM_SERVERS = Collection(name="mdm_servers")  #: configured MDM servers and how they are doing, by server id
+MDM_REMOTE = Collection(
+    name="mdm_remote", fields={"server": "text", "file_name": "text", "state": "text"}
+)  #: by "server:remote id": a package record of an MDM as it was last listed, and what was taken in of it
+MDM_LINKS = Collection(
+    name="mdm_links", fields={"server": "text", "package": "text", "state": "text"}
+)  #: by "server:package id": what was mirrored to an MDM of a package
+MDM_POINTS = Collection(
+    name="mdm_points", fields={"server": "text", "state": "text"}
+)  #: by "server:node id": a node's distribution point record in an MDM
 
 COLLECTIONS: dict[str, Collection] = {
     collection.name: collection
     for collection in (
         RECORDS, PACKAGES, MANIFESTS, SUPERSEDED, TRANSFERS, JOBS, EVENTS,
         PEERS, CURSORS, INVITES, NONCES, UPLOADS, ACCOUNTS, TOKENS,
+        MDM_SERVERS, MDM_REMOTE, MDM_LINKS, MDM_POINTS,
     )
 }  # fmt: skip
