@@ -1,0 +1,178 @@
+"""Every service of a node, made and tied together. Nothing runs yet."""
+
+import platform
+import random
+import secrets
+import shutil
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from appliance import __version__
+from appliance.api.app import App
+from appliance.domain.node import NodeBody
+from appliance.domain.record import Record
+from appliance.jobs.runner import Runner
+from appliance.peering.content import ContentPool
+from appliance.peering.identity import Identity
+from appliance.peering.records import node_body, record_json
+from appliance.service.accounts import Accounts
+from appliance.service.catalogue import Catalogue
+from appliance.service.events import Events
+from appliance.service.holdings import Holdings
+from appliance.service.intake import Intake
+from appliance.service.maintenance import Maintenance
+from appliance.service.metrics import Metrics, Sources
+from appliance.service.nonces import Nonces
+from appliance.service.packages import Packages
+from appliance.service.peers import Peers
+from appliance.service.records import Records
+from appliance.service.registration import Registrations
+from appliance.service.replication import Replication
+from appliance.service.secrets import SecretBox
+from appliance.service.system import System
+from appliance.service.transfers import Transfers
+from appliance.service.uploads import UploadService
+from appliance.service.verifying import Verifying
+from appliance.store.blobs import BlobStore
+from appliance.store.layout import Layout
+from appliance.store.ports import Store
+from config.settings import Settings
+
+from .clock import now_ms
+from .jobs import register_jobs
+from .place import Place
+
+CALLS = 16  #: JSON requests to peers at a time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Graph:
+    """The parts that handlers see, and those that only run."""
+
+    app: App
+    maintenance: Maintenance
+    pool: ContentPool
+    calls: ThreadPoolExecutor
+
+
+def connect(
+    settings: Settings, layout: Layout, blobs: BlobStore, place: Place, store: Store, *, serving: bool
+) -> Graph:
+    """Make every service and tie them together. Nothing runs yet."""
+    database = "mongodb" if settings.database.url else "sqlite"
+    identity = Identity.load_or_create(layout.identity / "node.key")
+    metrics = Metrics(version=__version__, python=platform.python_version(), database=database)
+    own = NodeBody(
+        name=place.name,
+        url=place.url,
+        stage=settings.node.stage,
+        version=__version__,
+        tags_take=settings.node.tags_take,
+        tags_refuse=settings.node.tags_refuse,
+        context=settings.http.context,
+        tls_fingerprint=place.tls_fingerprint,
+    )
+    node_id, stages, ca_file = identity.node_id, settings.node.stages, settings.http.tls.ca_file
+    calls = ThreadPoolExecutor(CALLS, thread_name_prefix="call")
+    catalogue = Catalogue(store)
+    records = Records(store, identity, now_ms)
+    peers = Peers(store=store, identity=identity, ca_file=ca_file, now=now_ms, jitter=random.random)
+    holdings = Holdings(
+        store=store, records=records, catalogue=catalogue, blobs=blobs, sources=peers,
+        stages=stages, node_id=node_id, own=own, now=now_ms,
+    )  # fmt: skip
+    packages = Packages(
+        store=store, records=records, catalogue=catalogue, holdings=holdings,
+        stages=stages, node_id=node_id, now=now_ms,
+    )  # fmt: skip
+    intake = Intake(store=store, records=records, holdings=holdings, node_id=node_id, strike=peers.strike)
+    replication = Replication(
+        store=store, records=records, catalogue=catalogue, holdings=holdings, intake=intake,
+        peers=peers, identity=identity, own=own, calls=calls,
+    )  # fmt: skip
+
+    async def joined(peer: str, record: Record) -> None:
+        await intake.take(peer, [record_json(record)])
+        await replication.joined(peer)
+
+    async def node_changed(record: Record) -> None:
+        body = node_body(record)
+        await peers.describe(record.id, name=body.name, url=body.url, tls_fingerprint=body.tls_fingerprint)
+
+    intake.on_node = node_changed
+    peers.on_up = replication.announced
+    registrations = Registrations(
+        store=store, identity=identity, peers=peers, box=SecretBox(layout.identity / "secrets.key"),
+        url=place.url, tls_fingerprint=place.tls_fingerprint, ca_file=ca_file, calls=calls,
+        own_record=replication.own_record, on_joined=joined, now=now_ms,
+    )  # fmt: skip
+    transfers = Transfers(
+        store=store, records=records, catalogue=catalogue, holdings=holdings, blobs=blobs,
+        peers=peers, node_id=node_id, now=now_ms,
+    )  # fmt: skip
+    uploads = UploadService(
+        store=store, blobs=blobs, layout=layout, packages=packages, stages=stages,
+        default_stage=settings.uploads.stage, max_size=settings.uploads.max_size,
+        life_ms=round(settings.uploads.expire_hours * 3_600_000), now=now_ms,
+    )  # fmt: skip
+    runner = None
+    if settings.worker.embedded or not serving:
+        runner = _runner(settings, store, metrics, worker_id=_worker_id(node_id, serving=serving))
+    system = System(
+        store=store, catalogue=catalogue, data_dir=layout.root, min_free_bytes=settings.transfers.min_free,
+        version=__version__, database=database, heartbeat_age=runner.heartbeat_age if runner else None,
+    )  # fmt: skip
+    app = App(
+        settings=settings, node_name=place.name, node_url=place.url,
+        download_url=place.url + settings.http.context, store=store, identity=identity, blobs=blobs,
+        records=records, catalogue=catalogue, holdings=holdings, packages=packages,
+        replication=replication, transfers=transfers,
+        verifying=Verifying(catalogue=catalogue, blobs=blobs, holdings=holdings), peers=peers,
+        uploads=uploads, accounts=Accounts(store, now_ms), events=Events(store), system=system,
+        metrics=metrics, registrations=registrations, nonces=Nonces(store, now_ms), runner=runner,
+        now=now_ms,
+    )  # fmt: skip
+    maintenance = Maintenance(
+        store=store, records=records, catalogue=catalogue, holdings=holdings,
+        uploads=uploads, blobs=blobs, now=now_ms,
+    )  # fmt: skip
+    graph = Graph(app=app, maintenance=maintenance, pool=ContentPool(identity, now_ms), calls=calls)
+    _watch(graph, layout)
+    if runner is not None:
+        register_jobs(graph, runner, layout)
+    return graph
+
+
+def _watch(graph: Graph, layout: Layout) -> None:
+    app, runner = graph.app, graph.app.runner
+    app.metrics.watch(
+        Sources(
+            packages=lambda: Counter(str(package.presence) for package in app.catalogue.all()),
+            peers=lambda: Counter(str(peer.state) for peer in app.peers.all()),
+            jobs_running=lambda: (
+                {name: runner.running(name) for name in ("transfer", "hash", "default")} if runner else {}
+            ),
+            disk_free=lambda: shutil.disk_usage(layout.root).free,
+        )
+    )
+
+
+def _runner(settings: Settings, store: Store, metrics: Metrics, *, worker_id: str) -> Runner:
+    worker = settings.worker
+    return Runner(
+        store,
+        worker_id=worker_id,
+        transfer_slots=worker.transfer_slots,
+        hash_slots=worker.hash_slots,
+        default_slots=worker.default_slots,
+        lease_s=worker.lease_s,
+        now=now_ms,
+        jitter=random.random,
+        observe=metrics.observe_job,
+    )
+
+
+def _worker_id(node_id: str, *, serving: bool) -> str:
+    """A serving process keeps its id, so that its jobs go on at once after a crash; workers have one each."""
+    return f"{node_id[:16]}-serve" if serving else f"{node_id[:16]}-{secrets.token_hex(4)}"

@@ -1,0 +1,76 @@
+"""What happens to the services of a node when the process starts and stops."""
+
+import asyncio
+
+from appliance import __version__
+from appliance.domain.errors import StoreUnavailable
+from appliance.domain.event import EventType
+from appliance.service.accounts import FIRST
+from appliance.service.catalogue import Catalogue
+from appliance.service.journal import SYSTEM, entry
+from appliance.store.ports import Store
+
+from .clock import now_ms
+from .graph import Graph
+from .place import Announce
+
+WATCH_S = 0.5
+
+
+class Life:
+    """What happens to the services when the process starts and stops."""
+
+    def __init__(self, graph: Graph, *, serving: bool, first_password: str, announce: Announce) -> None:
+        self._graph = graph
+        self._serving = serving
+        self._first_password = first_password
+        self._announce = announce
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Read what is kept, bring files and records into line, and begin to follow peers."""
+        app = self._graph.app
+        if self._serving:
+            password = await app.accounts.ensure_first(self._first_password)
+            if password:
+                self._announce(f"First account:  {FIRST}  password:  {password}  (shown only now)")
+        await app.peers.load()
+        await app.replication.start()
+        if self._serving:
+            await app.replication.settle_all()
+            await self._graph.maintenance.clean_files()
+            started = entry(
+                EventType.NODE_STARTED,
+                at=now_ms(),
+                actor=SYSTEM,
+                subject=app.identity.node_id,
+                version=__version__,
+            )
+            await app.store.batch([started])
+        self._tasks.append(asyncio.create_task(app.transfers.watch()))
+        self._tasks.append(asyncio.create_task(app.peers.follow()))
+        self._tasks.append(asyncio.create_task(_follow_other_processes(app.store, app.catalogue)))
+        for peer in app.peers.active_ids():
+            app.replication.announced(peer)
+
+    async def stop(self) -> None:
+        """Let go of tasks, files and connections."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._graph.app.replication.stop()
+        self._graph.app.uploads.close()
+        self._graph.pool.close()
+        self._graph.calls.shutdown(wait=False, cancel_futures=True)
+
+
+async def _follow_other_processes(store: Store, catalogue: Catalogue) -> None:
+    """Take over what other processes of this node change in the shared store."""
+    seen = -1
+    while True:
+        await asyncio.sleep(WATCH_S)
+        try:
+            seen = await store.changed("packages", seen, timeout=3600)
+            await catalogue.load()
+        except StoreUnavailable:
+            continue
