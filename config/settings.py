@@ -117,11 +117,25 @@ class Http(Section):
     context: str = Field(
         "", description="A path before /Packages/, such as /ods, where an MDM's distribution point has one."
     )
+    download_username: str = Field(
+        "",
+        max_length=255,
+        description="Account that downloads ask for (HTTP Basic), the same on every node. Empty: none.",
+    )
+    download_password: str = Field("", max_length=255, description="Its password. Needs download_username.")
     trust_proxy: bool = Field(
         False, description="Believe X-Forwarded-For and X-Forwarded-Proto: only behind a proxy of your own."
     )
     connections: int = Field(2000, ge=16, description="At most so many connections at once.")
     tls: Tls = Field(default_factory=Tls, description="TLS served by the node itself.")
+
+    @model_validator(mode="after")
+    def _download_account(self) -> "Http":
+        if bool(self.download_username) != bool(self.download_password) or ":" in self.download_username:
+            raise ValueError(
+                "download_username and download_password belong together, without a colon in the name"
+            )
+        return self
 
     @field_validator("context")
     @classmethod
@@ -235,4 +249,4 @@ class Settings(Section):
         return self
 
 
-SECRETS = {"admin.password", "database.url"}  #: never shown as they are
+SECRETS = {"admin.password", "database.url", "http.download_password"}  #: never shown as they are

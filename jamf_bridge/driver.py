@@ -82,6 +82,9 @@ class PackageFacts:
     revision: int
     uploaded_by: str
     uploaded_at: int  #: UTC milliseconds
+    record_name: str = ""  #: the rendered templates, for a record that is created
+    record_category: str = ""
+    record_notes: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +96,10 @@ class NodeFacts:
     url: str  #: base URL of the node, as devices reach it: scheme, host and port
     context: str = ""  #: the path before /Packages/, such as /ods
     stage: str = ""
+    record_name: str = ""  #: the rendered template
+    username: str = ""  #: for downloads, if the nodes ask for an account
+    password: str = field(default="", repr=False)
+    failover: bool = False  #: name the cloud distribution point as failover, if there is one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ is opened by its hash, never by its name: what is sent is what the ETag says, al
 """
 
 import base64
+import hmac
 import os
 import unicodedata
 from email.utils import formatdate
@@ -13,7 +14,13 @@ from typing import Any
 import tornado.iostream
 import tornado.web
 
-from appliance.domain.errors import BlobMissing, PackageArriving, PackageUnknown, PackageWithdrawn
+from appliance.domain.errors import (
+    BlobMissing,
+    NotAuthenticated,
+    PackageArriving,
+    PackageUnknown,
+    PackageWithdrawn,
+)
 from appliance.domain.package import Package, Presence
 
 from .base import BaseHandler
@@ -46,6 +53,23 @@ class DownloadHandler(BaseHandler):
     def compute_etag(self) -> str | None:
         """The ETag is set by hand; Tornado must not hash bodies."""
         return None
+
+    async def prepare(self) -> None:
+        """Ask for the downloads' account, if there is one."""
+        await super().prepare()
+        http = self.app.settings.http
+        if http.download_username and not self._signed_in(
+            f"{http.download_username}:{http.download_password}"
+        ):
+            raise NotAuthenticated("Downloads from this node need the account of its distribution point.")
+
+    def _signed_in(self, expected: str) -> bool:
+        scheme, _, value = self.request.headers.get("Authorization", "").partition(" ")
+        try:
+            given = base64.b64decode(value.strip(), validate=True)
+        except ValueError:
+            return False
+        return scheme.lower() == "basic" and hmac.compare_digest(given, expected.encode())
 
     async def _answer(self, filename: str, *, body: bool) -> None:
         package = self._served(unicodedata.normalize("NFC", filename))

@@ -5,7 +5,7 @@
     command         the classes of all commands: every one of them takes --json
     options         options that several commands share
     profile         which node is spoken to, and as whom
-    client, tus     speaking to a node: requests, and uploads that resume
+    client, tus, waiting    speaking to a node: requests, uploads that resume, packages that arrive elsewhere
     node, settings  on this machine: serve, worker, init; config
     moving          on this machine: export, import, fsck
     packages, peers, transfers, accounts, status    through a node's admin API

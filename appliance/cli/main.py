@@ -19,9 +19,11 @@ from .demo import demo
 from .exits import CommandFailed, ExitCode, for_error
 from .moving import export, fsck, import_
 from .node import init, serve, worker
+from .nodes import node
 from .output import Output, visible
 from .packages import package
 from .peers import peer
+from .resetting import reset
 from .session import login, logout
 from .settings import config
 from .status import status
@@ -42,10 +44,13 @@ def ods() -> None:
 
 
 for _command in (
-    serve, worker, init, config, login, logout, status, package, peer, transfer, token, user,
+    serve, worker, init, config, login, logout, status, package, peer, node, transfer, token, user,
     export, import_, fsck, demo,
 ):  # fmt: skip
     ods.add_command(_command)
+
+
+user.add_command(reset)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

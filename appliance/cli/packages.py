@@ -2,6 +2,7 @@
 
 import hashlib
 import sys
+import time
 import unicodedata
 from contextlib import nullcontext
 from pathlib import Path
@@ -20,9 +21,10 @@ from rich.progress import (
 from .client import NodeClient, segment
 from .command import group
 from .exits import CommandFailed, ExitCode
-from .options import remote
+from .options import DURATION, remote
 from .output import Output, moment, size, visible
 from .tus import Memory, Uploader, state_path
+from .waiting import wait_for_all
 
 
 @group("package")
@@ -44,6 +46,8 @@ def package() -> None:
 @click.option(
     "--sha256", default="", metavar="HEX", help="Refuse the file if it is not this one; for one file."
 )
+@click.option("--wait", is_flag=True, help="Wait until every node that admits it holds it.")
+@click.option("--timeout", type=DURATION, default="24h", show_default=True, help="How long --wait waits.")
 @remote
 def add(
     client: NodeClient,
@@ -55,6 +59,8 @@ def add(
     notes: str,
     replace: bool,
     sha256: str,
+    wait: bool,
+    timeout: int,
 ) -> None:
     """Upload FILES.
 
@@ -76,6 +82,9 @@ def add(
         added.append(_upload(client, output, path, filename, metadata))
         if not output.json:
             output.line(f"{filename}  {size(added[-1]['size'])}  sha256 {added[-1]['sha256']}")
+    if wait:
+        deadline = time.monotonic() + timeout
+        added = [wait_for_all(client, output, found, deadline) for found in added]
     if output.json:
         output.data(added if len(added) > 1 else added[0])
 

@@ -2,7 +2,7 @@
 
 import base64
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -90,6 +90,7 @@ class Packages:
         metadata: dict[str, Any],
         actor: str,
         replace: bool,
+        hashes: Mapping[str, str] | None = None,
     ) -> tuple[Package, bool]:
         """Publish a file whose blob is committed.
 
@@ -102,6 +103,7 @@ class Packages:
             metadata: What other systems add.
             actor: Who puts it in.
             replace: Whether it may replace a package of this name.
+            hashes: Further digests of the bytes, if they are known: "md5", "sha512", "sha3_512".
 
         Returns:
             The package, and whether its name is new (else it replaced another file).
@@ -123,6 +125,7 @@ class Packages:
             tags=check_tags(tags),
             notes=notes,
             metadata=metadata,
+            hashes=dict(hashes or {}),
             uploaded_at=self._now(),
             uploaded_by=actor,
             origin=self._node_id,

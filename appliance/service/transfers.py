@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from appliance.domain.errors import InvalidTransition, JobUnknown, StaleRevision, StoreUnavailable
 from appliance.domain.event import EventType
@@ -67,6 +67,16 @@ class Live:
         }
 
 
+class Pulls(Protocol):
+    """Transfers whose source is no peer: their documents have a field `pull`."""
+
+    async def retry(self, doc: Doc) -> None:
+        """Start one again, now."""
+
+    async def cancel(self, doc: Doc) -> None:
+        """Stop one whose document says already that it was cancelled."""
+
+
 class Transfers:
     """Every transfer of this node."""
 
@@ -91,6 +101,7 @@ class Transfers:
         self._node_id = node_id
         self._now = now
         self._live: dict[str, Live] = {}
+        self.pulls: Pulls | None = None  #: whoever brings packages from elsewhere than peers
 
     # For people
 
@@ -137,6 +148,9 @@ class Transfers:
         """
         doc = await self.get(id)
         state = TransferState(doc["state"])
+        if "pull" in doc and self.pulls is not None and state is not TransferState.DONE:
+            await self.pulls.retry(doc)
+            return await self.get(id)
         if state in {TransferState.DONE, TransferState.FETCHING, TransferState.VERIFYING}:
             raise InvalidTransition(f"The transfer is {state}; there is nothing to retry.")
         package = self._catalogue.by_id(doc["package"])
@@ -167,6 +181,9 @@ class Transfers:
         if live is not None:
             live.cancelled = True
             live.unwanted.set()
+        if "pull" in doc and self.pulls is not None:
+            await self.pulls.cancel(doc)
+            return await self.get(id)
         for job in await self._store.find_jobs({"active_key": f"fetch:{doc['package']}"}, limit=1):
             if job.state is JobState.TODO:
                 await self._store.cancel_job(job.id, now=self._now())

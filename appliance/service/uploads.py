@@ -16,7 +16,7 @@ import contextlib
 import hashlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -135,7 +135,7 @@ class UploadService:
         if not parts:
             await self._check_space(upload)
         await self._store.insert("uploads", to_doc(upload))
-        await asyncio.to_thread(self._path(upload.id).touch, 0o640)
+        await asyncio.to_thread(self.file(upload.id).touch, 0o640)
         return upload
 
     async def _check_space(self, upload: Upload) -> None:
@@ -176,7 +176,7 @@ class UploadService:
 
     def _offset(self, upload: Upload) -> int:
         try:
-            length = self._path(upload.id).stat().st_size
+            length = self.file(upload.id).stat().st_size
         except FileNotFoundError:
             return 0
         # A part that was being joined is joined again from its beginning.
@@ -214,7 +214,7 @@ class UploadService:
             if current.boot != this_boot():
                 await self._note(current.id, synced=offset, boot=this_boot())
             receiver = self._writers.take(upload.id) or await Receiver.open(
-                self._path(upload.id), offset, check=lambda: self._blobs.check_space(0)
+                self.file(upload.id), offset, check=lambda: self._blobs.check_space(0)
             )
             receiver.checksum = None
             writer.upload, writer.receiver = current, receiver
@@ -241,7 +241,13 @@ class UploadService:
             await self._store.replace("uploads", {**doc, **changes})
 
     async def complete(
-        self, upload: Upload, receiver: Receiver, *, remember: bool, resumed: bool = False
+        self,
+        upload: Upload,
+        receiver: Receiver,
+        *,
+        remember: bool,
+        resumed: bool = False,
+        hashes: Mapping[str, str] | None = None,
     ) -> Outcome:
         """Check the bytes, commit them as a blob and publish the package; inside `receiving`.
 
@@ -250,6 +256,7 @@ class UploadService:
             receiver: Has all its bytes.
             remember: Whether its id is to answer for a while.
             resumed: It was perhaps completed before, and only the note about it was lost.
+            hashes: Further digests, if the caller knows them.
 
         Raises:
             DigestMismatch: They do not have the expected checksum; nothing is kept.
@@ -268,7 +275,7 @@ class UploadService:
             raise DigestMismatch(wrong, sha1=manifest.sha1, sha256=manifest.sha256)
         if upload.size is None:  # the file is another name of the blob from here on, and must not grow
             await self._note(upload.id, size=manifest.size)
-        path = self._path(upload.id)
+        path = self.file(upload.id)
         await asyncio.to_thread(self._blobs.commit, path, manifest.sha256, keep=True)
         try:
             package, created = await self._packages.publish(
@@ -278,6 +285,7 @@ class UploadService:
                 tags=upload.tags,
                 notes=upload.notes,
                 metadata=upload.metadata,
+                hashes=hashes or {},
                 actor=upload.actor,
                 replace=upload.replace,
             )
@@ -312,7 +320,7 @@ class UploadService:
             return
         life = min(self._life_ms, REMEMBERED_MS)
         await self._note(upload.id, package=package, size=size, expires_at=self._now() + life)
-        await asyncio.to_thread(remove, self._path(upload.id))
+        await asyncio.to_thread(remove, self.file(upload.id))
 
     async def finish(self, id: str) -> Upload:
         """An upload as it really is: nobody writes to it, and if every byte is here it is a package.
@@ -371,7 +379,7 @@ class UploadService:
     async def _join(self, upload: Upload, receiver: Receiver) -> None:
         for number, id in enumerate(upload.parts[upload.joined :], upload.joined + 1):
             try:
-                source = await asyncio.to_thread(self._path(id).open, "rb")
+                source = await asyncio.to_thread(self.file(id).open, "rb")
             except FileNotFoundError as exc:
                 await self._forget(upload.id)
                 raise InvalidInput("A part has expired; upload the parts again.") from exc
@@ -397,7 +405,7 @@ class UploadService:
         receiver = self._writers.take(id)
         if receiver is not None:
             await asyncio.to_thread(receiver.close)
-        await asyncio.to_thread(remove, self._path(id))
+        await asyncio.to_thread(remove, self.file(id))
 
     async def expire(self) -> None:
         """Delete uploads whose life has ended."""
@@ -410,5 +418,6 @@ class UploadService:
         """Let go of all files."""
         self._writers.close()
 
-    def _path(self, id: str) -> Path:
+    def file(self, id: str) -> Path:
+        """Where the bytes of an upload are."""
         return self._layout.upload(id)

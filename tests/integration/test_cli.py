@@ -363,6 +363,35 @@ def test_peers_join_and_leave(node: Node, cli: Cli, tmp_path: Path) -> None:
         cli("peer", "revoke", unused, code=ExitCode.NOT_FOUND)
 
 
+def test_an_upload_waits_until_every_node_holds_it(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "everywhere.pkg"
+    path.write_bytes(os.urandom(3_000_000))
+    with (
+        started(tmp_path / "one") as one,
+        started(tmp_path / "two", ODS_NODE_NAME="two", ODS_NODE_TAGS_REFUSE="secret") as two,
+    ):
+        invite = cli.at(one)("peer", "invite").strip()
+        cli.at(two)("peer", "join", invite)
+        eventually(lambda: len(cli.at(one).json("peer", "list")) == 1)
+        shown = cli.at(one).json("package", "add", str(path), "--wait", "--timeout", "1m")
+        assert {r["presence"] for r in shown["replicas"]} == {"held"}
+        assert len(shown["replicas"]) == 2
+        shown = cli.json("package", "add", str(path), "--name", "s.pkg", "--tag", "secret", "--wait")
+        assert sorted(r["presence"] for r in shown["replicas"]) == ["held", "not_admitted"]
+        two.stop()
+        (tmp_path / "later.pkg").write_bytes(b"later")
+        cli(
+            "package",
+            "add",
+            str(tmp_path / "later.pkg"),
+            "--wait",
+            "--timeout",
+            "2s",
+            code=ExitCode.TRY_LATER,
+        )
+        assert "two" in cli.errors
+
+
 def test_a_self_signed_node_is_trusted_by_its_fingerprint(cli: Cli, tmp_path: Path) -> None:
     with started(tmp_path / "tls", ODS_HTTP_TLS_SELF_SIGNED="true") as node:
         url = node.url.replace("http:", "https:")
@@ -373,6 +402,26 @@ def test_a_self_signed_node_is_trusted_by_its_fingerprint(cli: Cli, tmp_path: Pa
         cli("login", url, "--user", "admin", "--password-stdin", "--fingerprint", fingerprint, stdin=PASSWORD)
         assert cli.json("status", "--user", "")["about"]["url"] == url
         cli("status", "--url", url, "--ca-file", str(node.data / "identity" / "tls.crt"))
+
+
+def test_a_lost_password_is_reset_on_the_machine(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with started(tmp_path / "own") as own:
+        made = cli.at(own).json("user", "reset", "--data-dir", str(own.data))
+        cli("user", "list", code=ExitCode.NOT_ALLOWED)
+        monkeypatch.setenv("ODS_PASSWORD", made["password"])
+        assert [found["name"] for found in cli.json("user", "list")] == ["admin"]
+        assert cli.json("user", "reset", "second", "--data-dir", str(own.data))["name"] == "second"
+        assert {found["role"] for found in cli.json("user", "list")} == {"admin"}
+        cli("user", "reset", "--data-dir", str(tmp_path / "elsewhere"), code=ExitCode.USAGE)
+        assert not (tmp_path / "elsewhere").exists()
+
+
+def test_nodes_are_listed(node: Node, cli: Cli) -> None:
+    found = cli.at(node).json("node", "list")
+    assert (node.url, True) in [(one["url"], one["self"]) for one in found]
+    assert node.url in cli("node", "list")
 
 
 def test_init_makes_a_node_and_twice_is_once(cli: Cli, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+import requests
 import tornado.http1connection
 import tornado.iostream
 
@@ -161,3 +162,20 @@ def test_what_send_file_uses_of_tornado_is_still_there() -> None:
         assert f"self.{name}" in source, f"Tornado no longer has {name}: see api/sendfile.py"
     assert hasattr(tornado.iostream.IOStream, "writing")
     assert hasattr(os, "sendfile")
+
+
+def test_downloads_can_ask_for_an_account(tmp_path: Path) -> None:
+    account = {"HTTP_DOWNLOAD_USERNAME": "ods-client", "HTTP_DOWNLOAD_PASSWORD": "a:b ü"}
+    with Network(tmp_path / "nodes", settings=account) as network:
+        node = network.node("guarded")
+        file = make_file(tmp_path / "Guarded.pkg", 1000)
+        node.publish(file.path)
+        url = f"{node.url}/Packages/Guarded.pkg"
+        for wrong in (None, ("ods-client", "wrong"), ("admin", "correct horse battery")):
+            refused = requests.get(url, auth=wrong, timeout=10)
+            assert refused.status_code == 401
+            assert refused.headers["WWW-Authenticate"].startswith("Basic")
+        assert requests.head(url, headers={"Authorization": "Basic ???"}, timeout=10).status_code == 401
+        answer = requests.get(url, auth=(b"ods-client", "a:b ü".encode()), timeout=10)
+        assert answer.status_code == 200
+        assert hashlib.sha256(answer.content).hexdigest() == file.sha256

@@ -1,0 +1,52 @@
+"""`ods user reset`: the way back in for who has the machine and no password."""
+
+import asyncio
+import secrets
+from pathlib import Path
+
+import click
+
+from appliance.domain.errors import AccountExists, InvalidSettings
+from appliance.store.layout import Layout
+from config.settings import Settings
+
+from .command import command
+from .options import local
+from .output import Output
+
+
+@command("reset")
+@click.argument("name", default="admin")
+@local
+@click.pass_obj
+def reset(output: Output, settings: Settings, name: str) -> None:
+    """Give the account NAME a new random password and the role admin, on this machine's node.
+
+    It writes to the node's database directly, whether the node runs or not; an account that is missing is made.
+    """
+    layout = Layout(Path(settings.data_dir).absolute())
+    if not (layout.identity / "node.key").exists():
+        raise InvalidSettings(f"{layout.root} is no node's data directory; give --data-dir or --config.")
+    password = secrets.token_urlsafe(18)
+    asyncio.run(_reset(settings, layout, name, password))
+    if output.json:
+        output.data({"name": name, "password": password})
+    else:
+        output.line(f"{name} is admin.  password:  {password}  (shown only now)")
+
+
+async def _reset(settings: Settings, layout: Layout, name: str, password: str) -> None:
+    from appliance.bootstrap import now_ms  # noqa: PLC0415
+    from appliance.service.accounts import Accounts, Role  # noqa: PLC0415
+    from appliance.service.journal import SYSTEM  # noqa: PLC0415
+    from appliance.store.opening import open_store  # noqa: PLC0415
+
+    store = await open_store(settings.database.url, layout.root)
+    try:
+        accounts = Accounts(store, now_ms)
+        try:
+            await accounts.create_user(name, password, Role.ADMIN, actor=SYSTEM)
+        except AccountExists:
+            await accounts.change_user(name, password=password, role=Role.ADMIN, actor=SYSTEM)
+    finally:
+        await store.close()
