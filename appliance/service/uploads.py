@@ -13,7 +13,6 @@ the moment between blob and record means that this one upload begins again.
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -25,7 +24,6 @@ from appliance.domain.errors import (
     ApplianceError,
     Conflict,
     DigestMismatch,
-    InvalidInput,
     OffsetMismatch,
     PackageExists,
     StoreUnavailable,
@@ -40,8 +38,9 @@ from appliance.store.filesystem import remove
 from appliance.store.layout import Layout
 from appliance.store.ports import Store
 
+from .joining import check_parts, join_parts, joined_id
 from .packages import Packages
-from .receiving import BLOCK, Receiver
+from .receiving import Receiver
 from .upload import Outcome, Upload, from_doc, mismatch, this_boot, to_doc
 from .writers import Interrupt, Writers
 
@@ -111,8 +110,7 @@ class UploadService:
                 f"An upload has at most {self.max_size} bytes (uploads.max_size); this one has {size}."
             )
         name = "" if part else self._packages.check_publishable(filename, replace=replace)
-        now = self._now()
-        before = self._packages.replaced_by(name)
+        before, now = self._packages.replaced_by(name), self._now()
         upload = Upload(
             id=id or secrets.token_hex(16),
             filename=name,
@@ -271,7 +269,7 @@ class UploadService:
         await asyncio.to_thread(receiver.close)
         wrong = mismatch(upload, manifest)
         if wrong:
-            await self._forget(upload.id)
+            await self.forget(upload.id)
             raise DigestMismatch(wrong, sha1=manifest.sha1, sha256=manifest.sha256)
         if upload.size is None:  # the file is another name of the blob from here on, and must not grow
             await self._note(upload.id, size=manifest.size)
@@ -295,10 +293,10 @@ class UploadService:
             if resumed and exc.details.get("sha256") == manifest.sha256:
                 await self._end(upload, str(exc.details["id"]), manifest.size, remember=True)
             else:
-                await self._forget(upload.id)
+                await self.forget(upload.id)
             raise
         except ApplianceError:
-            await self._forget(upload.id)
+            await self.forget(upload.id)
             raise
         await self._end(upload, package.id, manifest.size, remember=remember)
         log.info(
@@ -316,7 +314,7 @@ class UploadService:
     async def _end(self, upload: Upload, package: str, size: int, *, remember: bool) -> None:
         """The upload is a package now."""
         if not remember:
-            await self._forget(upload.id)
+            await self.forget(upload.id)
             return
         life = min(self._life_ms, REMEMBERED_MS)
         await self._note(upload.id, package=package, size=size, expires_at=self._now() + life)
@@ -336,7 +334,7 @@ class UploadService:
         if not upload.all_here and upload.joined == len(upload.parts):
             return upload
         async with self.receiving(upload, upload.offset) as receiver:
-            await self._join(upload, receiver)
+            await join_parts(self, upload, receiver)
             try:
                 await self.complete(upload, receiver, remember=True, resumed=True)
             except PackageExists:
@@ -359,37 +357,16 @@ class UploadService:
             InvalidInput: A part is unknown, not a part or not complete.
             ApplianceError: As `create` and `complete`.
         """
-        id = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+        id = joined_id(parts)
         if await self._store.get("uploads", id) is None:
             found = []
             for part in parts:
                 with contextlib.suppress(UploadUnknown):
                     found.append(await self.get(part))
-            if (
-                not parts
-                or len(found) != len(parts)
-                or len(set(parts)) != len(parts)
-                or any(not part.part or part.offset != part.size for part in found)
-            ):
-                raise InvalidInput("Only complete partial uploads can be joined, each once.")
+            check_parts(parts, found)
             await asyncio.to_thread(self._blobs.check_space, max(part.offset for part in found))
             await self.create(id=id, parts=parts, size=sum(part.offset for part in found), **fields)
         return await self.finish(id)
-
-    async def _join(self, upload: Upload, receiver: Receiver) -> None:
-        for number, id in enumerate(upload.parts[upload.joined :], upload.joined + 1):
-            try:
-                source = await asyncio.to_thread(self.file(id).open, "rb")
-            except FileNotFoundError as exc:
-                await self._forget(upload.id)
-                raise InvalidInput("A part has expired; upload the parts again.") from exc
-            try:
-                while data := await asyncio.to_thread(source.read, BLOCK):
-                    await receiver.write(data)
-            finally:
-                source.close()
-            await self.rest(upload, receiver, joined=number)
-            await self._forget(id)
 
     async def terminate(self, id: str) -> None:
         """Delete an upload and what was received; a request that writes to it is ended.
@@ -398,9 +375,10 @@ class UploadService:
             Conflict: It is being completed.
         """
         await self._writers.end(id)
-        await self._forget(id)
+        await self.forget(id)
 
-    async def _forget(self, id: str) -> None:
+    async def forget(self, id: str) -> None:
+        """Delete an upload and what was received."""
         await self._store.delete("uploads", {"_id": id})
         receiver = self._writers.take(id)
         if receiver is not None:
@@ -412,7 +390,7 @@ class UploadService:
         for doc in await self._store.find("uploads", {"expires_at": {"lte": self._now()}}, limit=1000):
             if doc["_id"] not in self._writers:
                 log.info("an upload expired", extra={"action": "upload_expired", "upload": doc["_id"]})
-                await self._forget(doc["_id"])
+                await self.forget(doc["_id"])
 
     def close(self) -> None:
         """Let go of all files."""
