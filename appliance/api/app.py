@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from appliance.service.catalogue import Catalogue
     from appliance.service.events import Events
     from appliance.service.holdings import Holdings
+    from appliance.service.mdm import MdmPort
     from appliance.service.metrics import Metrics
     from appliance.service.nonces import Nonces
     from appliance.service.packages import Packages
@@ -57,3 +58,4 @@ class App:
     nonces: Nonces
     runner: Runner | None  #: None where another process does the work
     now: Callable[[], int]
+    mdm: MdmPort | None = None  #: None where there is no MDM bridge

@@ -105,3 +105,64 @@ class UserChange(Input):
 
     password: str | None = None
     role: Literal["viewer", "operator", "admin"] | None = None
+
+
+class MdmServerDraft(Input):
+    """Fields of an MDM server. `GET /mdm/kinds` describes the sections.
+
+    In a section, what is absent stays and null goes back to the default. A secret that is absent, empty or the mask
+    stays as it is.
+    """
+
+    name: str | None = Field(None, description="What people call it.")
+    kind: str | None = Field(None, description="The driver: jamf, ...")
+    enabled: bool | None = Field(None, description="Off: nothing is asked of it and nothing is sent to it.")
+    settings: dict[str, Any] | None = Field(
+        None, description="The driver's own settings: URL, credentials, ..."
+    )
+    intake: dict[str, Any] | None = Field(None, description="What is taken in from the MDM.")
+    mirror: dict[str, Any] | None = Field(None, description="What is mirrored out to the MDM.")
+    points: dict[str, Any] | None = Field(None, description="The nodes as distribution points.")
+    webhooks: dict[str, Any] | None = Field(None, description="Hints from the MDM.")
+    hook_secret: str | None = Field(
+        None, description="What proves a webhook, if it is set up by hand. Without one it is made up."
+    )
+
+
+class MdmServerInput(MdmServerDraft):
+    """An MDM server to add or to try."""
+
+    name: str = Field(description="What people call it.")
+    kind: str = Field(description="The driver: jamf, ...")
+
+
+class MdmServerChange(MdmServerDraft):
+    """What to change of an MDM server."""
+
+    revision: int | None = Field(None, description="Change only if the configuration is at this revision.")
+
+
+class MdmSync(Input):
+    """A sync to queue."""
+
+    verify: bool = Field(False, description="Check the hashes of every record again.")
+
+
+class MdmPause(Input):
+    """A pause."""
+
+    seconds: int | None = Field(
+        None, ge=1, le=31_622_400, description="How long. Absent: until it is resumed."
+    )
+
+
+class MdmPackagesQuery(PageQuery):
+    """Which package rows of an MDM server to list."""
+
+    direction: Literal["", "in", "out"] = Field(
+        "", description="Only what came in, or only what was mirrored out."
+    )
+    state: str = Field(
+        "",
+        description="Only in this state, such as pulled, mirrored, conflict, failed, quarantined, pending.",
+    )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from appliance.domain import errors as e
+from appliance.domain import mdm_errors as m
 
 from . import models
 
@@ -48,6 +49,45 @@ _PUBLISHING: Errors = (e.InvalidName, e.InvalidDigest, e.PackageExists, e.Digest
 _GONE: Errors = (e.PackageUnknown, e.PackageWithdrawn)
 _STEP: Errors = (e.JobUnknown, e.InvalidTransition)
 _JOINING: Errors = (e.InviteRefused, e.PeerUnreachable, e.PeerRefused, e.PeerMisbehaved)
+
+_SERVER = "/mdm/servers/{server}"
+_MDM: Errors = (e.NotFound, m.ServerUnknown)
+_MDM_CALL: Errors = (*_MDM, m.MdmUnreachable, m.MdmNeedsAttention, m.MdmRefused)
+
+_MDM_OPERATIONS = [
+    Operation(method="get", path="/mdm/kinds", summary="Kinds of MDM server, and what is set for each",
+              answer="[MdmKind]", errors=(e.NotFound,)),
+    Operation(method="post", path="/mdm/check", summary="Try the configuration of an MDM server without saving it",
+              role="admin", answer="MdmReport", body=models.MdmServerInput, errors=(e.NotFound,)),
+    Operation(method="get", path="/mdm/servers", summary="MDM servers, without their secrets", answer="[MdmServer]",
+              errors=(e.NotFound,)),
+    Operation(method="post", path="/mdm/servers", summary="Connect an MDM server", role="admin", answer="MdmServer",
+              status=201, body=models.MdmServerInput, errors=(e.NotFound, m.ServerExists)),
+    Operation(method="get", path=_SERVER, summary="One MDM server", answer="MdmServer", errors=_MDM),
+    Operation(method="patch", path=_SERVER, summary="Change an MDM server", role="admin", answer="MdmServer",
+              body=models.MdmServerChange, errors=(*_MDM, m.ServerExists, e.StaleRevision)),
+    Operation(method="delete", path=_SERVER, role="admin", status=204, errors=_MDM,
+              summary="Forget an MDM server and all that is known of it; in the MDM nothing changes"),
+    Operation(method="post", path=_SERVER + "/check", role="admin", answer="MdmReport", body=models.MdmServerDraft,
+              summary="Try the saved configuration, or what it would be with some fields changed", errors=_MDM),
+    Operation(method="post", path=_SERVER + "/sync", summary="Bring an MDM server and the network into line now",
+              role="admin", answer="MdmSyncing", status=202, body=models.MdmSync,
+              errors=(*_MDM, e.InvalidTransition)),
+    Operation(method="post", path=_SERVER + "/pause", summary="Ask nothing of an MDM server for a while",
+              role="admin", answer="MdmServer", body=models.MdmPause, errors=_MDM),
+    Operation(method="post", path=_SERVER + "/resume", summary="End a pause", role="admin", answer="MdmServer",
+              errors=_MDM),
+    Operation(method="get", path=_SERVER + "/packages", answer="[MdmPackage]", query=models.MdmPackagesQuery,
+              summary="What came in from package records, then what was mirrored to them", errors=_MDM),
+    Operation(method="get", path=_SERVER + "/points", summary="The nodes' distribution point records",
+              answer="[MdmPoint]", errors=_MDM),
+    Operation(method="get", path=_SERVER + "/segments", summary="Network segments of the MDM, with suggestions",
+              answer="[MdmSegment]", errors=_MDM_CALL),
+    Operation(method="post", path=_SERVER + "/webhooks", summary="Create or mend our webhooks in the MDM now",
+              role="admin", answer="MdmReport", errors=(*_MDM_CALL, e.InvalidInput)),
+    Operation(method="delete", path=_SERVER + "/webhooks", summary="Delete our webhooks in the MDM", role="admin",
+              answer="MdmRemoved", errors=(*_MDM_CALL, e.InvalidInput)),
+]  # fmt: skip
 
 OPERATIONS = [
     Operation(method="get", path="/about", summary="Who this node is, and who asks", answer="About"),
@@ -120,6 +160,7 @@ OPERATIONS = [
               status=201, body=models.TokenInput, errors=(e.Conflict,)),
     Operation(method="delete", path="/tokens/{token}", summary="Revoke an API token", status=204,
               errors=(e.TokenUnknown,)),
+    *_MDM_OPERATIONS,
     Operation(method="get", path="/openapi.json", summary="This description"),
     Operation(method="get", path="/docs", summary="This description as a page"),
 ]  # fmt: skip

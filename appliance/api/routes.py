@@ -8,7 +8,7 @@ import tornado.web
 from tornado.httputil import HTTPServerRequest
 from tornado.routing import PathMatches, Rule
 
-from . import accounts, health, packages, peer, peers, system, uploads, work
+from . import accounts, health, hooks, mdm, packages, peer, peers, system, uploads, work
 from .app import App
 from .base import NotFoundHandler
 from .content import DownloadHandler
@@ -42,6 +42,7 @@ API: list[tuple[str, type[tornado.web.RequestHandler]]] = [
     (r"/api/v1/users/([^/]+)", accounts.UserHandler),
     (r"/api/v1/tokens", accounts.TokensHandler),
     (r"/api/v1/tokens/([a-z2-7]{8})", accounts.TokenHandler),
+    *mdm.ROUTES,
     (r"/api/v1/openapi.json", OpenApiHandler),
     (r"/api/v1/docs", DocsHandler),
 ]
@@ -65,6 +66,7 @@ def routes(context: str) -> list[Any]:
         Rule(PutMatches(_PACKAGE), uploads.PackagePutHandler),
         *API,
         *peer.ROUTES,
+        *hooks.ROUTES,
         *health.ROUTES,
         *downloads,
     ]

@@ -31,10 +31,17 @@ def object_of(properties: Mapping[str, Schema]) -> Schema:
 _WORDS = array(TEXT)
 _COUNTS: Schema = {"type": "object", "additionalProperties": {"type": ["integer", "null"]}}
 
+_DIGESTS: Schema = {
+    "type": "object",
+    "additionalProperties": TEXT,
+    "description": "Further digests in hex by kind: md5, sha512, sha3_512. Computed when something asks for them.",
+}
+
 _PACKAGE: dict[str, Schema] = {
-    "id": TEXT, "filename": TEXT, "size": INT, "sha1": TEXT, "sha256": TEXT, "stage": TEXT, "tags": _WORDS,
-    "notes": TEXT, "metadata": ANY, "revision": INT, "author": TEXT, "changed_at": TIME, "uploaded_at": TIME,
-    "uploaded_by": TEXT, "origin": TEXT, "withdrawn": YES, "presence": TEXT, "reason": TEXT, "url": TEXT,
+    "id": TEXT, "filename": TEXT, "size": INT, "sha1": TEXT, "sha256": TEXT, "hashes": _DIGESTS,
+    "stage": TEXT, "tags": _WORDS, "notes": TEXT, "metadata": ANY, "revision": INT, "author": TEXT,
+    "changed_at": TIME, "uploaded_at": TIME, "uploaded_by": TEXT, "origin": TEXT, "withdrawn": YES, "presence": TEXT,
+    "reason": TEXT, "url": TEXT,
 }  # fmt: skip
 _UPLOAD: dict[str, Schema] = {
     "id": TEXT, "filename": TEXT, "size": {"type": ["integer", "null"]}, "offset": INT, "stage": TEXT,
@@ -97,6 +104,26 @@ _PROPERTIES: dict[str, dict[str, Schema]] = {
         "memory": object_of({"rss": {"type": ["integer", "null"]}}),
         "python": TEXT, "database": TEXT, "counts": _COUNTS,
     },
+    "MdmKind": {"kind": TEXT, "title": TEXT, "settings": ANY, "config": ANY},
+    "MdmServer": {
+        "id": TEXT, "name": TEXT, "kind": TEXT, "enabled": YES, "state": TEXT, "reason": TEXT, "revision": INT,
+        "settings": ANY, "intake": ANY, "mirror": ANY, "points": ANY, "webhooks": ANY, "hook_path": TEXT,
+        "hook_secret": TEXT, "health": ANY,
+    },
+    "MdmReport": {"ok": YES, "lines": array(ref("MdmLine"))},
+    "MdmLine": {
+        "what": TEXT, "ok": YES, "detail": TEXT, "privilege": TEXT, "needed_for": TEXT, "needed": YES,
+    },
+    "MdmSyncing": {"job": ref("Job")},
+    "MdmRemoved": {"removed": INT},
+    "MdmPackage": {
+        "direction": TEXT, "state": TEXT, "file_name": TEXT, "package": TEXT, "remote": TEXT, "ours": YES,
+        "error": TEXT, "at": TIME,
+    },
+    "MdmPoint": {
+        "node": TEXT, "name": TEXT, "remote": TEXT, "ours": YES, "state": TEXT, "error": TEXT, "at": TIME,
+    },
+    "MdmSegment": {"name": TEXT, "start": TEXT, "end": TEXT, "distribution_point": TEXT, "suggestion": TEXT},
     "Problem": {"type": TEXT, "title": TEXT, "status": INT, "code": TEXT, "detail": TEXT, "request_id": TEXT},
 }  # fmt: skip
 

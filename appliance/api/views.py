@@ -37,6 +37,7 @@ def package_json(package: Package, base_url: str) -> dict[str, Any]:
         "size": body.size,
         "sha1": body.sha1,
         "sha256": body.sha256,
+        "hashes": dict(body.hashes),
         "stage": body.stage,
         "tags": list(body.tags),
         "notes": body.notes,

@@ -38,6 +38,7 @@ from appliance.store.blobs import BlobStore
 from appliance.store.layout import Layout
 from appliance.store.ports import Store
 from config.settings import Settings
+from jamf_bridge.bridge import Bridge
 
 from .clock import now_ms
 from .jobs import register_jobs
@@ -52,6 +53,7 @@ class Graph:
 
     app: App
     maintenance: Maintenance
+    bridge: Bridge
     pool: ContentPool
     calls: ThreadPoolExecutor
 
@@ -102,8 +104,9 @@ def connect(
 
     intake.on_node = node_changed
     peers.on_up = replication.announced
+    box = SecretBox(layout.identity / "secrets.key")
     registrations = Registrations(
-        store=store, identity=identity, peers=peers, box=SecretBox(layout.identity / "secrets.key"),
+        store=store, identity=identity, peers=peers, box=box,
         url=place.url, tls_fingerprint=place.tls_fingerprint, ca_file=ca_file, calls=calls,
         own_record=replication.own_record, on_joined=joined, now=now_ms,
     )  # fmt: skip
@@ -116,6 +119,11 @@ def connect(
         default_stage=settings.uploads.stage, max_size=settings.uploads.max_size,
         life_ms=round(settings.uploads.expire_hours * 3_600_000), now=now_ms,
     )  # fmt: skip
+    bridge = Bridge(
+        store=store, box=box, catalogue=catalogue, holdings=holdings, packages=packages, blobs=blobs,
+        uploads=uploads, stages=stages, now=now_ms,
+    )  # fmt: skip
+    transfers.pulls = bridge
     runner = None
     if settings.worker.embedded or not serving:
         runner = _runner(settings, store, metrics, worker_id=_worker_id(node_id, serving=serving))
@@ -131,13 +139,15 @@ def connect(
         verifying=Verifying(catalogue=catalogue, blobs=blobs, holdings=holdings), peers=peers,
         uploads=uploads, accounts=Accounts(store, now_ms), events=Events(store), system=system,
         metrics=metrics, registrations=registrations, nonces=Nonces(store, now_ms), runner=runner,
-        now=now_ms,
+        now=now_ms, mdm=bridge,
     )  # fmt: skip
     maintenance = Maintenance(
         store=store, records=records, catalogue=catalogue, holdings=holdings,
         uploads=uploads, blobs=blobs, now=now_ms,
     )  # fmt: skip
-    graph = Graph(app=app, maintenance=maintenance, pool=ContentPool(identity, now_ms), calls=calls)
+    graph = Graph(
+        app=app, maintenance=maintenance, bridge=bridge, pool=ContentPool(identity, now_ms), calls=calls
+    )
     _watch(graph, layout)
     if runner is not None:
         register_jobs(graph, runner, layout)

@@ -44,5 +44,6 @@ def register_jobs(graph: "Graph", runner: Runner, layout: Layout) -> None:
     runner.register(VERIFY_JOB, app.verifying.run, queue="hash", policy=ONCE)
     runner.register(RECONCILE_JOB, reconcile, queue="default", policy=ONCE)
     runner.register(PURGE_JOB, purge, queue="default", policy=ONCE)
+    graph.bridge.register(runner)
     runner.every(app.settings.replication.reconcile_s, lambda: reconcile_job(now_ms()))
     runner.every(PURGE_EVERY_S, lambda: purge_job(now_ms()))

@@ -50,6 +50,7 @@ class Life:
         self._tasks.append(asyncio.create_task(app.transfers.watch()))
         self._tasks.append(asyncio.create_task(app.peers.follow()))
         self._tasks.append(asyncio.create_task(_follow_other_processes(app.store, app.catalogue)))
+        self._graph.bridge.start()
         for peer in app.peers.active_ids():
             app.replication.announced(peer)
 
@@ -58,6 +59,7 @@ class Life:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._graph.bridge.stop()
         self._graph.app.replication.stop()
         self._graph.app.uploads.close()
         self._graph.pool.close()

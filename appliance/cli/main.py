@@ -17,6 +17,7 @@ from .accounts import token, user
 from .command import Group
 from .demo import demo
 from .exits import CommandFailed, ExitCode, for_error
+from .mdm import mdm
 from .moving import export, fsck, import_
 from .node import init, serve, worker
 from .nodes import node
@@ -44,7 +45,7 @@ def ods() -> None:
 
 
 for _command in (
-    serve, worker, init, config, login, logout, status, package, peer, node, transfer, token, user,
+    serve, worker, init, config, login, logout, status, package, peer, node, mdm, transfer, token, user,
     export, import_, fsck, demo,
 ):  # fmt: skip
     ods.add_command(_command)

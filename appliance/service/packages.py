@@ -8,7 +8,7 @@ from typing import Any
 
 from appliance.domain.errors import PackageExists, PackageUnknown, PackageWithdrawn, StaleRevision
 from appliance.domain.job import Job
-from appliance.domain.manifest import Manifest
+from appliance.domain.manifest import Manifest, check_digest
 from appliance.domain.names import check_filename, package_id
 from appliance.domain.node import check_stage
 from appliance.domain.package import Package, PackageBody, check_tags
@@ -22,6 +22,7 @@ from .records import Known, Records
 
 INLINE_CHUNKS = 64  #: up to so many chunks the record itself carries their list
 VERIFY_JOB = "package.verify"
+FURTHER_DIGESTS = ("md5", "sha512", "sha3_512")  #: what a package record may carry beside SHA-1 and SHA-256
 _HISTORY = 16
 _TRIES = 8
 
@@ -187,6 +188,39 @@ class Packages:
         await self._write(id, next_body)
         return await self._settled(id, actor)
 
+    async def add_hashes(
+        self, id: str, sha256: str, hashes: Mapping[str, str], *, actor: str
+    ) -> Package | None:
+        """Write further digests into the record of a package that lacks them; nothing else of it changes.
+
+        Args:
+            id: Package id.
+            sha256: The bytes that they are of; a package that has other bytes by now is left.
+            hashes: The digests in hex by kind: "md5", "sha512", "sha3_512".
+            actor: Who computed them.
+
+        Returns:
+            The package, or None if there was nothing to add: it has them, has other bytes, or is gone.
+
+        Raises:
+            InvalidDigest: A digest is not hexadecimal of the right length.
+        """
+        found = {kind: check_digest(kind, hashes[kind]) for kind in FURTHER_DIGESTS if kind in hashes}
+        written = False
+
+        def next_body(known: Known) -> PackageBody | None:
+            nonlocal written
+            record = known.record
+            body = package_body(record) if record and not record.deleted else None
+            if body is None or body.sha256 != sha256 or found.keys() <= body.hashes.keys():
+                written = False
+                return None
+            written = True
+            return replace(body, hashes={**found, **body.hashes})
+
+        await self._write(id, next_body)
+        return await self._settled(id, actor) if written else None
+
     async def withdraw(self, id: str, *, actor: str) -> Package:
         """Withdraw a package from every node.
 
@@ -261,16 +295,17 @@ class Packages:
     async def _write(
         self,
         id: str,
-        next_body: Callable[[Known], PackageBody],
+        next_body: Callable[[Known], PackageBody | None],
         *,
         deleted: bool = False,
         extra: Sequence[Operation] = (),
     ) -> None:
         for attempt in range(_TRIES):
             known = await self._records.known(RecordKind.PACKAGE, id)
-            _, operation = self._records.write(
-                RecordKind.PACKAGE, id, next_body(known), known, deleted=deleted
-            )
+            body = next_body(known)
+            if body is None:
+                return
+            _, operation = self._records.write(RecordKind.PACKAGE, id, body, known, deleted=deleted)
             try:
                 await self._store.batch([*extra, operation])
             except StaleRevision:

@@ -1,0 +1,131 @@
+"""The MDM bridge of a node: everything in this room, made and tied together."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+
+from appliance.domain.errors import InvalidTransition, JobUnknown
+from appliance.domain.job import RetryPolicy
+from appliance.jobs.runner import Runner
+from appliance.service.catalogue import Catalogue
+from appliance.service.digests import DIGEST_JOB, Digests
+from appliance.service.holdings import Holdings
+from appliance.service.journal import SYSTEM
+from appliance.service.packages import Packages
+from appliance.service.secrets import SecretBox
+from appliance.service.uploads import UploadService
+from appliance.store.blobs import BlobStore
+from appliance.store.ports import Doc, Store
+
+from .hooks import HookDoor
+from .intake import Intake
+from .jobs import SYNC_JOB
+from .mirror import Mirror
+from .points import Points
+from .pulling import PULL_JOB, Pulling, pull_key
+from .registry import Registry
+from .server import Server
+from .server_admin import ServerAdmin
+from .servers import Servers
+from .syncing import Syncing
+from .watching import Watching
+
+ONCE = RetryPolicy(attempts=1)
+PULLING = RetryPolicy(attempts=40, base_s=2.0, cap_s=300.0)
+
+
+class Bridge(ServerAdmin):
+    """What the admin API, the hooks, the jobs and the timers of the node call; implements `service.mdm.MdmPort`."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        box: SecretBox,
+        catalogue: Catalogue,
+        holdings: Holdings,
+        packages: Packages,
+        blobs: BlobStore,
+        uploads: UploadService,
+        stages: Sequence[str],
+        now: Callable[[], int],
+    ) -> None:
+        registry = Registry()
+        servers = Servers(store, box, now, registry, stages=stages)
+        digests = Digests(
+            store=store, catalogue=catalogue, blobs=blobs, holdings=holdings, packages=packages, now=now
+        )
+        points = Points(store=store, holdings=holdings, now=now)
+        super().__init__(
+            store=store,
+            servers=servers,
+            registry=registry,
+            now=now,
+            file_name=lambda id: package.body.filename if (package := catalogue.by_id(id)) else "",
+            node_name=lambda id: node.name if (node := holdings.nodes.get(id)) else "",
+            suggest=points.suggest_segments,
+        )
+        self._digests = digests
+        self._door = HookDoor(store=store, servers=servers, now=now)
+        self._pulling = Pulling(store=store, servers=servers, uploads=uploads, now=now)
+        self._syncing = Syncing(
+            servers=servers,
+            intake=Intake(store=store, catalogue=catalogue, ensure_hashes=digests.ensure, now=now),
+            mirror=Mirror(store=store, catalogue=catalogue, digests=digests, blobs=blobs, now=now),
+            points=points,
+            register_webhooks=self._register_hooks,
+            now=now,
+        )
+        self._watching = Watching(
+            store=store, servers=servers, catalogue=catalogue, holdings=holdings, now=now
+        )
+        self._task: asyncio.Task[None] | None = None
+
+    def register(self, runner: Runner) -> None:
+        """Say what the bridge's jobs do; before the runner starts."""
+        runner.register(SYNC_JOB, self._syncing.run, queue="default", policy=ONCE)
+        runner.register(
+            PULL_JOB, self._pulling.run, queue="transfer", policy=PULLING, on_failed=self._pulling.gave_up
+        )
+        runner.register(DIGEST_JOB, self._digests.run, queue="hash", policy=ONCE)
+
+    def start(self) -> None:
+        """Begin to watch the clock and this node."""
+        self._task = asyncio.create_task(self._watching.run())
+
+    async def stop(self) -> None:
+        """Sign out everywhere and let go."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._door.close()
+        await self._servers.close()
+
+    async def _register_hooks(self, server: Server) -> None:
+        await self.register_webhooks(server.id, actor=SYSTEM)
+        await self._servers.note(server.id, hooks_of=server.rev)
+
+    # Webhooks that come in
+
+    async def admit_hook(
+        self, server_id: str, *, path_secret: str, headers: Mapping[str, str], address: str
+    ) -> int:
+        """As `MdmPort.admit_hook`."""
+        return await self._door.admit(server_id, path_secret=path_secret, headers=headers, address=address)
+
+    async def take_hook(self, server_id: str, *, content_type: str, body: bytes) -> int:
+        """As `MdmPort.take_hook`."""
+        return await self._door.take(server_id, content_type=content_type, body=body)
+
+    # Transfers that are pulls: `service.transfers.Pulls`
+
+    async def retry(self, doc: Doc) -> None:
+        """Start a pull again, now."""
+        await self._pulling.want_again(doc["pull"]["server"], doc["pull"]["remote"])
+
+    async def cancel(self, doc: Doc) -> None:
+        """Stop a pull that waits; one that runs sees it in its document."""
+        key = pull_key(doc["pull"]["server"], doc["pull"]["remote"])
+        for job in await self._store.find_jobs({"active_key": key}, limit=1):
+            with contextlib.suppress(InvalidTransition, JobUnknown):
+                await self._store.cancel_job(job.id, now=self._now())

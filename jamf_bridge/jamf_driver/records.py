@@ -1,0 +1,199 @@
+"""Jamf Pro package records: reading them as the bridge sees packages, and writing the fields that are ours.
+
+Jamf Pro replaces a record as a whole, does not check the hashes it is given, and forgets the size of a file in its
+cloud when the record is written. So: the fields that are ours are merged into the record as it is at that moment, and
+a record whose bytes lie in the cloud is left alone.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from appliance.domain.mdm_errors import MdmRefused
+
+from ..driver import CloudState, Mirrored, PackageFacts, RemotePackage
+from ..jamf import JamfConflict, JamfNotFound, Server
+from ..jamf.cloud_files import CloudFile
+from .translating import mdm_errors
+
+log = logging.getLogger(__name__)
+
+SHA3_SINCE = (11, 25)  #: before it, clients do not know SHA3_512 (jamf-upload#374)
+_KINDS = {"MD5": "md5", "SHA_256": "sha256", "SHA_512": "sha512", "SHA3_512": "sha3_512"}
+_FIELDS = {"md5": "md5", "sha256": "sha256", "sha3512": "sha3_512"}
+_DESCRIBING = ("packageName", "categoryId", "notes")
+_NO_CATEGORY = "-1"
+
+
+def remote_package(data: Mapping[str, Any], file: CloudFile | None, *, listed: bool) -> RemotePackage:
+    """A package record as the bridge sees it.
+
+    Args:
+        data: The record.
+        file: What the cloud says of the file of its name.
+        listed: Whether the cloud's files could be listed.
+    """
+    hashes = _stated(data)
+    state = CloudState.NONE
+    size: int | None = None
+    match str(data.get("cloudTransferStatus") or "").upper():
+        case "ERROR":
+            state = CloudState.ERROR
+        case "PENDING":
+            state = CloudState.PENDING
+        case "READY":
+            state = CloudState.READY
+        case _ if file is not None:
+            state = CloudState.READY  # versions before 11.23 do not say
+    if file is not None and state is CloudState.READY:
+        cloud = {kind: value.lower() for kind, value in (("md5", file.md5), ("sha3_512", file.sha3)) if value}
+        if file.length == 0:
+            state = CloudState.ERROR  # the record is there, the upload never landed
+        elif not cloud or any(hashes.get(kind, value) != value for kind, value in cloud.items()):
+            state = CloudState.PENDING  # the record and the cloud do not agree yet
+        size, hashes = file.length, {**hashes, **cloud}
+    elif state is CloudState.READY and listed:
+        state = CloudState.PENDING  # not in the list yet
+    return RemotePackage(
+        id=str(data["id"]),
+        file_name=str(data.get("fileName") or ""),
+        name=str(data.get("packageName") or ""),
+        state=state,
+        size=size,
+        hashes=hashes,
+        fields=dict(data),
+    )
+
+
+def _stated(data: Mapping[str, Any]) -> dict[str, str]:
+    found = {kind: str(data[name]).lower() for name, kind in _FIELDS.items() if data.get(name)}
+    kind = _KINDS.get(str(data.get("hashType") or "").upper())
+    if kind and data.get("hashValue"):
+        found[kind] = str(data["hashValue"]).lower()
+    return found
+
+
+class PackageRecords:
+    """Writes package records of one server."""
+
+    def __init__(self, server: Server, version: tuple[int, ...]) -> None:
+        self._server = server
+        self._version = version
+        self._categories: dict[str, str] = {}
+
+    def _hashes(self, facts: PackageFacts) -> dict[str, str]:
+        """The hash fields of a record: that which clients check, and those that Jamf Pro shows beside it."""
+        modern = self._version >= SHA3_SINCE
+        order = ["SHA3_512", "SHA_512", "SHA_256"] if modern else ["SHA_512", "SHA_256"]
+        chosen = next((word for word in order if _KINDS[word] in facts.hashes), "")
+        if not chosen:
+            raise MdmRefused(f'No hash that Jamf Pro knows is there for "{facts.file_name}".')
+        fields = {"hashType": chosen, "hashValue": facts.hashes[_KINDS[chosen]]}
+        for name, kind in _FIELDS.items():
+            if kind in facts.hashes and (modern or name != "sha3512"):
+                fields[name] = facts.hashes[kind]
+        return fields
+
+    async def ensure(
+        self, facts: PackageFacts, *, remote: RemotePackage | None, sent: Mapping[str, Any]
+    ) -> Mirrored:
+        """As `Driver.ensure_package_record`."""
+        with mdm_errors():
+            packages = self._server.Packages()
+            found = None
+            if remote is not None:
+                try:
+                    found = await packages.recordWithId(remote.id)
+                except JamfNotFound:
+                    found = None
+            if found is None:
+                same = await packages.filter(fileName=facts.file_name)
+                found = next((record for record in same if record.data["fileName"] == facts.file_name), None)
+            if found is None:
+                return await self._create(facts)
+            return await self._merge(found, facts, sent)
+
+    async def _create(self, facts: PackageFacts) -> Mirrored:
+        describing = {
+            "packageName": facts.record_name or facts.file_name,
+            "categoryId": await self._category(facts.record_category),
+            "notes": facts.record_notes,
+        }
+        hashes = self._hashes(facts)
+        names = dict.fromkeys(
+            (describing["packageName"], facts.file_name, f"{facts.file_name} (ODS {facts.id[:8]})")
+        )
+        for number, name in enumerate(names, 1):
+            describing["packageName"] = name
+            try:
+                record = await self._server.Packages().create(
+                    {**describing, **hashes, "fileName": facts.file_name}
+                )
+            except JamfConflict as exc:
+                if number == len(names) or exc.field not in {"packageName", ""}:
+                    raise
+            else:
+                return Mirrored(
+                    remote_id=record.id, created=True, changed=True, sent={**describing, **hashes}
+                )
+        raise AssertionError("the loop returns or raises")
+
+    async def _merge(self, record: Any, facts: PackageFacts, sent: Mapping[str, Any]) -> Mirrored:
+        data = record.data
+        if str(data.get("cloudTransferStatus") or "").upper() in {"READY", "PENDING"}:
+            return self._backed_by_cloud(record, facts, sent)
+        wanted: dict[str, Any] = {}
+        notes = facts.record_notes
+        if notes and "notes" in sent and data.get("notes") == sent["notes"] != notes:
+            wanted["notes"] = notes  # ours, and nobody wrote there since
+        wanted |= self._hashes(facts)
+        changed = {name: value for name, value in wanted.items() if data.get(name) != value}
+        for name, value in changed.items():
+            record.set_path(name, value)
+        if changed:
+            await record.save()
+        kept = {name: sent[name] for name in _DESCRIBING if name in sent}
+        return Mirrored(remote_id=record.id, changed=bool(changed), sent={**kept, **wanted})
+
+    def _backed_by_cloud(self, record: Any, facts: PackageFacts, sent: Mapping[str, Any]) -> Mirrored:
+        stated = _stated(record.data)
+        common = [kind for kind in stated if kind in facts.hashes]
+        if common and all(stated[kind] == facts.hashes[kind] for kind in common):
+            return Mirrored(remote_id=record.id, sent=sent)
+        return Mirrored(
+            remote_id=record.id,
+            sent=sent,
+            conflict=f'Jamf Pro\'s cloud holds other bytes under "{facts.file_name}"; its record was left as it is.',
+        )
+
+    async def _category(self, name: str) -> str:
+        if not name:
+            return _NO_CATEGORY
+        if name not in self._categories:
+            found = await self._server.Categories().recordsWithName(name)
+            if not found:
+                log.warning(
+                    "Jamf Pro has no such category",
+                    extra={"action": "jamf_category_missing", "category": name},
+                )
+                return _NO_CATEGORY
+            self._categories[name] = found[0].id
+        return self._categories[name]
+
+    async def withdraw(self, remote_id: str, *, policy: str, when: str) -> Mirrored:
+        """As `Driver.withdraw_package_record`."""
+        with mdm_errors():
+            try:
+                record = await self._server.Packages().recordWithId(remote_id)
+            except JamfNotFound:
+                return Mirrored(remote_id=remote_id)
+            if policy == "delete":
+                await record.delete()
+                return Mirrored(remote_id=remote_id, changed=True)
+            mark = f"Withdrawn from Open Distribution Server on {when}."
+            notes = str(record.data.get("notes") or "")
+            if policy == "mark" and "Withdrawn from Open Distribution Server" not in notes:
+                record.set_path("notes", f"{mark}\n{notes}".strip())
+                await record.save()
+                return Mirrored(remote_id=remote_id, changed=True)
+        return Mirrored(remote_id=remote_id)

@@ -1,0 +1,27 @@
+"""The package records of an MDM as they were just listed, by id and by file name."""
+
+import unicodedata
+from collections.abc import Iterable
+
+from .driver import RemotePackage
+
+
+class Listing:
+    """Finds the record of a file name. Names are compared exactly, in NFC; several records may have one name."""
+
+    def __init__(self, packages: Iterable[RemotePackage]) -> None:
+        self._by_name: dict[str, list[RemotePackage]] = {}
+        for package in packages:
+            self._by_name.setdefault(unicodedata.normalize("NFC", package.file_name), []).append(package)
+
+    def record(self, file_name: str, remote_id: str) -> RemotePackage | None:
+        """The record of this name: that of this id, else the first; None if there is none.
+
+        Args:
+            file_name: In NFC.
+            remote_id: The id that it had before, "" if it is not known.
+        """
+        same = self._by_name.get(file_name)
+        if not same:
+            return None
+        return next((package for package in same if package.id == remote_id), same[0])

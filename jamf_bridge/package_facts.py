@@ -1,0 +1,59 @@
+"""What a package record should say, from a package and the templates of a server."""
+
+import hashlib
+from typing import Any
+
+from appliance.domain.package import Package
+
+from .config import Mirror
+from .driver import PackageFacts
+from .templates import render, render_line, stem, version
+
+
+def package_facts(package: Package, config: Mirror) -> PackageFacts:
+    """What a package's record should say.
+
+    Raises:
+        InvalidInput: A template cannot be filled in with this package.
+    """
+    body = package.body
+    values: dict[str, Any] = {
+        "filename": body.filename,
+        "stem": stem(body.filename),
+        "version": version(body.filename),
+        "size": body.size,
+        "sha256": body.sha256,
+        "stage": body.stage,
+        "tags": list(body.tags),
+        "notes": body.notes,
+        "metadata": body.metadata,
+        "uploaded_by": body.uploaded_by,
+    }
+    return PackageFacts(
+        id=package.id,
+        file_name=body.filename,
+        size=body.size,
+        hashes=known_hashes(package),
+        stage=body.stage,
+        tags=body.tags,
+        notes=body.notes,
+        metadata=body.metadata,
+        revision=package.revision,
+        uploaded_by=body.uploaded_by,
+        uploaded_at=body.uploaded_at,
+        record_name=render_line(config.name, values),
+        record_category=render_line(config.category, values),
+        record_notes=render(config.notes, values),
+    )
+
+
+def known_hashes(package: Package) -> dict[str, str]:
+    """Every digest of a package's bytes that its record states, in hex by kind."""
+    body = package.body
+    return {**body.hashes, "sha1": body.sha1, "sha256": body.sha256}
+
+
+def templates_mark(config: Mirror) -> str:
+    """A word that changes when a template does."""
+    text = "\0".join((config.name, config.category, config.notes))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,311 @@
+"""The job that takes one package in from an MDM server's storage: an upload like any other, whose bytes we fetch.
+
+What has arrived is an unfinished upload under an id that follows from server, record and mark, so that a lost
+connection, a restart or a kill at any point goes on behind the last byte that is here. Nothing is published before
+length and digest are those that the record states.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from appliance.domain.errors import (
+    ApplianceError,
+    InvalidInput,
+    StaleRevision,
+    Stopping,
+    UploadUnknown,
+)
+from appliance.domain.event import EventType
+from appliance.domain.job import Job
+from appliance.domain.mdm_errors import BytesWrong, MdmError, MdmNeedsAttention, MdmUnreachable
+from appliance.jobs.context import JobContext
+from appliance.service.journal import SYSTEM, entry
+from appliance.service.receiving import Receiver
+from appliance.service.uploads import Upload, UploadService
+from appliance.store.ports import Doc, Operation, Store
+
+from .driver import CloudState, Driver, RemotePackage
+from .pull_progress import Cancelled, PullProgress
+from .remote import RowState, row_id, row_write
+from .server import Server, ServerState
+from .servers import Servers
+from .stream_digests import StreamDigests
+
+log = logging.getLogger(__name__)
+
+PULL_JOB = "mdm.pull"
+_LATER_S = 60.0  #: a server that may not be called now is asked again after this
+_LOOK_S = 0.5  #: the longest time until a stop is noticed
+
+
+def pull_key(server: str, remote: str) -> str:
+    """At most one pull of a record is queued or runs."""
+    return f"{PULL_JOB}:{server}:{remote}"
+
+
+def pull_job(server: str, remote: str, now: int) -> Job:
+    """The job that takes a record's bytes in."""
+    return Job(
+        id=secrets.token_hex(12),
+        queue="transfer",
+        name=PULL_JOB,
+        args={"server": server, "remote": remote},
+        key=pull_key(server, remote),
+        run_at=now,
+        created_at=now,
+    )
+
+
+class Pulling:
+    """Runs the job `mdm.pull`."""
+
+    def __init__(
+        self, *, store: Store, servers: Servers, uploads: UploadService, now: Callable[[], int]
+    ) -> None:
+        self._store = store
+        self._servers = servers
+        self._uploads = uploads
+        self._now = now
+
+    def run(self, job: Job, context: JobContext) -> None:
+        """Take the bytes of a record in, in a slot of the transfers; the work itself waits on the event loop.
+
+        Raises:
+            MdmError: It could not be completed now; what arrived stays.
+            StorageError: The disk is full or fails.
+            BytesWrong: The bytes are not those that the record states; nothing was kept.
+            Stopping: The node stops.
+        """
+        context.wait(self._until_stopped(job, context))
+
+    async def _until_stopped(self, job: Job, context: JobContext) -> None:
+        task = asyncio.create_task(self._pull(job.args["server"], job.args["remote"]))
+        try:
+            while not task.done():
+                await asyncio.wait({task}, timeout=_LOOK_S)
+                if context.stopping.is_set():
+                    task.cancel()
+            await task
+        except asyncio.CancelledError:
+            context.check()
+            raise Stopping() from None
+
+    async def _pull(self, server_id: str, remote_id: str) -> None:
+        server = await self._servers.get(server_id)
+        row = await self._store.get("mdm_remote", row_id(server_id, remote_id))
+        if row is None or row["state"] != RowState.WANTED:
+            return
+        if server.state in {ServerState.PAUSED, ServerState.DISABLED} or not server.config.enabled:
+            raise MdmUnreachable(
+                f"{server.config.name} is not asked now: {server.reason or server.state}.",
+                retry_after=_LATER_S,
+            )
+        driver = await self._servers.driver(server_id)
+        try:
+            package = await self._take(server, driver, row)
+        except (BytesWrong, InvalidInput) as exc:
+            await self._give_up(server, row, exc)
+            raise
+        except MdmNeedsAttention as exc:
+            await self._servers.attention(server_id, exc)
+            raise MdmUnreachable(exc.message, retry_after=_LATER_S) from exc
+        if package and server.config.intake.note:
+            await self._note(server, driver, row_id(server_id, remote_id))
+
+    async def _take(self, server: Server, driver: Driver, row: Doc) -> str:
+        """Fetch and publish; return the package's id, or "" if somebody cancelled it."""
+        upload = await self._upload(server, row)
+        progress = await PullProgress.begin(self._store, upload, row, server, self._now)
+        try:
+            if not upload.package:
+                upload = await self._receive(driver, upload, row, progress)
+        except Cancelled:
+            await self._mark(row, state=RowState.FAILED, error="cancelled", tried=row["mark"])
+            return ""
+        except (ApplianceError, asyncio.CancelledError) as exc:
+            stalled = exc if isinstance(exc, ApplianceError) else None
+            await progress.stalled(stalled)
+            raise
+        events = [
+            entry(
+                EventType.MDM_PULLED,
+                at=self._now(),
+                actor=SYSTEM,
+                subject=upload.package,
+                filename=upload.filename,
+                server=server.config.name,
+                size=upload.size,
+            )
+        ]
+        note = server.config.intake.note
+        await self._mark(
+            row,
+            *events,
+            state=RowState.TAKEN,
+            taken=row["mark"],
+            package=upload.package,
+            noted=not note,
+            error="",
+        )
+        await progress.done()
+        return upload.package
+
+    async def _upload(self, server: Server, row: Doc) -> Upload:
+        """The upload that this pull fills, new or continued."""
+        id = hashlib.sha256(f"{row['_id']}:{row['mark']}".encode()).hexdigest()[:32]
+        old = row.get("upload", "")
+        if old and old != id:  # other bytes were stated when it began
+            with contextlib.suppress(UploadUnknown):
+                await self._uploads.terminate(old)
+        if old != id:
+            row = await self._mark(row, upload=id)
+        try:
+            return await self._uploads.get(id)
+        except UploadUnknown:
+            options = server.config.intake
+            return await self._uploads.create(
+                id=id,
+                filename=row["file_name"],
+                size=row["size"],
+                stage=options.stage or None,
+                tags=options.tags or None,
+                sha256=row["hashes"].get("sha256", ""),
+                replace=True,
+                actor=f"mdm:{server.config.name}",
+            )
+
+    async def _receive(self, driver: Driver, upload: Upload, row: Doc, progress: PullProgress) -> Upload:
+        remote = RemotePackage(
+            id=row["remote"],
+            file_name=row["file_name"],
+            state=CloudState.READY,
+            size=row["size"],
+            hashes=row["hashes"],
+        )
+        async with (
+            self._uploads.receiving(upload, upload.offset) as receiver,
+            StreamDigests.over(self._uploads.file(upload.id), upload.offset) as digests,
+        ):
+            await self._copy(driver, remote, receiver, digests, progress)
+            found = {"sha256": (await receiver.manifest()).sha256, **await digests.hexdigests()}
+            wrong = _wrong(remote, receiver.offset, found)
+            if not wrong:
+                further = {kind: digest for kind, digest in found.items() if kind != "sha256"}
+                await self._uploads.complete(upload, receiver, remember=True, resumed=True, hashes=further)
+        if wrong:
+            await self._uploads.terminate(upload.id)
+            raise BytesWrong(wrong)
+        return await self._uploads.get(upload.id)
+
+    @staticmethod
+    async def _copy(
+        driver: Driver,
+        remote: RemotePackage,
+        receiver: Receiver,
+        digests: StreamDigests,
+        progress: PullProgress,
+    ) -> None:
+        """Every byte that is missing, from the server into the upload."""
+        if remote.size is not None and receiver.offset >= remote.size:
+            return
+        blocks = driver.open_package(remote, receiver.offset)
+        async with contextlib.aclosing(blocks) as opened:  # type: ignore[type-var]
+            async for block in opened:
+                await receiver.write(block)
+                await digests.feed(block)
+                await progress.advanced(receiver.offset)
+        await receiver.flush()
+
+    async def _note(self, server: Server, driver: Driver, id: str) -> None:
+        """Leave a note on the record. One that is lost to a crash may be left twice."""
+        row = await self._store.get("mdm_remote", id)
+        if row is None or row["noted"]:
+            return
+        remote = RemotePackage(id=row["remote"], file_name=row["file_name"])
+        try:
+            await driver.add_note(
+                remote, f"Taken in by Open Distribution Server, verified ({row['size']} bytes)."
+            )
+        except MdmError as exc:
+            log.info(
+                "a note was not left", extra={"action": "mdm_note", "mdm": server.id, "reason": exc.message}
+            )
+            return
+        await self._mark(row, noted=True)
+
+    async def _give_up(self, server: Server, row: Doc, error: ApplianceError) -> None:
+        """What cannot succeed until the record changes."""
+        wrong = isinstance(error, BytesWrong)
+        type = EventType.MDM_QUARANTINED if wrong else EventType.TRANSFER_FAILED
+        event = entry(
+            type,
+            at=self._now(),
+            actor=SYSTEM,
+            subject=server.id,
+            filename=row["file_name"],
+            server=server.config.name,
+            reason=error.message,
+        )
+        state = RowState.QUARANTINED if wrong else RowState.FAILED
+        await self._mark(row, event, state=state, error=error.message, tried=row["mark"])
+
+    async def gave_up(self, job: Job, error: str) -> None:
+        """The job failed for the last time."""
+        row = await self._store.get("mdm_remote", row_id(job.args["server"], job.args["remote"]))
+        if row is not None and row["state"] == RowState.WANTED:
+            event = entry(
+                EventType.TRANSFER_FAILED,
+                at=self._now(),
+                actor=SYSTEM,
+                subject=job.args["server"],
+                filename=row["file_name"],
+                reason=error,
+            )
+            await self._mark(row, event, state=RowState.FAILED, error=error, tried=row["mark"])
+
+    async def want_again(self, server_id: str, remote_id: str) -> None:
+        """A person retries a pull that failed, was cancelled or brought wrong bytes."""
+        row = await self._store.get("mdm_remote", row_id(server_id, remote_id))
+        if row is not None:
+            await self._mark(row, state=RowState.WANTED, error="", tried="")
+            await self._store.enqueue(pull_job(server_id, remote_id, self._now()))
+
+    async def _mark(self, row: Doc, *more: Operation, **changes: Any) -> Doc:
+        """Change a row, unless the record has other bytes by now: then only what does not speak of them."""
+        while True:
+            try:
+                stored = await self._store.batch(
+                    [row_write({**row, **_words(changes), "at": self._now()}), *more]
+                )
+            except StaleRevision:
+                current = await self._store.get("mdm_remote", row["_id"])
+                if current is None:
+                    return row
+                if current["mark"] != row["mark"]:
+                    changes = {
+                        name: value
+                        for name, value in changes.items()
+                        if name in {"taken", "package", "noted"}
+                    }
+                row = current
+            else:
+                return stored[0] or row
+
+
+def _words(changes: dict[str, Any]) -> dict[str, Any]:
+    return {name: str(value) if isinstance(value, RowState) else value for name, value in changes.items()}
+
+
+def _wrong(remote: RemotePackage, size: int, found: dict[str, str]) -> str:
+    """What is wrong with the bytes, "" if nothing is."""
+    if remote.size is not None and size != remote.size:
+        return f'"{remote.file_name}" has {size} bytes; its record states {remote.size}.'
+    for kind, stated in remote.hashes.items():
+        if kind in found and stated.lower() != found[kind]:
+            return f'The {kind.upper()} of "{remote.file_name}" is {found[kind]}; its record states {stated}.'
+    return ""

@@ -1,0 +1,199 @@
+"""Writes package records of one MDM server, one at a time: the intent first, then the call, then what became of it."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from appliance.domain.errors import ApplianceError, InvalidInput, StaleRevision
+from appliance.domain.event import EventType
+from appliance.domain.mdm_errors import MdmRefused
+from appliance.domain.package import Package
+from appliance.service.journal import SYSTEM, entry
+from appliance.store.ports import Doc, Insert, Store
+
+from .driver import Driver, Mirrored, RemotePackage
+from .links import LinkState, UploadState, finish_link, new_link, write_link
+from .mirror_plan import IN_CLOUD, Likeness, difference, likeness, ownership, tried
+from .mirror_summary import MirrorSummary
+from .package_facts import package_facts, templates_mark
+from .server import Server
+
+log = logging.getLogger(__name__)
+
+FIRST_WAIT_MS = 60_000  #: after a refusal; doubled after each further one
+LONGEST_WAIT_MS = 6 * 3_600_000
+
+
+class RecordWriting:
+    """One run over one server."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        server: Server,
+        driver: Driver,
+        now: Callable[[], int],
+        summary: MirrorSummary,
+    ) -> None:
+        self._store = store
+        self._server = server
+        self._driver = driver
+        self._now = now
+        self._summary = summary
+        self._templates = templates_mark(server.config.mirror)
+
+    async def ensure(self, package: Package, link: Doc | None, remote: RemotePackage | None) -> None:
+        """Create a package's record, or bring it up to date.
+
+        Args:
+            package: The package.
+            link: What was mirrored of it before.
+            remote: Its record as it was listed, if there is one.
+
+        Raises:
+            MdmError: The server cannot be called now; a refusal of this one record is written into the link instead.
+        """
+        link = link or new_link(self._server.id, package)
+        begun_before = link["absent"]
+        ours = remote is not None and ownership(package, link, remote)
+        known = remote is None or link["remote_id"] == remote.id
+        try:
+            facts = package_facts(package, self._server.config.mirror)
+            if remote is None:
+                intent = {"state": str(LinkState.CREATING), "absent": True, "error": "", "at": self._now()}
+                link = await write_link(self._store, {**link, **intent})
+            result = await self._driver.ensure_package_record(
+                facts, remote=remote, sent=link["sent"] if known else {}
+            )
+        except (MdmRefused, InvalidInput) as exc:
+            await self._refused(package, link, exc)
+            return
+        except StaleRevision:
+            self._summary.waiting += 1  # somebody else is at this package
+            return
+        if remote is None:
+            # Found only when it was looked for again, and left as it is: the one that an earlier try created.
+            found_again = begun_before and not result.changed and not result.conflict
+            same = link["remote_id"] == result.remote_id and link["ours"]
+            ours = result.created or found_again or same
+        await self._written(package, link, remote, result, ours=ours)
+
+    async def _written(
+        self, package: Package, link: Doc, remote: RemotePackage | None, result: Mirrored, *, ours: bool
+    ) -> None:
+        values: dict[str, Any] = {
+            "file_name": package.body.filename,
+            "remote_id": result.remote_id,
+            "ours": ours,
+            "absent": False,
+            "sent": dict(result.sent),
+            "error": result.conflict,
+            "difference": _mended(package, remote),
+            "attempts": 0,
+            "retry_at": 0,
+            "tried": "",
+            "at": self._now(),
+        }
+        events = []
+        if result.conflict:
+            values |= {"state": str(LinkState.CONFLICT), "tried": tried(package, self._templates)}
+            values["retry_at"] = self._now() + FIRST_WAIT_MS * 15
+            if link["state"] != LinkState.CONFLICT or link["error"] != result.conflict:
+                events.append(self._event(EventType.MDM_RECORD_CONFLICT, package, reason=result.conflict))
+            self._summary.conflicts += 1
+        elif result.pending:
+            values |= {"state": str(LinkState.WAITING), "error": "The MDM still works on it."}
+            self._summary.waiting += 1
+        else:
+            values |= {
+                "state": str(LinkState.MIRRORED),
+                "revision": package.revision,
+                "written_at": package.at,
+                "sha256": package.body.sha256,
+                "templates": self._templates,
+            }
+            self._summary.written += result.changed
+            self._summary.unchanged += not result.changed
+        if result.changed:
+            created = result.created
+            events.append(
+                self._event(EventType.MDM_RECORD_WRITTEN, package, remote=result.remote_id, created=created)
+            )
+        await finish_link(self._store, {**link, **values}, *events)
+
+    async def _refused(self, package: Package, link: Doc, error: ApplianceError) -> None:
+        """The MDM, or a template, does not take this package: it is left until it changes or a while has passed."""
+        mark, now = tried(package, self._templates), self._now()
+        attempts = link["attempts"] + 1 if link["tried"] == mark else 1
+        wait = min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** min(attempts - 1, 20))
+        values = {
+            "state": str(LinkState.FAILED),
+            "absent": False,
+            "error": error.message,
+            "attempts": attempts,
+            "retry_at": now + wait,
+            "tried": mark,
+            "at": now,
+        }
+        self._summary.failed += 1
+        log.warning(
+            error.message,
+            extra={"action": "mdm_record_failed", "mdm": self._server.id, "package": package.id},
+        )
+        await finish_link(self._store, {**link, **values})
+
+    def left(self, package: Package, link: Doc, remote: RemotePackage | None) -> bool:
+        """Whether the record of a withdrawn package is left as it is: by the settings, or since it is not ours.
+
+        Bytes that somebody else uploaded to our record would be deleted with it.
+        """
+        policy = self._server.config.mirror.withdrawal
+        if remote is None or policy == "leave" or not ownership(package, link, remote):
+            return True
+        upload = link["upload"] or {}
+        by_us = upload.get("state") == UploadState.DONE and upload["mark"] == remote.mark
+        return policy == "delete" and remote.state in IN_CLOUD and not by_us
+
+    async def withdraw(self, package: Package, link: Doc, remote: RemotePackage) -> None:
+        """Mark or delete the record of a withdrawn package, once.
+
+        Raises:
+            MdmError: As for `ensure`.
+        """
+        policy = self._server.config.mirror.withdrawal
+        try:
+            result = await self._driver.withdraw_package_record(remote.id, policy=policy, sent=link["sent"])
+        except MdmRefused as exc:
+            await self._refused(package, link, exc)
+            return
+        events = []
+        if result.changed:
+            self._summary.written += 1
+            events.append(
+                self._event(EventType.MDM_RECORD_WRITTEN, package, remote=remote.id, withdrawn=policy)
+            )
+        await finish_link(self._store, withdrawn(link, self._now()), *events)
+
+    def _event(self, type: EventType, package: Package, **data: Any) -> Insert:
+        return entry(
+            type,
+            at=self._now(),
+            actor=SYSTEM,
+            subject=package.id,
+            filename=package.body.filename,
+            server=self._server.config.name,
+            **data,
+        )
+
+
+def _mended(package: Package, remote: RemotePackage | None) -> str:
+    """Which difference was written over; should the MDM keep it, it is not written again and again."""
+    different = remote is not None and likeness(package, remote) is Likeness.DIFFERENT
+    return difference(package, remote) if different and remote is not None else ""
+
+
+def withdrawn(link: Doc, now: int) -> Doc:
+    """The link of a withdrawn package whose record was seen to."""
+    done = {"state": str(LinkState.WITHDRAWN), "absent": False, "error": "", "attempts": 0, "retry_at": 0}
+    return {**link, **done, "tried": "", "at": now}

@@ -1,0 +1,148 @@
+"""The job that uploads one package to an MDM's own storage; whether it arrived, the listing shows."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from appliance.domain.errors import InvalidInput, StaleRevision, Stopping
+from appliance.domain.job import Job
+from appliance.domain.mdm_errors import MdmNeedsAttention, MdmRefused, MdmUnreachable
+from appliance.jobs.context import JobContext
+from appliance.service.catalogue import Catalogue
+from appliance.store.blobs import BlobStore
+from appliance.store.ports import Doc, Store
+
+from .driver import Driver
+from .links import COLLECTION, UploadState, link_id, write_link
+from .package_facts import package_facts
+from .server import Server
+
+log = logging.getLogger(__name__)
+
+UPLOAD_JOB = "mdm.upload"
+_LATER_S = 60.0  #: a server that may not be called now is asked again after this
+_LOOK_S = 0.5  #: the longest time until a stop is noticed
+
+
+def upload_job(server: str, package: str, now: int) -> Job:
+    """The job that uploads a package; one at a time for each."""
+    return Job(
+        id=secrets.token_hex(12),
+        queue="transfer",
+        name=UPLOAD_JOB,
+        args={"server": server, "package": package},
+        key=f"{UPLOAD_JOB}:{server}:{package}",
+        run_at=now,
+        created_at=now,
+    )
+
+
+class ServersToCall(Protocol):
+    """The part of `Servers` that is used."""
+
+    async def get(self, id: str) -> Server:
+        """One server."""
+
+    async def driver(self, id: str) -> Driver:
+        """Its driver."""
+
+    async def attention(self, id: str, error: MdmNeedsAttention) -> None:
+        """Note that a person has to mend something."""
+
+
+class Uploading:
+    """Runs the job `mdm.upload`."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        servers: ServersToCall,
+        catalogue: Catalogue,
+        blobs: BlobStore,
+        now: Callable[[], int],
+    ) -> None:
+        self._store = store
+        self._servers = servers
+        self._catalogue = catalogue
+        self._blobs = blobs
+        self._now = now
+
+    def run(self, job: Job, context: JobContext) -> None:
+        """Upload the bytes, in a slot of the transfers; the work itself waits on the event loop.
+
+        Raises:
+            MdmError: It could not be done now.
+            Stopping: The node stops.
+        """
+        context.wait(self._until_stopped(job, context))
+
+    async def _until_stopped(self, job: Job, context: JobContext) -> None:
+        task = asyncio.create_task(self._upload(job.args["server"], job.args["package"]))
+        try:
+            while not task.done():
+                await asyncio.wait({task}, timeout=_LOOK_S)
+                if context.stopping.is_set():
+                    task.cancel()
+            await task
+        except asyncio.CancelledError:
+            context.check()
+            raise Stopping() from None
+
+    async def _upload(self, server_id: str, package_id: str) -> None:
+        server = await self._servers.get(server_id)
+        link = await self._store.get(COLLECTION, link_id(server_id, package_id))
+        package = self._catalogue.by_id(package_id)
+        upload = link["upload"] if link else None
+        if link is None or upload is None or upload["state"] != UploadState.QUEUED:
+            return
+        if package is None or package.withdrawn or package.held_sha256 != upload["sha256"]:
+            await self._note(link, state=UploadState.FAILED, error="Its bytes are not at this node any more.")
+            return
+        if not server.usable:
+            raise MdmUnreachable(
+                f"{server.config.name} is not asked now: {server.reason or server.state}.",
+                retry_after=_LATER_S,
+            )
+        driver = await self._servers.driver(server_id)
+        try:
+            facts = package_facts(package, server.config.mirror)
+            path = str(self._blobs.path(package.held_sha256))
+            await driver.upload_package(facts, link["remote_id"], path)
+        except (MdmRefused, InvalidInput) as exc:
+            await self._note(link, state=UploadState.FAILED, error=exc.message)
+            log.warning(
+                exc.message, extra={"action": "mdm_upload_failed", "mdm": server_id, "package": package_id}
+            )
+            return
+        except MdmNeedsAttention as exc:
+            await self._servers.attention(server_id, exc)
+            raise MdmUnreachable(exc.message, retry_after=_LATER_S) from exc
+        await self._note(link, state=UploadState.PENDING, attempts=upload["attempts"] + 1, error="")
+        log.info("a package was uploaded", extra={"action": "mdm_uploaded", "package": package_id})
+
+    async def gave_up(self, job: Job, error: str) -> None:
+        """The job failed for the last time."""
+        link = await self._store.get(COLLECTION, link_id(job.args["server"], job.args["package"]))
+        if link is not None and link["upload"] and link["upload"]["state"] == UploadState.QUEUED:
+            await self._note(link, state=UploadState.FAILED, error=error)
+
+    async def _note(self, link: Doc, **changes: Any) -> None:
+        """Write how the upload goes, unless the link speaks of another upload by now."""
+        sha256 = link["upload"]["sha256"]
+        while True:
+            upload = {**link["upload"], **changes, "at": self._now()}
+            upload["state"] = str(upload["state"])
+            try:
+                await write_link(
+                    self._store, {**link, "upload": upload, "error": upload["error"] or link["error"]}
+                )
+            except StaleRevision:
+                current = await self._store.get(COLLECTION, link["_id"])
+                if current is None or not current["upload"] or current["upload"]["sha256"] != sha256:
+                    return
+                link = current
+            else:
+                return
