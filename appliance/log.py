@@ -108,7 +108,7 @@ def configure(*, format: LogFormat = "auto", level: str = "info", stream: TextIO
     root.setLevel(number)
     logging.captureWarnings(True)
     # These write a line for each request, run or connection, URLs included; what matters is logged by us.
-    for name in ("asyncio", "urllib3", "pymongo", "tornado.access", "tzlocal"):
+    for name in ("asyncio", "urllib3", "pymongo", "tornado.access", "tzlocal", "httpx"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
 

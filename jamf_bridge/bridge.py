@@ -19,7 +19,7 @@ from appliance.store.ports import Doc, Store
 
 from .hooks import HookDoor
 from .intake import Intake
-from .jobs import SYNC_JOB
+from .jobs import HINT_JOB, SYNC_JOB
 from .mirror import Mirror
 from .points import Points
 from .pulling import PULL_JOB, Pulling, pull_key
@@ -28,6 +28,7 @@ from .server import Server
 from .server_admin import ServerAdmin
 from .servers import Servers
 from .syncing import Syncing
+from .uploading import UPLOAD_JOB, Uploading
 from .watching import Watching
 
 ONCE = RetryPolicy(attempts=1)
@@ -67,8 +68,10 @@ class Bridge(ServerAdmin):
         )
         self._digests = digests
         self._door = HookDoor(store=store, servers=servers, now=now)
+        self._uploading = Uploading(store=store, servers=servers, catalogue=catalogue, blobs=blobs, now=now)
         self._pulling = Pulling(store=store, servers=servers, uploads=uploads, now=now)
         self._syncing = Syncing(
+            store=store,
             servers=servers,
             intake=Intake(store=store, catalogue=catalogue, ensure_hashes=digests.ensure, now=now),
             mirror=Mirror(store=store, catalogue=catalogue, digests=digests, blobs=blobs, now=now),
@@ -83,9 +86,17 @@ class Bridge(ServerAdmin):
 
     def register(self, runner: Runner) -> None:
         """Say what the bridge's jobs do; before the runner starts."""
+        runner.register(HINT_JOB, self._syncing.take_hint, queue="default", policy=ONCE)
         runner.register(SYNC_JOB, self._syncing.run, queue="default", policy=ONCE)
         runner.register(
             PULL_JOB, self._pulling.run, queue="transfer", policy=PULLING, on_failed=self._pulling.gave_up
+        )
+        runner.register(
+            UPLOAD_JOB,
+            self._uploading.run,
+            queue="transfer",
+            policy=PULLING,
+            on_failed=self._uploading.gave_up,
         )
         runner.register(DIGEST_JOB, self._digests.run, queue="hash", policy=ONCE)
 

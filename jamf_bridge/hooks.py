@@ -23,7 +23,7 @@ from .config import Action
 from .driver import Hook
 from .hint_gate import HintGate
 from .hook_counts import HookCounts
-from .jobs import sync_job
+from .jobs import hint_job
 from .rules import action_of
 from .server import Server, ServerState
 from .servers import Servers
@@ -35,6 +35,7 @@ USER = "ods"  #: for HTTP Basic
 MAX_BODY = 1024 * 1024  #: bytes
 PAUSE_MS = 10 * 60_000  #: after the MDM said that it goes down
 PAUSE_AGAIN_MS = 60_000  #: a pause that is younger is not written again
+HINTS_APART_MS = 15_000  #: syncs that webhooks ask for begin at least so far apart
 SEEN = 4096  #: deliveries that are remembered, to know their duplicates
 KNOWN_MS = 1000  #: a change by another process is seen after this
 REFUSED_EVERY_MS = 60_000  #: at most one event in this time says that deliveries are refused
@@ -63,6 +64,7 @@ class HookDoor:
         self._known_at = (0, -1)  #: when it was read, and the servers' generation then
         self._reading = asyncio.Lock()
         self._refusal_told: dict[str, int] = {}
+        self._hinted: dict[str, int] = {}  #: by server: when its last hint becomes, or became, a sync
 
     async def accept(
         self,
@@ -189,9 +191,15 @@ class HookDoor:
             return 0
         if action in {"probe", "verify"}:
             await self._servers.ask(server_id, action)
-        delay_ms = round(server.config.webhooks.debounce_s * 1000)
-        job = sync_job(server_id, self._now(), delay_ms=delay_ms, reason=f"webhook: {action}")
-        return job.run_at if await self._store.enqueue(job) else 0
+        now = self._now()
+        after_the_last = self._hinted.get(server_id, -HINTS_APART_MS) + HINTS_APART_MS
+        run_at = max(now + round(server.config.webhooks.debounce_s * 1000), after_the_last)
+        if not await self._store.enqueue(
+            hint_job(server_id, now, run_at=run_at, reason=f"webhook: {action}")
+        ):
+            return 0
+        self._hinted[server_id] = run_at
+        return run_at
 
     async def _server(self, server_id: str) -> Server | None:
         """A server as it was within the last second; all are read together, so unknown ids cost nothing."""

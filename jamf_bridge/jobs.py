@@ -1,10 +1,39 @@
-"""The job that brings one MDM server and this network into line, as it is queued."""
+"""The jobs that bring one MDM server and this network into line, as they are queued."""
 
 import secrets
 
 from appliance.domain.job import Job
 
 SYNC_JOB = "mdm.sync"
+
+
+HINT_JOB = "mdm.hint"
+
+
+def hint_key(server_id: str) -> str:
+    """At most one hint of a server waits."""
+    return f"{HINT_JOB}:{server_id}"
+
+
+def hint_job(server_id: str, now: int, *, run_at: int, reason: str) -> Job:
+    """A sync that webhooks asked for: it waits apart, so that hints which come during a sync are gathered too.
+
+    Args:
+        server_id: The server.
+        now: UTC milliseconds.
+        run_at: When it becomes a sync, UTC milliseconds.
+        reason: What it is for, for people.
+    """
+    return Job(
+        id=secrets.token_hex(12),
+        queue="default",
+        name=HINT_JOB,
+        args={"server": server_id, "reason": reason},
+        key=hint_key(server_id),
+        run_at=run_at,
+        created_at=now,
+        updated_at=now,
+    )
 
 
 def sync_key(server_id: str) -> str:

@@ -7,7 +7,8 @@ from appliance.domain.package import Package
 
 from .config import Mirror
 from .driver import PackageFacts
-from .templates import render, render_line, stem, version
+from .file_names import stem, version
+from .templates import render, render_line
 
 
 def package_facts(package: Package, config: Mirror) -> PackageFacts:

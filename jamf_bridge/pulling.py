@@ -39,6 +39,7 @@ from .stream_digests import StreamDigests
 log = logging.getLogger(__name__)
 
 PULL_JOB = "mdm.pull"
+_STRONGEST = ("sha3_512", "sha512", "sha256", "md5")
 _LATER_S = 60.0  #: a server that may not be called now is asked again after this
 _LOOK_S = 0.5  #: the longest time until a stop is noticed
 
@@ -305,7 +306,8 @@ def _wrong(remote: RemotePackage, size: int, found: dict[str, str]) -> str:
     """What is wrong with the bytes, "" if nothing is."""
     if remote.size is not None and size != remote.size:
         return f'"{remote.file_name}" has {size} bytes; its record states {remote.size}.'
-    for kind, stated in remote.hashes.items():
-        if kind in found and stated.lower() != found[kind]:
+    for kind in sorted(remote.hashes.keys() & found.keys(), key=_STRONGEST.index):
+        stated = remote.hashes[kind]
+        if stated.lower() != found[kind]:
             return f'The {kind.upper()} of "{remote.file_name}" is {found[kind]}; its record states {stated}.'
     return ""

@@ -56,6 +56,7 @@ class RecordWriting:
         """
         link = link or new_link(self._server.id, package)
         begun_before = link["absent"]
+        shown = link["error"] if link["state"] == LinkState.CONFLICT else ""
         ours = remote is not None and ownership(package, link, remote)
         known = remote is None or link["remote_id"] == remote.id
         try:
@@ -67,7 +68,8 @@ class RecordWriting:
                 facts, remote=remote, sent=link["sent"] if known else {}
             )
         except (MdmRefused, InvalidInput) as exc:
-            await self._refused(package, link, exc)
+            # An earlier try, whose answer was lost, may have created it all the same: that stays known.
+            await self._refused(package, {**link, "absent": begun_before}, exc)
             return
         except StaleRevision:
             self._summary.waiting += 1  # somebody else is at this package
@@ -77,15 +79,20 @@ class RecordWriting:
             found_again = begun_before and not result.changed and not result.conflict
             same = link["remote_id"] == result.remote_id and link["ours"]
             ours = result.created or found_again or same
-        await self._written(package, link, remote, result, ours=ours)
+        events = []
+        if result.conflict and result.conflict != shown:
+            events.append(self._event(EventType.MDM_RECORD_CONFLICT, package, reason=result.conflict))
+        if result.changed:
+            data = {"remote": result.remote_id, "created": result.created}
+            events.append(self._event(EventType.MDM_RECORD_WRITTEN, package, **data))
+        values = self._outcome(package, remote, result)
+        await finish_link(self._store, {**link, **values, "ours": ours}, *events)
 
-    async def _written(
-        self, package: Package, link: Doc, remote: RemotePackage | None, result: Mirrored, *, ours: bool
-    ) -> None:
+    def _outcome(self, package: Package, remote: RemotePackage | None, result: Mirrored) -> dict[str, Any]:
+        """What a link says after a call."""
         values: dict[str, Any] = {
             "file_name": package.body.filename,
             "remote_id": result.remote_id,
-            "ours": ours,
             "absent": False,
             "sent": dict(result.sent),
             "error": result.conflict,
@@ -95,12 +102,9 @@ class RecordWriting:
             "tried": "",
             "at": self._now(),
         }
-        events = []
         if result.conflict:
             values |= {"state": str(LinkState.CONFLICT), "tried": tried(package, self._templates)}
             values["retry_at"] = self._now() + FIRST_WAIT_MS * 15
-            if link["state"] != LinkState.CONFLICT or link["error"] != result.conflict:
-                events.append(self._event(EventType.MDM_RECORD_CONFLICT, package, reason=result.conflict))
             self._summary.conflicts += 1
         elif result.pending:
             values |= {"state": str(LinkState.WAITING), "error": "The MDM still works on it."}
@@ -115,12 +119,7 @@ class RecordWriting:
             }
             self._summary.written += result.changed
             self._summary.unchanged += not result.changed
-        if result.changed:
-            created = result.created
-            events.append(
-                self._event(EventType.MDM_RECORD_WRITTEN, package, remote=result.remote_id, created=created)
-            )
-        await finish_link(self._store, {**link, **values}, *events)
+        return values
 
     async def _refused(self, package: Package, link: Doc, error: ApplianceError) -> None:
         """The MDM, or a template, does not take this package: it is left until it changes or a while has passed."""
@@ -129,7 +128,6 @@ class RecordWriting:
         wait = min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** min(attempts - 1, 20))
         values = {
             "state": str(LinkState.FAILED),
-            "absent": False,
             "error": error.message,
             "attempts": attempts,
             "retry_at": now + wait,

@@ -11,9 +11,11 @@ from typing import Any
 from appliance.domain.job import Job
 from appliance.domain.mdm_errors import MdmError, MdmNeedsAttention, ServerUnknown
 from appliance.jobs.context import JobContext
+from appliance.store.ports import Store
 
 from .driver import Driver
 from .intake import Intake
+from .jobs import sync_job
 from .mirror import Mirror
 from .points import Points
 from .server import Server, ServerState
@@ -33,6 +35,7 @@ class Syncing:
     def __init__(
         self,
         *,
+        store: Store,
         servers: Servers,
         intake: Intake,
         mirror: Mirror,
@@ -40,12 +43,17 @@ class Syncing:
         register_webhooks: Callable[[Server], Awaitable[object]],
         now: Callable[[], int],
     ) -> None:
+        self._store = store
         self._servers = servers
         self._intake = intake
         self._mirror = mirror
         self._points = points
         self._register_webhooks = register_webhooks
         self._now = now
+
+    async def take_hint(self, job: Job, _context: JobContext) -> None:
+        """Runs the job `mdm.hint`: webhooks asked for a sync."""
+        await self._store.enqueue(sync_job(job.args["server"], self._now(), reason=job.args["reason"]))
 
     async def run(self, job: Job, _context: JobContext) -> None:
         """Bring everything into line once."""

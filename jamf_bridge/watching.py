@@ -69,7 +69,7 @@ class Watching:
             (package.id, package.revision, package.held_sha256 == package.body.sha256)
             for package in self._catalogue.all()
         ) | frozenset(self._holdings.nodes.items())
-        if self._seen is not None and seen != self._seen:
+        if seen != self._seen:  # the first look counts as a change: nobody knows what was missed before it
             self._changed_at = self._changed_at or now
         self._seen = seen
         if self._changed_at and now >= max(self._changed_at + GATHER_MS, self._queued_at + BETWEEN_MS):

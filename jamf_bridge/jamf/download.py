@@ -18,7 +18,6 @@ from .errors import JamfNotFound, JamfServerError, JamfSurprise, JamfUnreachable
 
 log = logging.getLogger(__name__)
 
-BLOCK = 256 * 1024  #: bytes given at once
 FRUITLESS = 6  #: so many tries in a row without a byte end it
 SILENCE_S = 60.0
 _LONGEST_WAIT_S = 30.0
@@ -124,7 +123,8 @@ class Download:
             skip = (
                 offset if response.status_code == 200 else 0
             )  # it does not do ranges: what is here is passed over
-            async for block in response.aiter_raw(BLOCK):
+            # Without a block size: httpx would gather, and lose what it gathered with the connection.
+            async for block in response.aiter_raw():
                 part = block[skip:] if skip else block
                 skip = max(0, skip - len(block))
                 if len(part) > left:

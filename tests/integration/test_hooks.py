@@ -36,7 +36,7 @@ def node(tmp_path: Path) -> Iterator[MdmNode]:
 @pytest.fixture
 def server(node: MdmNode) -> str:
     id: str = node.api("POST", "/mdm/servers", FIELDS)["id"]
-    node.on_loop(lambda: node.running.store.delete("jobs", {"name": "mdm.sync"}))
+    node.on_loop(lambda: node.running.store.delete("jobs", {"name": "mdm.hint"}))
     return id
 
 
@@ -72,7 +72,7 @@ def test_every_proof_opens_the_door_and_the_job_is_there_before_the_answer(
 ) -> None:
     secret, sender = node.secret(server), Sender(node)
     assert sender.send(f"/hooks/{server}", X_ODS_Hook_Token=secret)[0] == 202
-    (job,) = node.find("jobs", {"name": "mdm.sync"})
+    (job,) = node.find("jobs", {"name": "mdm.hint"})
     assert job["args"] == {"server": server, "reason": "webhook: sync_package"}
     assert sender.send(f"/hooks/{server}", Authorization=basic(secret))[0] == 202
     assert sender.send(f"/hooks/{server}/{secret}")[0] == 202
@@ -90,7 +90,7 @@ def test_strangers_are_refused_counted_and_never_heard(node: MdmNode, server: st
         sender = Sender(node)
     assert sender.send(f"/hooks/{server}/wrong")[0] == 401
     assert Sender(node).send("/hooks/nobody")[0] == 404
-    assert node.find("jobs", {"name": "mdm.sync"}) == []
+    assert node.find("jobs", {"name": "mdm.hint"}) == []
     assert len(node.find("events", {"type": "mdm.hook_refused"})) == 1
     eventually(lambda: node.api("GET", f"/mdm/servers/{server}")["health"].get("hooks_refused") == 4)
 
@@ -136,7 +136,7 @@ def test_a_body_has_a_bound(node: MdmNode, server: str, *, chunked: bool, known:
     )
     assert connection.getresponse().status == (413 if known else 401)
     connection.close()
-    assert node.find("jobs", {"name": "mdm.sync"}) == []
+    assert node.find("jobs", {"name": "mdm.hint"}) == []
     assert Sender(node).send(f"/hooks/{server}", X_ODS_Hook_Token=node.secret(server))[0] == 202
 
 
@@ -157,7 +157,7 @@ def test_a_node_without_a_bridge_has_no_door(tmp_path: Path) -> None:
 def test_many_senders_at_once_make_one_sync(node: MdmNode, server: str) -> None:
     secret, each, senders = node.secret(server), 150, 8
     node.api("PATCH", f"/mdm/servers/{server}", {"webhooks": {"debounce_s": 300}})
-    node.on_loop(lambda: node.running.store.delete("jobs", {"name": "mdm.sync"}))
+    node.on_loop(lambda: node.running.store.delete("jobs", {"name": "mdm.hint"}))
     answers: Counter[int] = Counter()
 
     def work(first: int) -> None:
@@ -174,7 +174,7 @@ def test_many_senders_at_once_make_one_sync(node: MdmNode, server: str) -> None:
     for thread in threads:
         thread.join()
     assert answers == {202: each * senders}
-    assert len(node.find("jobs", {"name": "mdm.sync"})) == 1
+    assert len(node.find("jobs", {"name": "mdm.hint"})) == 1
     eventually(
         lambda: node.api("GET", f"/mdm/servers/{server}")["health"].get("hooks_received") == each * senders
     )
