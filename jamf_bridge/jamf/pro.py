@@ -23,6 +23,7 @@ class ProRecord(Record):
 
     path: ClassVar[str]
     patchable: ClassVar[bool] = False  #: whether the server merges; else the whole record is replaced
+    always: ClassVar[tuple[str, ...]] = ()  #: what a merge has to name as well
     read_only: ClassVar[frozenset[str]] = frozenset()
 
     @property
@@ -36,7 +37,8 @@ class ProRecord(Record):
         sent = {name: value for name, value in changes.items() if name not in self.read_only}
         if self.patchable:
             if sent:
-                await self._session.json("PATCH", self._url, json=sent)
+                named = {name: self._read[name] for name in self.always if name in self._read}
+                await self._session.json("PATCH", self._url, json={**named, **sent})
             self._take({**await self._get()})
             return
         # The server replaces the record: what others changed since we read it must be in what we send.
@@ -205,6 +207,7 @@ class DistributionPoint(ProRecord):
 
     path = "/api/v1/distribution-points"
     patchable = True
+    always = ("name", "serverName", "fileSharingConnectionType")
     read_only = frozenset({"id"})
 
 

@@ -12,6 +12,7 @@ from tests.conftest import BIG
 from tests.fakes.jamf import FakeJamf
 from tests.harness import Network, eventually
 from tests.harness.jamf import connect, digest_of, server_of
+from tests.harness.jamf_schema import check_requests
 from tests.harness.node import NodeProcess
 
 
@@ -19,6 +20,7 @@ from tests.harness.node import NodeProcess
 def jamf() -> Iterator[FakeJamf]:
     with FakeJamf(packages=2500) as server:
         yield server
+        check_requests(server.control("requests"))
 
 
 def synced(node: NodeProcess) -> dict[str, Any]:
