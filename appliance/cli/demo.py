@@ -16,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from .command import command
+from .demo_jamf import DemoJamf
 from .demo_nodes import USER, DemoNetwork, DemoNode
 from .exits import CommandFailed
 from .flat_package import build_flat_package
@@ -38,16 +39,20 @@ _LONGEST_S = 1800.0
 @click.option(
     "--size", "wanted", type=BYTES, default="200MiB", show_default=True, help="Size of the one that is built."
 )
+@click.option("--jamf", is_flag=True, help="With a fake Jamf Pro, connected to A; in a checkout only.")
 @click.option("--exit-when-done", is_flag=True, help="End when every node has the package.")
 @click.pass_obj
-def demo(output: Output, file: Path | None, wanted: int, exit_when_done: bool) -> None:
+def demo(output: Output, file: Path | None, wanted: int, jamf: bool, exit_when_done: bool) -> None:
     """Show three nodes: B is registered with A, C with B only; a package put into A arrives at C.
 
     Everything is on this machine, in a temporary directory that is gone at the end. Ctrl-C ends it.
     """
     with _signals(), tempfile.TemporaryDirectory(prefix="ods-demo-") as name:
         directory = Path(name)
-        with DemoNetwork(directory / "nodes", NAMES) as network:
+        with (
+            DemoJamf() if jamf else contextlib.nullcontext() as server,
+            DemoNetwork(directory / "nodes", NAMES) as network,
+        ):
             output.note(f"Starting {', '.join(NAMES)} ...")
             network.start()
             if file is None:
@@ -55,8 +60,12 @@ def demo(output: Output, file: Path | None, wanted: int, exit_when_done: bool) -
                 output.note(f"Building a flat package of {size(wanted)} ...")
                 build_flat_package(file, size=wanted, name="ODS Demo", version="1.0")
             report = _replicate(output, network.nodes, file, directory)
+            if server is not None:
+                report["jamf"] = server.show(output, network.nodes, file.name)
             try:
                 _tell(output, network, report)
+                if server is not None and not output.json:
+                    server.tell(output)
                 while not exit_when_done:
                     time.sleep(3600)
             except KeyboardInterrupt:

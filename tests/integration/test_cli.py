@@ -466,17 +466,21 @@ def test_the_demo_is_ended_at_any_time(tmp_path: Path, number: signal.Signals, c
     assert list(scratch.iterdir()) == []
 
 
-def test_the_demo_shows_a_package_on_three_nodes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("jamf", [[], ["--jamf"]], ids=["nodes", "jamf"])
+def test_the_demo_shows_a_package_on_three_nodes(tmp_path: Path, jamf: list[str]) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     demo = subprocess.run(
-        [*ODS, "demo", "--exit-when-done", "--size", "5MiB", "--json"],
+        [*ODS, "demo", *jamf, "--exit-when-done", "--size", "5MiB", "--json"],
         env={**plain_environment(tmp_path), "TMPDIR": str(scratch)}, cwd=tmp_path,
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert demo.returncode == 0, demo.stderr
     report = json.loads(demo.stdout)
     assert set(report["seconds"]) == {"Berlin", "Cairo"}
+    if jamf:
+        assert set(report["jamf"]["seconds"]) == {"Amsterdam", "Berlin", "Cairo"}
+        assert len(report["jamf"]["distribution_points"]) == 3
     assert report["package"]["size"] > 5_000_000
     for node in report["nodes"]:
         with pytest.raises(ConnectionRefusedError):
