@@ -30,6 +30,16 @@ def synced(node: NodeProcess) -> dict[str, Any]:
     )
 
 
+def polled(node: NodeProcess) -> dict[str, Any]:
+    """Wait for the end of the next listing, and return the server's health."""
+    before = server_of(node)["health"].get("last_poll_at")
+    return eventually(
+        lambda: (found := server_of(node)["health"]).get("last_poll_at") != before and found,
+        60,
+        lambda: node.tail(30),
+    )
+
+
 @pytest.mark.parametrize("webhooks", [True, False], ids=["webhooks", "polls"])
 def test_what_is_uploaded_in_jamf_is_on_every_node(network: Network, jamf: FakeJamf, webhooks: bool) -> None:
     a, b, c = network.chain("a", "b", "c")
@@ -95,8 +105,7 @@ def test_what_is_put_on_a_node_has_a_record_and_every_node_is_a_distribution_poi
         "1",
         "by hand",
     )
-    polls = server_of(a)["health"]["last_poll_at"]
-    eventually(lambda: server_of(a)["health"]["last_poll_at"] > polls, 30)
+    polled(a)
     kept = next(point for point in jamf.control("points") if point["id"] == points[0]["id"])
     assert (kept["httpsContext"], kept["workgroup"]) == ("by/hand", "W")
     assert len([one for one in jamf.packages() if one["fileName"] == "Tool.pkg"]) == 1
@@ -160,8 +169,7 @@ def test_a_bridge_that_is_killed_makes_no_record_twice(
         a.kill9()
         a.start()
     eventually(lambda: len(jamf.packages()) == 2520, 90, lambda: a.tail(30))
-    polls = server_of(a)["health"].get("last_poll_at", 0)
-    eventually(lambda: server_of(a)["health"].get("last_poll_at", 0) > polls, 30)
+    polled(a)
     names = [record["fileName"] for record in jamf.packages()]
     assert len(names) == len(set(names)) == 2520
     assert len(jamf.control("points")) == 1
@@ -239,11 +247,10 @@ def test_unchanged_packages_cost_few_requests(network: Network, capsys: pytest.C
     with FakeJamf(packages=5000) as jamf:
         a = network.node("a")
         connect(a, jamf)
-        first = synced(a)["health"]["last_poll_at"]
-        eventually(lambda: server_of(a)["health"]["last_poll_at"] > first, 30)
+        synced(a)
+        polled(a)
         jamf.control("requests", clear=True)
-        second = server_of(a)["health"]["last_poll_at"]
-        health = eventually(lambda: (found := server_of(a)["health"])["last_poll_at"] > second and found, 30)
+        health = polled(a)
         with capsys.disabled():
             print(f"\nrequests of a poll with 5,000 unchanged packages: {health['requests']}")
         assert health["requests"] <= 5
@@ -336,3 +343,60 @@ def test_a_busy_jamf_is_waited_for(network: Network, jamf: FakeJamf) -> None:
     jamf.faults(login_page=True)
     server = eventually(lambda: (found := server_of(a))["state"] == "attention" and found, 60)
     assert "web page" in server["reason"]
+
+
+def test_bytes_are_uploaded_to_the_cloud_when_that_is_wanted(
+    network: Network, jamf: FakeJamf, tmp_path: Path
+) -> None:
+    a = network.node("a")
+    jamf.faults(pending_s=1.0)
+    connect(a, jamf, mirror={"upload": True})
+    file = make_file(tmp_path / "Up.pkg", 2 * MIB + 5)
+    a.publish(file.path)
+    digest = hashlib.sha3_512(file.path.read_bytes()).hexdigest()
+    record = eventually(
+        lambda: (found := jamf.package("Up.pkg") or {}).get("cloudTransferStatus") == "READY" and found,
+        90,
+        lambda: a.tail(30),
+    )
+    assert (record["hashValue"], record["size"]) == (digest, str(file.size))
+
+    def mirrored() -> bool:
+        rows = a.api("GET", f"/mdm/servers/{server_of(a)['id']}/packages?direction=out")["items"]
+        return [row["state"] for row in rows] == ["mirrored"]
+
+    eventually(mirrored, 60, lambda: a.tail(30))
+    assert not a.events("mdm.pulled"), "our own bytes are not taken in"
+    assert "Up.pkg" not in jamf.control("served")
+
+
+@pytest.mark.parametrize("policy", ["leave", "mark", "delete"])
+def test_withdrawals(network: Network, jamf: FakeJamf, tmp_path: Path, policy: str) -> None:
+    a = network.node("a")
+    jamf.control("edit_package", id=jamf.packages()[0]["id"], fileName="Theirs.pkg")
+    connect(a, jamf, mirror={"withdrawal": policy})
+    for name in ("Ours.pkg", "Theirs.pkg"):
+        a.publish(make_file(tmp_path / name, 1000).path)
+        eventually(lambda name=name: (jamf.package(name) or {}).get("hashValue"), 60, lambda: a.tail(30))
+        a.api("DELETE", f"/packages/{name}")
+    polled(a)
+    polled(a)
+    assert jamf.package("Theirs.pkg") is not None, "it was there before us"
+    assert (jamf.package("Ours.pkg") is None) == (policy == "delete")
+    if policy == "mark":
+        assert "Withdrawn" in (jamf.package("Ours.pkg") or {})["notes"]
+
+
+@pytest.mark.parametrize(("header", "basic", "way"), [(False, True, "basic"), (False, False, "path")])
+def test_webhooks_are_proven_by_what_the_server_keeps(
+    network: Network, jamf: FakeJamf, header: bool, basic: bool, way: str
+) -> None:
+    a = network.node("a")
+    jamf.faults(header_auth=header, basic_auth=basic)
+    connect(a, jamf, webhooks=True, intake={"poll_s": 3600})
+    kept = eventually(lambda: server_of(a)["health"].get("webhooks"), 60, lambda: a.tail(30))
+    assert {hook["authentication"] for hook in kept} == {way}
+    made = jamf.upload("Hinted.pkg", 1000)
+    eventually(lambda: digest_of(a, "Hinted.pkg") == made["sha3"], 60, lambda: a.tail(30))
+    secret = a.api("GET", "/mdm/servers")["items"][0]["hook_secret"]
+    assert set(secret) == {"*"}
