@@ -77,6 +77,7 @@ class Bridge(ServerAdmin):
             mirror=Mirror(store=store, catalogue=catalogue, digests=digests, blobs=blobs, now=now),
             points=points,
             register_webhooks=self._register_hooks,
+            gather_hints=self._door.gather,
             now=now,
         )
         self._watching = Watching(

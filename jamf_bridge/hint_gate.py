@@ -23,7 +23,6 @@ class HintGate:
         self._queue = queue
         self._now = now
         self._covered_until = 0
-        self._queued_at = 0
         self._last = float("-inf")
         self._turn = asyncio.Lock()
         self._round: asyncio.Task[None] | None = None
@@ -40,11 +39,6 @@ class HintGate:
             self._round = asyncio.create_task(self._write())
         await asyncio.shield(self._round)
 
-    def ended(self, at: int) -> None:
-        """Take notice that such a job ended then, in UTC milliseconds: somebody may have had it begin earlier."""
-        if at > self._queued_at:
-            self._covered_until = 0
-
     async def _write(self) -> None:
         async with self._turn:
             try:
@@ -55,7 +49,5 @@ class HintGate:
                 self._round = None  # hints from here on need a write of their own
             if self._now() < self._covered_until:
                 return  # the write before this one queued a job that has not begun
-            queued_at = self._now()
             self._covered_until = await self._queue()
-            self._queued_at = queued_at
             self._last = asyncio.get_running_loop().time()

@@ -35,6 +35,7 @@ USER = "ods"  #: for HTTP Basic
 MAX_BODY = 1024 * 1024  #: bytes
 PAUSE_MS = 10 * 60_000  #: after the MDM said that it goes down
 PAUSE_AGAIN_MS = 60_000  #: a pause that is younger is not written again
+GATHER_MS = 60_000  #: a flood that does not end is synced after this
 HINTS_APART_MS = 15_000  #: syncs that webhooks ask for begin at least so far apart
 SEEN = 4096  #: deliveries that are remembered, to know their duplicates
 KNOWN_MS = 1000  #: a change by another process is seen after this
@@ -64,6 +65,8 @@ class HookDoor:
         self._known_at = (0, -1)  #: when it was read, and the servers' generation then
         self._reading = asyncio.Lock()
         self._refusal_told: dict[str, int] = {}
+        self._last_hint: dict[str, int] = {}  #: by server
+        self._gathering: set[str] = set()  #: servers whose hint has become due and waits for the last one
         self._hinted: dict[str, int] = {}  #: by server: when its last hint becomes, or became, a sync
 
     async def accept(
@@ -176,12 +179,14 @@ class HookDoor:
         elif server.state is ServerState.PAUSED:
             self._counts.add(server.id, "hooks_ignored")  # the sync at the end of the pause sees it all
             return
+        self._last_hint[server.id] = self._now()
+        if server.id in self._gathering and action not in {"probe", "verify"}:
+            return  # the job that becomes a sync is still waiting for the last hint
         gate = self._gates.get((server.id, action))
         if gate is None:
             gate = self._gates[server.id, action] = HintGate(
                 lambda: self._queue(server.id, action), self._now
             )
-        gate.ended(int(server.health.get("tried_at", 0)))
         await gate.pass_on()
 
     async def _queue(self, server_id: str, action: Action) -> int:
@@ -200,6 +205,29 @@ class HookDoor:
             return 0
         self._hinted[server_id] = run_at
         return run_at
+
+    async def gather(self, server_id: str) -> None:
+        """Return when no hint of a server came for its debounce time, or after a minute: for the job that syncs then.
+
+        Hints that come meanwhile are part of it. In a process that takes no webhooks it returns at once.
+        """
+        server = await self._server(server_id)
+        if server is None:
+            return
+        debounce_ms = round(server.config.webhooks.debounce_s * 1000)
+        began = self._now()
+        self._gathering.add(server_id)
+        try:
+            left_ms = self._until_quiet(server_id, debounce_ms, began)
+            while left_ms > 0:
+                await asyncio.sleep(min(500, left_ms) / 1000)
+                left_ms = self._until_quiet(server_id, debounce_ms, began)
+        finally:
+            self._gathering.discard(server_id)
+
+    def _until_quiet(self, server_id: str, debounce_ms: int, began: int) -> int:
+        quiet_at = self._last_hint.get(server_id, 0) + debounce_ms
+        return min(quiet_at, began + GATHER_MS) - self._now()
 
     async def _server(self, server_id: str) -> Server | None:
         """A server as it was within the last second; all are read together, so unknown ids cost nothing."""

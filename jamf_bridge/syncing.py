@@ -41,6 +41,7 @@ class Syncing:
         mirror: Mirror,
         points: Points,
         register_webhooks: Callable[[Server], Awaitable[object]],
+        gather_hints: Callable[[str], Awaitable[None]],
         now: Callable[[], int],
     ) -> None:
         self._store = store
@@ -49,10 +50,12 @@ class Syncing:
         self._mirror = mirror
         self._points = points
         self._register_webhooks = register_webhooks
+        self._gather_hints = gather_hints
         self._now = now
 
     async def take_hint(self, job: Job, _context: JobContext) -> None:
-        """Runs the job `mdm.hint`: webhooks asked for a sync."""
+        """Runs the job `mdm.hint`: webhooks asked for a sync, and it begins when the last of them is in."""
+        await self._gather_hints(job.args["server"])
         await self._store.enqueue(sync_job(job.args["server"], self._now(), reason=job.args["reason"]))
 
     async def run(self, job: Job, _context: JobContext) -> None:

@@ -204,14 +204,40 @@ def test_a_flood_is_one_job_and_few_writes(tmp_path: Path) -> None:
     in_world(tmp_path, test)
 
 
-def test_a_sync_that_somebody_had_begin_earlier_covers_no_later_hint(tmp_path: Path) -> None:
+def test_hints_that_come_while_one_gathers_need_no_job(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         await world.send("RestAPIOperation", number=1, **UPLOAD)
-        await world.forget_jobs()  # it was run at once, because a person asked for it
-        world.clock += 1000
-        await world.servers.note(world.server.id, tried_at=world.clock)
+        world.clock += 3000
+        (running,) = await world.store.claim("default", "w", now=world.clock, lease_ms=60_000)
         await world.send("RestAPIOperation", number=2, **UPLOAD)
-        assert len(await world.jobs()) == 1
+        gathering = asyncio.create_task(world.door.gather(world.server.id))
+        await asyncio.sleep(0.05)
+        before = await world.store.get_job(running.id)
+        for number in range(10, 40):
+            world.clock += 100
+            assert await world.send("RestAPIOperation", number=number, **UPLOAD) == 202
+        assert not gathering.done()
+        assert await world.store.get_job(running.id) == before
+        world.clock += 3000
+        await asyncio.wait_for(gathering, 5)
+        await world.send("RestAPIOperation", number=99, **UPLOAD)
+        again = await world.store.get_job(running.id)
+        assert again is not None
+        assert again.again, "what comes later is for the next"
+
+    in_world(tmp_path, test)
+
+
+def test_a_flood_that_does_not_end_is_synced_after_a_minute(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        gathering = asyncio.create_task(world.door.gather(world.server.id))
+        for number in range(70):
+            await world.send("RestAPIOperation", number=number, **UPLOAD)
+            await asyncio.sleep(0)
+            if gathering.done():
+                break
+            world.clock += 1000
+        await asyncio.wait_for(gathering, 5)
 
     in_world(tmp_path, test)
 
