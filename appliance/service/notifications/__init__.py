@@ -1,0 +1,1 @@
+"""Notifications: events of this node's log on their way to webhooks and mailboxes."""
