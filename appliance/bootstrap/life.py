@@ -49,6 +49,8 @@ class Life:
             await app.store.batch([started])
         self._tasks.append(asyncio.create_task(app.transfers.watch()))
         self._tasks.append(asyncio.create_task(app.peers.follow()))
+        self._tasks.append(asyncio.create_task(app.notifications.outbox.follow()))
+        self._tasks.append(asyncio.create_task(self._graph.coverage.follow()))
         self._tasks.append(asyncio.create_task(_follow_other_processes(app.store, app.catalogue)))
         for peer in app.peers.active_ids():
             app.replication.announced(peer)

@@ -102,6 +102,7 @@ class Destination:
     last_error: str = ""
     last_success: int = 0  #: UTC milliseconds
     from_seq: int = 0  #: events behind this number are owed to it
+    version: int = 1  #: counts the changes by people
     created_at: int = 0
     changed_at: int = 0
 
