@@ -1,8 +1,12 @@
 """Everything of notifications, for the doors and for the start."""
 
 import asyncio
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import Any
+
+from appliance.domain.destination import Destination
 
 from .deliveries import Attempt, Deliveries
 from .destinations import Destinations
@@ -31,4 +35,14 @@ class Notifications:
         attempt = await loop.run_in_executor(self.threads, self.sending.try_out, destination)
         if attempt.receipt is not None:
             await self.destinations.succeeded(id)
+            await self.deliveries.hasten(id)
         return attempt
+
+    async def change(
+        self, id: str, given: Mapping[str, Any], *, actor: str, expect: int | None = None
+    ) -> Destination:
+        """Change a destination, as `Destinations.change`; one that is turned on is sent to at once."""
+        changed = await self.destinations.change(id, given, actor=actor, expect=expect)
+        if given.get("enabled"):
+            await self.deliveries.hasten(id)
+        return changed

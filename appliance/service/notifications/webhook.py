@@ -68,6 +68,8 @@ def post(
         try:
             connection.request("POST", target.path, body, {"User-Agent": f"ODS/{__version__}", **headers})
             response = connection.getresponse()
+            if rang.is_set():  # headers that were cut off pass for whole ones
+                raise TimeoutError
             answer = _beginning(response)
         except ssl.SSLCertVerificationError as exc:
             raise DeliveryError(
