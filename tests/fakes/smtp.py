@@ -10,6 +10,8 @@ from typing import Any, Self
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
+from tests.harness.node import free_port
+
 
 class MailCatcher:
     """Takes mail while the block lasts.
@@ -39,7 +41,7 @@ class MailCatcher:
         if account is not None:
             options |= {"authenticator": self._authenticate, "auth_required": True}
         self._account = account
-        self._controller = Controller(self, hostname="127.0.0.1", port=0, **options)
+        self._controller = Controller(self, hostname="127.0.0.1", port=free_port(), **options)
 
     def __enter__(self) -> Self:
         self._controller.start()
@@ -52,8 +54,7 @@ class MailCatcher:
 
     @property
     def port(self) -> int:
-        server: Any = self._controller.server
-        return int(server.sockets[0].getsockname()[1])
+        return int(self._controller.port)
 
     def _authenticate(
         self, _server: SMTP, _session: Session, _envelope: Envelope, _mechanism: str, data: Any
@@ -63,7 +64,7 @@ class MailCatcher:
         good = (name, password) == self._account
         if good:
             self.signed_in.append(name)
-        return AuthResult(success=good)
+        return AuthResult(success=good, handled=False)
 
     async def handle_RCPT(
         self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]

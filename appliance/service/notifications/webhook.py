@@ -67,10 +67,10 @@ def post(
     with contextlib.closing(connection), cut_after(total_s, lambda: connection.plain) as rang:
         try:
             connection.request("POST", target.path, body, {"User-Agent": f"ODS/{__version__}", **headers})
-            response = connection.getresponse()
-            if rang.is_set():  # headers that were cut off pass for whole ones
-                raise TimeoutError
-            answer = _beginning(response)
+            with connection.getresponse() as response:
+                if rang.is_set():  # headers that were cut off pass for whole ones
+                    raise TimeoutError
+                answer = _beginning(response)
         except ssl.SSLCertVerificationError as exc:
             raise DeliveryError(
                 f"The certificate of {target.host} is not trusted: {exc.verify_message}."
