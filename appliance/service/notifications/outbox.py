@@ -112,7 +112,9 @@ class Outbox:
             row["_id"]: row
             for event in events
             for destination in destinations
-            if event["seq"] > destination.from_seq and destination.hears(event["type"])
+            if event["seq"] > destination.from_seq
+            and destination.hears(event["type"])
+            and event["subject"] != destination.id  # it need not hear of itself
             for row in (delivery_doc(event, destination, now),)
         }
         ids = list(rows)
