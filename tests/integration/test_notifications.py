@@ -15,6 +15,7 @@ from appliance.domain.event import EventType
 from appliance.domain.notify_errors import DestinationExists, DestinationUnknown
 from appliance.peering.tls import make_certificate
 from appliance.service.notifications import webhook
+from appliance.service.notifications.addresses import Target
 from appliance.service.notifications.deliveries import (
     DELIVERED_KEPT_MS,
     OWED_MS,
@@ -133,9 +134,11 @@ def test_it_gives_up_after_three_days_suspends_and_resumes_by_hand(post: Any, re
         id, _ = await post.hook(receiver, events=["*"])
         receiver.behave = answers(500)
         began = post.clock()
-        await post.happen("A.pkg")
+        await post.happen("A.pkg", "B.pkg")
         await post.turn()
-        while (await post.destinations.get(id)).state is DestinationState.ACTIVE:
+        for _ in range(2 * RETRIES.attempts):
+            if (await post.destinations.get(id)).state is not DestinationState.ACTIVE:
+                break
             post.clock.ms = (await post.destinations.get(id)).not_before
             await post.turn()
         assert SUSPENDED_AFTER_MS <= post.clock() - began < SUSPENDED_AFTER_MS + 8 * HOUR
@@ -143,7 +146,7 @@ def test_it_gives_up_after_three_days_suspends_and_resumes_by_hand(post: Any, re
         assert tries <= RETRIES.attempts + 5
         suspended = await post.store.find("events", {"type": "destination.suspended"})
         assert [doc["subject"] for doc in suspended] == [id]
-        await post.happen("B.pkg")
+        await post.happen("C.pkg")
         post.clock.ms += 24 * HOUR
         await post.turn()
         assert len(receiver.received) == tries, "nothing is sent"
@@ -333,6 +336,15 @@ def test_private_addresses_are_checked_after_the_name_was_resolved(post: Any, re
         assert receiver.received == []
 
     post(test)
+
+
+def test_the_connection_goes_to_the_address_that_was_checked(receiver: Receiver) -> None:
+    """The name exists nowhere: whoever asked DNS again would not get there. The first address does not answer."""
+    target = Target(tls=False, host="receiver.invalid", port=receiver.port, path="/x?y=1")
+    receipt = webhook.post(target, ["127.0.0.2", "127.0.0.1"], b"{}", {}, trust=None)
+    assert receipt.status == 200
+    assert receiver.received[0].headers["host"] == f"receiver.invalid:{receiver.port}"
+    assert receiver.received[0].path == "/x?y=1"
 
 
 @pytest.fixture
