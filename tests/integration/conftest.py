@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.receiver import Receiver
 from tests.harness import Network
 from tests.harness.node import NodeProcess
 from tests.harness.post import run_post
@@ -21,3 +22,10 @@ def one_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
 def post(tmp_path: Path) -> Callable[..., None]:
     """Runs a test with a `Post`, see there."""
     return lambda test, **options: run_post(tmp_path, test, **options)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A receiver of webhooks that answers 200."""
+    with Receiver() as made:
+        yield made

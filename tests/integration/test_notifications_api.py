@@ -36,12 +36,6 @@ def node(tmp_path_factory: pytest.TempPathFactory, catcher: MailCatcher) -> Iter
         yield network.node("berlin")
 
 
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as made:
-        yield made
-
-
 def hook(node: NodeProcess, receiver: Receiver, name: str, **given: Any) -> dict[str, Any]:
     body = {"name": name, "kind": "webhook", "url": receiver.url, "allow_private": True, **given}
     made: dict[str, Any] = node.api("POST", "/destinations", body)
@@ -70,8 +64,9 @@ def test_a_webhook_from_beginning_to_end(node: NodeProcess, receiver: Receiver, 
     assert message["data"]["node"]["name"] == "berlin"
 
     def delivered() -> dict[str, Any]:
-        (found,) = node.api("GET", f"/deliveries?destination={id}&state=delivered")["items"]
-        return dict(found)
+        found = node.api("GET", f"/deliveries?destination={id}&state=delivered")["items"]
+        assert len(found) == 1, "it is not on record yet"
+        return dict(found[0])
 
     delivery = eventually(delivered)
     assert set(delivery) == shape("Delivery")
@@ -215,8 +210,8 @@ def test_the_command_line(
     assert (made["events"], made["secret"][:6]) == (["package.*", "peer.*"], "whsec_")
     assert "took it in" in ods("test", "cli")
     node.publish(make_file(tmp_path / "Cli.pkg", 10).path)
-    eventually(lambda: "delivered" in ods("deliveries", "--to", "cli", "--state", "delivered"))
-    delivery = json.loads(ods("deliveries", "--to", "cli", "--json"))[0]
+    eventually(lambda: "package.published" in ods("deliveries", "--to", "cli", "--state", "delivered"))
+    (delivery,) = json.loads(ods("deliveries", "--to", "cli", "--json"))
     ods("resend", delivery["id"])
     eventually(lambda: len(receiver.received) == 3, message="not sent again")
     assert "T0PSECRET" not in ods("show", "cli") + ods("list")
