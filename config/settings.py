@@ -205,6 +205,7 @@ class Worker(Section):
         2, ge=1, le=64, description="Hashing tasks at a time; more than cores are no better."
     )
     default_slots: int = Field(16, ge=1, le=256, description="Other jobs at a time.")
+    delivery_slots: int = Field(4, ge=1, le=64, description="Destinations that are notified at a time.")
     lease_s: Seconds = Field(
         30, ge=3, le=86_400, description="Seconds after which another worker takes over a dead one's jobs."
     )
@@ -216,6 +217,46 @@ class Replication(Section):
     reconcile_s: Seconds = Field(
         60, ge=1, le=86_400, description="Seconds between two readings of every peer's change feed."
     )
+
+
+class Notifications(Section):
+    """Webhooks, and what is told by itself."""
+
+    allowed_hosts: tuple[str, ...] = Field(
+        (),
+        description="If not empty: webhooks go to these hosts only, such as hooks.slack.com or *.example.com.",
+    )
+    allow_private: bool = Field(
+        False,
+        description="Let every webhook use plain HTTP and private, loopback or link-local addresses. "
+        "An administrator can allow it for one destination instead.",
+    )
+    disk_low: Size = Field("10 GiB", description="Tell when less disk space is free; 0 never.")  # type: ignore[assignment]
+
+
+class Mail(Section):
+    """The server that takes this node's mail."""
+
+    host: str = Field("", max_length=253, description="Name of the SMTP server. Empty: no mail.")
+    port: int = Field(0, ge=0, le=65535, description="Its port. 0: 587, with tls implicit 465, with none 25.")
+    tls: Literal["none", "starttls", "implicit"] = Field(
+        "starttls",
+        description="starttls or implicit, with the certificate checked; none only in your own network.",
+    )
+    ca_file: str = Field(
+        "", description="PEM file of authorities that are trusted for it beside the system's."
+    )
+    username: str = Field("", max_length=255, description="Account at the server. Empty: none. Needs TLS.")
+    password: str = Field("", max_length=1024, description="Its password.")
+    sender: str = Field("", max_length=254, description="Address that mail comes from. Needed with host.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Mail":
+        if self.host and not re.fullmatch(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+", self.sender):
+            raise ValueError("sender: with host it is needed: an address such as ods@example.com")
+        if self.username and self.tls == "none":
+            raise ValueError("tls: a password is never sent without TLS; set starttls or implicit")
+        return self
 
 
 class Log(Section):
@@ -240,6 +281,10 @@ class Settings(Section):
     uploads: Uploads = Field(default_factory=Uploads, description="Taking packages in.")
     worker: Worker = Field(default_factory=Worker, description="The jobs of this process.")
     replication: Replication = Field(default_factory=Replication, description="Agreement with peers.")
+    notifications: Notifications = Field(
+        default_factory=Notifications, description="Webhooks, and what is told by itself."
+    )
+    mail: Mail = Field(default_factory=Mail, description="The server that takes this node's mail.")
     log: Log = Field(default_factory=Log, description="What is logged to standard error.")
 
     @model_validator(mode="after")
@@ -249,4 +294,9 @@ class Settings(Section):
         return self
 
 
-SECRETS = {"admin.password", "database.url", "http.download_password"}  #: never shown as they are
+SECRETS = {
+    "admin.password",
+    "database.url",
+    "http.download_password",
+    "mail.password",
+}  #: never shown as they are

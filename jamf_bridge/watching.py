@@ -49,6 +49,8 @@ class Watching:
                 await self._look()
             except StoreUnavailable as exc:
                 log.debug(exc.message, extra={"action": "mdm_watch"})
+            except Exception:  # whatever it is, the clock must not stop for all servers
+                log.exception("looking at MDM servers failed", extra={"action": "mdm_watch_failed"})
 
     async def _look(self) -> None:
         servers = [server for server in await self._servers.all() if server.config.enabled]

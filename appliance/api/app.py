@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from appliance.service.mdm import MdmPort
     from appliance.service.metrics import Metrics
     from appliance.service.nonces import Nonces
+    from appliance.service.notifications import Notifications
     from appliance.service.packages import Packages
     from appliance.service.peers import Peers
     from appliance.service.records import Records
@@ -56,6 +57,7 @@ class App:
     metrics: Metrics
     registrations: Registrations
     nonces: Nonces
+    notifications: Notifications
     runner: Runner | None  #: None where another process does the work
     now: Callable[[], int]
     mdm: MdmPort | None = None  #: None where there is no MDM bridge

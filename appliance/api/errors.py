@@ -5,6 +5,7 @@ from typing import Any
 
 from appliance.domain import errors as e
 from appliance.domain.mdm_errors import MdmError
+from appliance.domain.notify_errors import DeliveryError
 
 STATUS: dict[type[e.ApplianceError], int] = {
     e.ApplianceError: 500,
@@ -26,6 +27,7 @@ STATUS: dict[type[e.ApplianceError], int] = {
     e.TooManyAttempts: 429,
     e.TooLarge: 413,
     MdmError: 502,
+    DeliveryError: 502,
 }
 RETRY_AFTER_S = {e.PackageArriving: 30, e.BlobMissing: 30, e.StoreUnavailable: 5, e.Stopping: 10}
 

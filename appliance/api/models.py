@@ -166,3 +166,57 @@ class MdmPackagesQuery(PageQuery):
         "",
         description="Only in this state, such as pulled, mirrored, conflict, failed, quarantined, pending.",
     )
+
+
+class _DestinationFields(Input):
+    """What can be set of a destination; some of it is for one kind only."""
+
+    events: list[str] | None = Field(
+        None, max_length=50, description='Types of events, or patterns such as "package.*"; without it all.'
+    )
+    enabled: bool | None = Field(
+        None, description="Whether it is sent to; true also resumes a suspended one."
+    )
+    format: Literal["standard", "slack", "teams", "template"] | None = Field(
+        None, description="Webhooks: what the body looks like. Without it: standard."
+    )
+    url: str | None = Field(None, max_length=2048, description="Webhooks: where to. Never shown again.")
+    template: str | None = Field(None, max_length=16_384, description="Webhooks: for the format template.")
+    content_type: str | None = Field(
+        None,
+        max_length=100,
+        description="Webhooks: of what the template makes. Without it: application/json.",
+    )
+    allow_private: bool | None = Field(
+        None, description="Webhooks: plain HTTP and private, loopback or link-local addresses are fine."
+    )
+    address: str | None = Field(None, max_length=254, description="Mail: one address.")
+    mode: Literal["immediate", "daily"] | None = Field(
+        None, description="Mail: at once (at most one a minute), or a daily digest. Without it: immediate."
+    )
+    hour: int | None = Field(None, ge=0, le=23, description="Mail: of the digest. Without it: 7.")
+    zone: str | None = Field(
+        None, max_length=60, description="Mail: time zone such as Europe/Berlin. Without it: UTC."
+    )
+
+
+class DestinationInput(_DestinationFields):
+    """A destination to make."""
+
+    name: str = Field(max_length=100)
+    kind: Literal["webhook", "mail"]
+
+
+class DestinationChange(_DestinationFields):
+    """What to change of a destination; what is absent stays."""
+
+    name: str | None = Field(None, max_length=100)
+    version: int | None = Field(None, description="Change only if the destination is at this version.")
+
+
+class DeliveriesQuery(PageQuery):
+    """Which deliveries to list."""
+
+    destination: str = Field("", max_length=100, description="Only to this destination id.")
+    state: Literal["", "pending", "delivered", "failed"] = Field("", description="Only in this state.")
+    type: str = Field("", max_length=100, description="Only of this type of event.")

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from appliance.domain import errors as e
 from appliance.domain import mdm_errors as m
+from appliance.domain import notify_errors as n
 
 from . import models
 
@@ -161,6 +162,29 @@ OPERATIONS = [
     Operation(method="delete", path="/tokens/{token}", summary="Revoke an API token", status=204,
               errors=(e.TokenUnknown,)),
     *_MDM_OPERATIONS,
+    Operation(method="get", path="/destinations", summary="Where notifications go, and how it is doing",
+              role="operator", answer="[Destination]"),
+    Operation(method="post", path="/destinations", role="admin", answer="NewDestination", status=201,
+              summary="Make a destination; the secret that signs its webhooks is shown only now",
+              body=models.DestinationInput, errors=(n.DestinationExists, n.TemplateInvalid, e.Conflict)),
+    Operation(method="get", path="/destinations/{destination}", summary="One destination", role="operator",
+              answer="Destination", errors=(n.DestinationUnknown,)),
+    Operation(method="patch", path="/destinations/{destination}", summary="Change a destination", role="admin",
+              answer="Destination", body=models.DestinationChange,
+              errors=(n.DestinationUnknown, n.DestinationExists, n.TemplateInvalid, e.StaleRevision)),
+    Operation(method="delete", path="/destinations/{destination}", role="admin", status=204,
+              summary="Remove a destination with what is owed to it", errors=(n.DestinationUnknown,)),
+    Operation(method="post", path="/destinations/{destination}/test", role="admin", answer="TestResult",
+              summary="Send a test event now; the answer says how it went", errors=(n.DestinationUnknown,)),
+    Operation(method="post", path="/destinations/{destination}/rotate", role="admin", answer="NewDestination",
+              summary="Make a new secret, shown only now; the old one signs for a day more",
+              errors=(n.DestinationUnknown, e.InvalidInput)),
+    Operation(method="get", path="/deliveries", summary="What was delivered, and what is owed", role="operator",
+              answer="[Delivery]", query=models.DeliveriesQuery),
+    Operation(method="get", path="/deliveries/{delivery}", summary="One delivery", role="operator",
+              answer="Delivery", errors=(n.DeliveryUnknown,)),
+    Operation(method="post", path="/deliveries/{delivery}/resend", summary="Send a delivery again now",
+              role="operator", answer="Delivery", errors=(n.DeliveryUnknown, e.Conflict)),
     Operation(method="get", path="/openapi.json", summary="This description"),
     Operation(method="get", path="/docs", summary="This description as a page"),
 ]  # fmt: skip

@@ -8,7 +8,7 @@ import tornado.web
 from tornado.httputil import HTTPServerRequest
 from tornado.routing import PathMatches, Rule
 
-from . import accounts, health, hooks, mdm, packages, peer, peers, system, uploads, work
+from . import accounts, health, hooks, mdm, notifications, packages, peer, peers, system, uploads, work
 from .app import App
 from .base import NotFoundHandler
 from .content import DownloadHandler
@@ -43,6 +43,13 @@ API: list[tuple[str, type[tornado.web.RequestHandler]]] = [
     (r"/api/v1/tokens", accounts.TokensHandler),
     (r"/api/v1/tokens/([a-z2-7]{8})", accounts.TokenHandler),
     *mdm.ROUTES,
+    (r"/api/v1/destinations", notifications.DestinationsHandler),
+    (r"/api/v1/destinations/([^/]+)", notifications.DestinationHandler),
+    (r"/api/v1/destinations/([^/]+)/test", notifications.DestinationTestHandler),
+    (r"/api/v1/destinations/([^/]+)/rotate", notifications.DestinationRotateHandler),
+    (r"/api/v1/deliveries", notifications.DeliveriesHandler),
+    (r"/api/v1/deliveries/([^/]+)", notifications.DeliveryHandler),
+    (r"/api/v1/deliveries/([^/]+)/resend", notifications.DeliveryResendHandler),
     (r"/api/v1/openapi.json", OpenApiHandler),
     (r"/api/v1/docs", DocsHandler),
 ]

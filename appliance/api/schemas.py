@@ -51,6 +51,13 @@ _TOKEN: dict[str, Schema] = {
     "id": TEXT, "name": TEXT, "account": TEXT, "role": TEXT, "created_at": TIME, "expires_at": TIME,
     "last_used": TIME, "last_used_from": TEXT,
 }  # fmt: skip
+_DESTINATION: dict[str, Schema] = {
+    "id": TEXT, "name": TEXT, "kind": TEXT, "events": _WORDS, "state": TEXT, "format": TEXT, "url": TEXT,
+    "template": TEXT, "content_type": TEXT, "allow_private": YES, "old_secret_until": TIME, "address": TEXT,
+    "mode": TEXT, "hour": INT, "zone": TEXT, "waiting": INT, "failures": INT, "failing_since": TIME,
+    "last_error": TEXT, "last_success": TIME, "not_before": TIME, "version": INT, "created_at": TIME,
+    "changed_at": TIME,
+}  # fmt: skip
 
 _PROPERTIES: dict[str, dict[str, Schema]] = {
     "Package": _PACKAGE,
@@ -94,6 +101,14 @@ _PROPERTIES: dict[str, dict[str, Schema]] = {
     "User": {"name": TEXT, "role": TEXT, "must_change": YES, "created_at": TIME, "changed_at": TIME},
     "Token": _TOKEN,
     "NewToken": {"token": TEXT, **_TOKEN},
+    "Destination": _DESTINATION,
+    "NewDestination": {"secret": TEXT, **_DESTINATION},
+    "TestResult": {"ok": YES, "status": INT, "latency_ms": INT, "answer": TEXT, "error": TEXT},
+    "Delivery": {
+        "id": TEXT, "destination": TEXT, "event": INT, "type": TEXT, "subject": TEXT, "state": TEXT,
+        "attempts": INT, "due_at": TIME, "status": INT, "latency_ms": INT, "answer": TEXT, "error": TEXT,
+        "created_at": TIME, "updated_at": TIME, "delivered_at": TIME,
+    },
     "About": {
         "name": TEXT, "node_id": TEXT, "url": TEXT, "download_url": TEXT, "version": TEXT, "stage": TEXT,
         "stages": _WORDS, "tags_take": _WORDS, "tags_refuse": _WORDS, "account": TEXT, "role": TEXT,

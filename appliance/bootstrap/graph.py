@@ -18,12 +18,14 @@ from appliance.peering.identity import Identity
 from appliance.peering.records import node_body, record_json
 from appliance.service.accounts import Accounts
 from appliance.service.catalogue import Catalogue
+from appliance.service.coverage import Coverage
 from appliance.service.events import Events
 from appliance.service.holdings import Holdings
 from appliance.service.intake import Intake
 from appliance.service.maintenance import Maintenance
 from appliance.service.metrics import Metrics, Sources
 from appliance.service.nonces import Nonces
+from appliance.service.notifications.bodies import Teller
 from appliance.service.packages import Packages
 from appliance.service.peers import Peers
 from appliance.service.records import Records
@@ -34,6 +36,7 @@ from appliance.service.system import System
 from appliance.service.transfers import Transfers
 from appliance.service.uploads import UploadService
 from appliance.service.verifying import Verifying
+from appliance.service.vigil import Vigil
 from appliance.store.blobs import BlobStore
 from appliance.store.layout import Layout
 from appliance.store.ports import Store
@@ -42,6 +45,7 @@ from jamf_bridge.bridge import Bridge
 
 from .clock import now_ms
 from .jobs import register_jobs
+from .notifying import connect_notifications
 from .place import Place
 
 CALLS = 16  #: JSON requests to peers at a time
@@ -54,6 +58,8 @@ class Graph:
     app: App
     maintenance: Maintenance
     bridge: Bridge
+    coverage: Coverage
+    vigil: Vigil
     pool: ContentPool
     calls: ThreadPoolExecutor
 
@@ -131,6 +137,7 @@ def connect(
         store=store, catalogue=catalogue, data_dir=layout.root, min_free_bytes=settings.transfers.min_free,
         version=__version__, database=database, heartbeat_age=runner.heartbeat_age if runner else None,
     )  # fmt: skip
+    teller = Teller(id=node_id, name=place.name, url=place.url)
     app = App(
         settings=settings, node_name=place.name, node_url=place.url,
         download_url=place.url + settings.http.context, store=store, identity=identity, blobs=blobs,
@@ -139,15 +146,21 @@ def connect(
         verifying=Verifying(catalogue=catalogue, blobs=blobs, holdings=holdings), peers=peers,
         uploads=uploads, accounts=Accounts(store, now_ms), events=Events(store), system=system,
         metrics=metrics, registrations=registrations, nonces=Nonces(store, now_ms), runner=runner,
-        now=now_ms, mdm=bridge,
+        notifications=connect_notifications(settings, store, box, teller, calls), now=now_ms, mdm=bridge,
     )  # fmt: skip
     maintenance = Maintenance(
         store=store, records=records, catalogue=catalogue, holdings=holdings,
         uploads=uploads, blobs=blobs, now=now_ms,
     )  # fmt: skip
+    coverage = Coverage(store=store, records=records, stages=stages, node_id=node_id, now=now_ms)
+    vigil = Vigil(
+        store=store, data_dir=layout.root, disk_low=settings.notifications.disk_low,
+        certificate=place.certificate, node_id=node_id, now=now_ms,
+    )  # fmt: skip
     graph = Graph(
-        app=app, maintenance=maintenance, bridge=bridge, pool=ContentPool(identity, now_ms), calls=calls
-    )
+        app=app, maintenance=maintenance, bridge=bridge, coverage=coverage, vigil=vigil,
+        pool=ContentPool(identity, now_ms), calls=calls,
+    )  # fmt: skip
     _watch(graph, layout)
     if runner is not None:
         register_jobs(graph, runner, layout)
@@ -161,7 +174,9 @@ def _watch(graph: Graph, layout: Layout) -> None:
             packages=lambda: Counter(str(package.presence) for package in app.catalogue.all()),
             peers=lambda: Counter(str(peer.state) for peer in app.peers.all()),
             jobs_running=lambda: (
-                {name: runner.running(name) for name in ("transfer", "hash", "default")} if runner else {}
+                {name: runner.running(name) for name in ("transfer", "hash", "delivery", "default")}
+                if runner
+                else {}
             ),
             disk_free=lambda: shutil.disk_usage(layout.root).free,
         )
@@ -176,6 +191,7 @@ def _runner(settings: Settings, store: Store, metrics: Metrics, *, worker_id: st
         transfer_slots=worker.transfer_slots,
         hash_slots=worker.hash_slots,
         default_slots=worker.default_slots,
+        delivery_slots=worker.delivery_slots,
         lease_s=worker.lease_s,
         now=now_ms,
         jitter=random.random,

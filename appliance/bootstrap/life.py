@@ -1,6 +1,7 @@
 """What happens to the services of a node when the process starts and stops."""
 
 import asyncio
+import logging
 
 from appliance import __version__
 from appliance.domain.errors import StoreUnavailable
@@ -13,6 +14,8 @@ from appliance.store.ports import Store
 from .clock import now_ms
 from .graph import Graph
 from .place import Announce
+
+log = logging.getLogger(__name__)
 
 WATCH_S = 0.5
 
@@ -49,8 +52,12 @@ class Life:
             await app.store.batch([started])
         self._tasks.append(asyncio.create_task(app.transfers.watch()))
         self._tasks.append(asyncio.create_task(app.peers.follow()))
+        self._tasks.append(asyncio.create_task(app.notifications.outbox.follow()))
+        self._tasks.append(asyncio.create_task(self._graph.coverage.follow()))
         self._tasks.append(asyncio.create_task(_follow_other_processes(app.store, app.catalogue)))
         self._graph.bridge.start()
+        for task in self._tasks:
+            task.add_done_callback(_tell_end)
         for peer in app.peers.active_ids():
             app.replication.announced(peer)
 
@@ -64,6 +71,14 @@ class Life:
         self._graph.app.uploads.close()
         self._graph.pool.close()
         self._graph.calls.shutdown(wait=False, cancel_futures=True)
+
+
+def _tell_end(task: asyncio.Task[None]) -> None:
+    """These tasks end with the process; one that ends before has a fault that must not stay unseen."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error(
+            "A task of the node ended; start the node again", extra={"action": "task_ended"}, exc_info=error
+        )
 
 
 async def _follow_other_processes(store: Store, catalogue: Catalogue) -> None:

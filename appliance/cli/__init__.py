@@ -8,7 +8,7 @@
     client, tus, waiting    speaking to a node: requests, uploads that resume, packages that arrive elsewhere
     node, settings  on this machine: serve, worker, init; config
     moving          on this machine: export, import, fsck
-    packages, peers, transfers, accounts, status    through a node's admin API
+    packages, peers, transfers, accounts, notify, status    through a node's admin API
     demo, demo_nodes, flat_package                  three nodes to look at
 
 Commands of the first kind read the settings and build the node; those of the second kind know nothing but a URL.

@@ -21,6 +21,7 @@ from .mdm import mdm
 from .moving import export, fsck, import_
 from .node import init, serve, worker
 from .nodes import node
+from .notify import notify
 from .output import Output, visible
 from .packages import package
 from .peers import peer
@@ -45,7 +46,7 @@ def ods() -> None:
 
 
 for _command in (
-    serve, worker, init, config, login, logout, status, package, peer, node, mdm, transfer, token, user,
+    serve, worker, init, config, login, logout, status, package, peer, node, mdm, transfer, token, user, notify,
     export, import_, fsck, demo,
 ):  # fmt: skip
     ods.add_command(_command)

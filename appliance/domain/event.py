@@ -17,6 +17,9 @@ class EventType(StrEnum):
     PACKAGE_ARRIVED = "package.arrived"  #: a replica was completed here
     PACKAGE_RELEASED = "package.released"  #: the bytes left this node
     PACKAGE_DAMAGED = "package.damaged"
+    PACKAGE_REPLICATED = (
+        "package.replicated"  #: every node that admits it holds it; told where it was uploaded
+    )
     TRANSFER_FAILED = "transfer.failed"
     TRANSFER_STALLED = "transfer.stalled"
     PEER_INVITED = "peer.invited"
@@ -28,10 +31,18 @@ class EventType(StrEnum):
     NODE_STARTED = "node.started"
     NODE_STOPPED = "node.stopped"
     DISK_LOW = "disk.low"
+    DISK_RECOVERED = "disk.recovered"
+    CERTIFICATE_EXPIRING = "certificate.expiring"  #: this node's own TLS certificate
     ACCOUNT_CHANGED = "account.changed"
     TOKEN_CREATED = "token.created"
     TOKEN_REVOKED = "token.revoked"
     SIGN_IN_REFUSED = "sign_in.refused"
+    SIGN_IN_LOCKED = "sign_in.locked"  #: so many failed that an account has to wait
+    DESTINATION_ADDED = "destination.added"
+    DESTINATION_CHANGED = "destination.changed"
+    DESTINATION_REMOVED = "destination.removed"
+    DESTINATION_SUSPENDED = "destination.suspended"  #: it failed for too long; what is owed to it waits
+    DESTINATION_RESUMED = "destination.resumed"
     MDM_ADDED = "mdm.added"
     MDM_CHANGED = "mdm.changed"
     MDM_REMOVED = "mdm.removed"

@@ -40,6 +40,7 @@ class Runner:
         transfer_slots: int,
         hash_slots: int,
         default_slots: int,
+        delivery_slots: int = 4,
         lease_s: float,
         now: Callable[[], int],
         jitter: Callable[[], float],
@@ -55,6 +56,7 @@ class Runner:
             transfer_slots: How many jobs of the queue "transfer" run at a time, each in a thread.
             hash_slots: How many of "hash", each in a thread.
             default_slots: How many coroutines of "default".
+            delivery_slots: How many of "delivery", each in a thread.
             lease_s: Seconds after which the jobs of a worker that died are taken over by others.
             now: Returns UTC milliseconds.
             jitter: Returns 0.0 to 1.0, for the waits between retries.
@@ -62,7 +64,12 @@ class Runner:
             observe: Called on the event loop when a run has ended: name, outcome ("done", "retry", "failed",
                 "stopped" or "lost"), seconds.
         """
-        slots = {"transfer": transfer_slots, "hash": hash_slots, LOOP: default_slots}
+        slots = {
+            "transfer": transfer_slots,
+            "hash": hash_slots,
+            "delivery": delivery_slots,
+            LOOP: default_slots,
+        }
         self._store = store
         self._worker = worker_id
         self._lease_ms = round(lease_s * 1000)
@@ -122,7 +129,7 @@ class Runner:
         self._timers.every(seconds, job, first_s=seconds if first_s is None else first_s)
 
     def pool(self, queue: str) -> concurrent.futures.Executor:
-        """The threads of "transfer" or "hash"; what else runs there delays claimed jobs."""
+        """The threads of "transfer", "hash" or "delivery"; what else runs there delays claimed jobs."""
         return self._engine.pool(queue)
 
     def running(self, queue: str) -> int:

@@ -10,6 +10,9 @@ How a package travels through these modules:
     transfers    what is being brought here; `bringing` is the job, `fetcher` asks the sources,
                  `frontier` hashes the whole file behind them
     peers        registrations, health, back-off, strikes
+    coverage     notices when a package has reached every node;  vigil  watches disk and certificate
+
+What happens is an event, written by `journal` with the change; `notifications` tells it to webhooks and mailboxes.
 
 Nothing here knows of HTTP servers or databases: errors are those of `domain.errors`.
 """

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
-import logging
 import re
 import secrets
 from collections.abc import Callable
@@ -34,10 +33,9 @@ from appliance.domain.errors import (
 from appliance.domain.event import EventType
 from appliance.store.ports import Doc, Insert, Remove, Replace, Store
 
-from .journal import SYSTEM, entry
+from .journal import entry
+from .refusals import Refusals
 from .throttle import Throttle
-
-log = logging.getLogger(__name__)
 
 FIRST = "admin"
 MAX_NAME = 64
@@ -50,7 +48,6 @@ TOKEN_MAX_LIFE_S = 366 * 24 * 3600
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _TOKEN = re.compile(r"ods_([a-z2-7]{8})_([A-Za-z0-9_-]{43})")
 _USED_EVERY_MS = 60_000
-_REFUSED_EVERY_MS = 10_000
 _SHOWN_EXPIRED_MS = 30 * 24 * 3600 * 1000
 
 
@@ -101,7 +98,7 @@ class Accounts:
         self._remembered: dict[str, tuple[bytes, int, str]] = {}  # HMAC, until when, the stored hash
         self._throttle = Throttle(now)
         self._dummy = self._hasher.hash(secrets.token_hex(16))
-        self._refused_at = 0
+        self._refusals = Refusals(store, now)
 
     async def ensure_first(self, password: str) -> str | None:
         """Make the account "admin" if there is no account at all.
@@ -147,8 +144,8 @@ class Accounts:
                 self._throttle.succeeded(source)
                 self._remembered[name] = (mark, self._now() + REMEMBERED_MS, doc["password"])
                 return _by_password(doc)
-            self._throttle.failed(source)
-        await self._tell_refused(name, address)
+            locked = self._throttle.failed(source)
+        await self._refusals.tell(name, address, locked=locked and doc is not None)
         raise NotAuthenticated("Name or password are wrong.")
 
     def _remembers(self, doc: Doc, mark: bytes) -> bool:
@@ -171,7 +168,7 @@ class Accounts:
             # Only wrong tokens wait: a forgotten script must not lock out the others behind its address.
             self._throttle.check(source)
             self._throttle.failed(source)
-            await self._tell_refused("a token", address)
+            await self._refusals.tell("a token", address)
             raise NotAuthenticated("The token is unknown, expired or revoked.")
         account = await self._store.get("accounts", doc["account"])
         if account is None:
@@ -182,22 +179,6 @@ class Accounts:
                 await self._store.replace("tokens", used, expect=doc["_rev"])
         role = min(Role[doc["role"].upper()], Role[account["role"].upper()])
         return Principal(name=doc["account"], role=role, via=f"token {doc['_id']}")
-
-    async def _tell_refused(self, name: str, address: str) -> None:
-        log.warning(
-            "a sign-in was refused",
-            extra={"action": "sign_in_refused", "account": name[:MAX_NAME], "remote": address},
-        )
-        if self._now() - self._refused_at >= _REFUSED_EVERY_MS:
-            self._refused_at = self._now()
-            event = entry(
-                EventType.SIGN_IN_REFUSED,
-                at=self._now(),
-                actor=SYSTEM,
-                subject=name[:MAX_NAME],
-                address=address,
-            )
-            await self._store.batch([event])
 
     # Accounts
 

@@ -35,10 +35,11 @@ class Events:
             seq["lt"] = before
         where = {name: value for name, value in (("type", type), ("subject", subject), ("seq", seq)) if value}
         docs = await self._store.find("events", where, order="seq", descending=since is None, limit=limit)
-        return [_event(doc) for doc in docs]
+        return [event_of(doc) for doc in docs]
 
 
-def _event(doc: Doc) -> Event:
+def event_of(doc: Doc) -> Event:
+    """The event of a document."""
     return Event(
         seq=doc["seq"],
         type=doc["type"],

@@ -31,8 +31,8 @@ class Throttle:
             seconds = -(-wait_ms // 1000)
             raise TooManyAttempts(f"Too many attempts failed; try again in {seconds} s.", retry_after=seconds)
 
-    def failed(self, source: Hashable) -> None:
-        """A try failed."""
+    def failed(self, source: Hashable) -> bool:
+        """A try failed; return whether it was the one after which the source has to wait."""
         now = self._now()
         if len(self._failures) >= _MANY:
             self._failures = {
@@ -41,7 +41,9 @@ class Throttle:
         if len(self._failures) >= _MANY:  # a flood: the older half goes
             newest = sorted(self._failures.items(), key=lambda item: item[1][1])[-_MANY // 2 :]
             self._failures = dict(newest)
-        self._failures[source] = (self._failures.get(source, (0, 0))[0] + 1, now)
+        count = self._failures.get(source, (0, 0))[0] + 1
+        self._failures[source] = (count, now)
+        return count == FREE
 
     def succeeded(self, source: Hashable) -> None:
         """A try succeeded: start over."""

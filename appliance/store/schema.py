@@ -96,6 +96,21 @@ MDM_LINKS = Collection(
 MDM_POINTS = Collection(
     name="mdm_points", fields={"server": "text", "state": "text"}
 )  #: by "server:node id": a node's distribution point record in an MDM
+DESTINATIONS = Collection(name="destinations", fields={"name": "text", "state": "text"}, unique=("name",))
+DELIVERIES = Collection(
+    name="deliveries",
+    fields={
+        "destination": "text",
+        "state": "text",
+        "type": "text",
+        "due_at": "int",
+        "seq": "int",
+        "updated_at": "int",
+    },
+    indexes=(("destination", "state", "due_at", "_id"),),
+)  #: by "event id.destination id": what is owed to a destination, and how it went
+FOLLOWERS = Collection(name="followers")  #: by who reads: how far a log of this node was read
+NOTICES = Collection(name="notices")  #: by subject: what was told already, so that it is told once
 
 COLLECTIONS: dict[str, Collection] = {
     collection.name: collection
@@ -103,5 +118,6 @@ COLLECTIONS: dict[str, Collection] = {
         RECORDS, PACKAGES, MANIFESTS, SUPERSEDED, TRANSFERS, JOBS, EVENTS,
         PEERS, CURSORS, INVITES, NONCES, UPLOADS, ACCOUNTS, TOKENS,
         MDM_SERVERS, MDM_REMOTE, MDM_LINKS, MDM_POINTS,
+        DESTINATIONS, DELIVERIES, FOLLOWERS, NOTICES,
     )
 }  # fmt: skip

@@ -9,7 +9,8 @@ from openapi_schema_validator import OAS31Validator
 
 from appliance.api.openapi import document
 from tests.builders import make_file
-from tests.harness.node import NodeProcess
+from tests.fakes.receiver import Receiver
+from tests.harness import NodeProcess, eventually
 
 DOCUMENT = document()
 
@@ -22,7 +23,11 @@ def node(one_node: NodeProcess, tmp_path_factory: pytest.TempPathFactory) -> Nod
         one_node.publish(make_file(directory / f"{number}.pkg", 10, number).path)
     one_node.api("POST", "/packages/0.pkg/verify", {})
     one_node.api("POST", "/peers/invites", {})
-    one_node.api("POST", "/tokens", {"name": "x"})
+    with Receiver() as receiver:
+        hook = {"name": "x", "kind": "webhook", "url": receiver.url, "allow_private": True}
+        one_node.api("POST", "/destinations", hook)
+        one_node.api("POST", "/tokens", {"name": "x"})
+        eventually(lambda: receiver.received, message="nothing is delivered")
     return one_node
 
 

@@ -3,14 +3,15 @@
 import pytest
 
 from appliance.api.errors import STATUS, problem, retry_after, status_of
-from appliance.domain import errors, mdm_errors
+from appliance.domain import errors, mdm_errors, notify_errors
 
 
 def every_error() -> list[type[errors.ApplianceError]]:
     found = [errors.ApplianceError]
     for cls in found:
         found.extend(cls.__subclasses__())
-    return [cls for cls in dict.fromkeys(found) if cls.__module__ in {errors.__name__, mdm_errors.__name__}]
+    trees = {errors.__name__, mdm_errors.__name__, notify_errors.__name__}
+    return [cls for cls in dict.fromkeys(found) if cls.__module__ in trees]
 
 
 def test_codes_are_unique() -> None:
