@@ -1,1 +1,13 @@
-"""MDM servers: what every driver can do, what is taken in from them, what is mirrored out to them, and the drivers."""
+"""MDM servers and this network as one.
+
+bridge      everything below, made and tied together
+driver      what is asked of an MDM, whatever its kind
+servers/    the configured servers: what an admin sets, how each is doing
+syncing     one round: list, take in, mirror out, distribution points; `watching` says when
+intake/     what is taken in: which packages are new, and how their bytes come
+mirror/     what is mirrored out: a package record for every package
+points/     the nodes as distribution points
+hooks/      webhooks that come in
+jamf/       a client for Jamf Pro, usable alone
+jamf_driver/  the driver for Jamf Pro, on that client
+"""

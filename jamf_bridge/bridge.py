@@ -17,18 +17,18 @@ from appliance.service.uploads import UploadService
 from appliance.store.blobs import BlobStore
 from appliance.store.ports import Doc, Store
 
-from .hooks import HookDoor
-from .intake import Intake
+from .hooks.door import HookDoor
+from .intake.comparing import Intake
+from .intake.pulling import PULL_JOB, Pulling, pull_key
 from .jobs import HINT_JOB, SYNC_JOB
-from .mirror import Mirror
-from .points import Points
-from .pulling import PULL_JOB, Pulling, pull_key
-from .registry import Registry
-from .server import Server
-from .server_admin import ServerAdmin
-from .servers import Servers
+from .mirror.mirroring import Mirror
+from .mirror.uploading import UPLOAD_JOB, Uploading
+from .points.points import Points
+from .servers.admin import ServerAdmin
+from .servers.registry import Registry
+from .servers.server import Server
+from .servers.servers import Servers
 from .syncing import Syncing
-from .uploading import UPLOAD_JOB, Uploading
 from .watching import Watching
 
 ONCE = RetryPolicy(attempts=1)

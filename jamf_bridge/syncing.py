@@ -14,12 +14,12 @@ from appliance.jobs.context import JobContext
 from appliance.store.ports import Store
 
 from .driver import Driver
-from .intake import Intake
+from .intake.comparing import Intake
 from .jobs import sync_job
-from .mirror import Mirror
-from .points import Points
-from .server import Server, ServerState
-from .servers import Servers
+from .mirror.mirroring import Mirror
+from .points.points import Points
+from .servers.server import Server, ServerState
+from .servers.servers import Servers
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from appliance.service.holdings import Holdings
 from appliance.store.ports import Store
 
 from .jobs import sync_job
-from .server import Server, ServerState
-from .servers import Servers
+from .servers.server import Server, ServerState
+from .servers.servers import Servers
 
 log = logging.getLogger(__name__)
 

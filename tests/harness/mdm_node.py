@@ -27,10 +27,10 @@ from appliance.service.secrets import SecretBox
 from appliance.store.opening import open_store
 from appliance.store.ports import Store
 from config.settings import Settings
-from jamf_bridge.hooks import HookDoor
-from jamf_bridge.registry import Registry
-from jamf_bridge.server_admin import ServerAdmin
-from jamf_bridge.servers import Servers
+from jamf_bridge.hooks.door import HookDoor
+from jamf_bridge.servers.admin import ServerAdmin
+from jamf_bridge.servers.registry import Registry
+from jamf_bridge.servers.servers import Servers
 from tests.fakes.driver_c import FakeFactory, FakeMdm
 
 PASSWORD = "a password for tests"

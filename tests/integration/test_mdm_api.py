@@ -14,7 +14,7 @@ from appliance.cli.exits import ExitCode
 from appliance.cli.main import run
 from appliance.domain.mdm_errors import MdmNeedsAttention
 from jamf_bridge.driver import CheckLine
-from jamf_bridge.secret_fields import MASK
+from jamf_bridge.servers.secret_fields import MASK
 from tests.harness.mdm_node import PASSWORD, MdmNode
 
 DOCUMENT = document()

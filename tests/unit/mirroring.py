@@ -15,11 +15,11 @@ from appliance.store.blobs import BlobStore
 from appliance.store.layout import Layout
 from appliance.store.opening import open_store
 from appliance.store.ports import Doc, Replace, Store
-from jamf_bridge.config import ServerConfig
 from jamf_bridge.driver import RemotePackage
-from jamf_bridge.links import link_id
-from jamf_bridge.mirror import Mirror, MirrorSummary
-from jamf_bridge.server import Server
+from jamf_bridge.mirror.links import link_id
+from jamf_bridge.mirror.mirroring import Mirror, MirrorSummary
+from jamf_bridge.servers.config import ServerConfig
+from jamf_bridge.servers.server import Server
 from tests.builders import package_body
 from tests.fakes.driver_d import FakeMdm
 

@@ -12,13 +12,13 @@ from appliance.domain.mdm_errors import MdmUnreachable, ServerUnknown
 from appliance.service.secrets import SecretBox
 from appliance.store.opening import open_store
 from appliance.store.ports import Store
-from jamf_bridge import server_admin
 from jamf_bridge.driver import CheckLine, Driver
-from jamf_bridge.registry import Registry
-from jamf_bridge.secret_fields import MASK
-from jamf_bridge.server import Server
-from jamf_bridge.server_admin import ServerAdmin
-from jamf_bridge.servers import Servers
+from jamf_bridge.servers import admin as server_admin
+from jamf_bridge.servers.admin import ServerAdmin
+from jamf_bridge.servers.registry import Registry
+from jamf_bridge.servers.secret_fields import MASK
+from jamf_bridge.servers.server import Server
+from jamf_bridge.servers.servers import Servers
 from tests.fakes.driver_c import FakeDriver, FakeFactory
 
 FIELDS: dict[str, Any] = {

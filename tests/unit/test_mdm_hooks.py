@@ -13,12 +13,13 @@ from appliance.domain.job import Job
 from appliance.service.secrets import SecretBox
 from appliance.store.opening import open_store
 from appliance.store.ports import Store
-from jamf_bridge import hint_gate, hooks
-from jamf_bridge.hooks import MAX_BODY, SEEN, HookDoor
+from jamf_bridge.hooks import door as hooks
+from jamf_bridge.hooks import gate as hint_gate
+from jamf_bridge.hooks.door import MAX_BODY, SEEN, HookDoor
 from jamf_bridge.jobs import hint_key, sync_key
-from jamf_bridge.registry import Registry
-from jamf_bridge.server import Server, ServerState
-from jamf_bridge.servers import Servers
+from jamf_bridge.servers.registry import Registry
+from jamf_bridge.servers.server import Server, ServerState
+from jamf_bridge.servers.servers import Servers
 from tests.fakes.driver_c import FakeFactory, webhook
 
 FIELDS: dict[str, Any] = {

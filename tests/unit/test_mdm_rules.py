@@ -3,7 +3,7 @@
 import pytest
 
 from jamf_bridge.driver import Hook
-from jamf_bridge.rules import action_of, wanted_events
+from jamf_bridge.hooks.rules import action_of, wanted_events
 
 
 def hook(event: str, kind: str = "") -> Hook:

@@ -20,10 +20,10 @@ from appliance.service.secrets import SecretBox
 from appliance.store.opening import open_store
 from appliance.store.ports import Store
 from jamf_bridge.jobs import sync_key
-from jamf_bridge.registry import Registry, installed
-from jamf_bridge.secret_fields import MASK
-from jamf_bridge.server import ServerState
-from jamf_bridge.servers import Servers
+from jamf_bridge.servers.registry import Registry, installed
+from jamf_bridge.servers.secret_fields import MASK
+from jamf_bridge.servers.server import ServerState
+from jamf_bridge.servers.servers import Servers
 from tests.fakes.driver_c import FakeDriver, FakeFactory
 
 SECRET, POINT_SECRET, PROXY_SECRET = "very secret word", "password of points", "password of the proxy"

@@ -12,7 +12,7 @@ from appliance.domain.mdm_errors import MdmBusy, MdmError, MdmNeedsAttention, Md
 from appliance.domain.names import package_id
 from appliance.domain.package import Presence
 from jamf_bridge.driver import CloudState
-from jamf_bridge.mirror import AT_ONCE, MirrorSummary
+from jamf_bridge.mirror.mirroring import AT_ONCE, MirrorSummary
 from tests.fakes.driver_d import Killed
 from tests.unit.mirroring import DAY, Desk, further, package, with_desk
 

@@ -14,11 +14,11 @@ from appliance.domain.package import Presence
 from appliance.jobs.context import JobContext
 from appliance.store.ports import Done, Replace
 from jamf_bridge.driver import Capabilities, CloudState, Driver, RemotePackage
-from jamf_bridge.mirror import MirrorSummary
-from jamf_bridge.remote import RowState, new_row
-from jamf_bridge.server import Server, ServerState
-from jamf_bridge.upload_plan import BUDGET_MS, MAX_UPLOADS
-from jamf_bridge.uploading import Uploading
+from jamf_bridge.intake.remote import RowState, new_row
+from jamf_bridge.mirror.mirroring import MirrorSummary
+from jamf_bridge.mirror.upload_plan import BUDGET_MS, MAX_UPLOADS
+from jamf_bridge.mirror.uploading import Uploading
+from jamf_bridge.servers.server import Server, ServerState
 from tests.fakes.driver_d import FakeMdm, digests
 from tests.unit.mirroring import DAY, Desk, package, with_desk
 

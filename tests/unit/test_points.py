@@ -12,12 +12,12 @@ from appliance.domain.mdm_errors import MdmError, MdmNeedsAttention, MdmRefused,
 from appliance.domain.node import NodeBody
 from appliance.store.opening import open_store
 from appliance.store.ports import Doc, Store
-from jamf_bridge.config import ServerConfig
 from jamf_bridge.driver import NodeFacts
-from jamf_bridge.node_facts import facts_mark, node_facts
-from jamf_bridge.point_places import is_principal, same_place
-from jamf_bridge.points import AFTER_FAULT_MS, LOOK_MS, Points, PointsSummary
-from jamf_bridge.server import Server
+from jamf_bridge.points.node_facts import facts_mark, node_facts
+from jamf_bridge.points.places import is_principal, same_place
+from jamf_bridge.points.points import AFTER_FAULT_MS, LOOK_MS, Points, PointsSummary
+from jamf_bridge.servers.config import ServerConfig
+from jamf_bridge.servers.server import Server
 from tests.fakes.driver_d import FakeMdm, Killed
 from tests.unit.mirroring import Clock
 

@@ -5,10 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.domain.errors import InvalidInput
-from jamf_bridge.config import Mirror, Points
-from jamf_bridge.file_names import stem, version
-from jamf_bridge.package_facts import package_facts, templates_mark
-from jamf_bridge.templates import (
+from jamf_bridge.mirror.file_names import stem, version
+from jamf_bridge.mirror.package_facts import package_facts, templates_mark
+from jamf_bridge.mirror.templates import (
     MAX_ITEMS,
     MAX_OUTPUT,
     MAX_TEXT,
@@ -18,6 +17,7 @@ from jamf_bridge.templates import (
     render,
     render_line,
 )
+from jamf_bridge.servers.config import Mirror, Points
 from tests.unit.mirroring import package
 
 

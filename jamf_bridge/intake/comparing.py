@@ -17,10 +17,10 @@ from appliance.domain.package import Package
 from appliance.service.catalogue import Catalogue
 from appliance.store.ports import Doc, Enqueue, Operation, Store
 
-from .driver import CloudState, RemotePackage
+from ..driver import CloudState, RemotePackage
+from ..servers.server import Server
 from .pulling import pull_job
 from .remote import RowState, new_row, row_write, rows_of, write_rows
-from .server import Server
 
 log = logging.getLogger(__name__)
 

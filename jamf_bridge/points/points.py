@@ -15,13 +15,13 @@ from appliance.domain.errors import InvalidInput
 from appliance.service.holdings import Holdings
 from appliance.store.ports import Store
 
-from .driver import Driver
-from .limited_calls import call_all
+from ..driver import Driver
+from ..mirror.limited_calls import call_all
+from ..servers.server import Server
+from .documents import new_point, points_of
 from .node_facts import node_facts
-from .point_documents import new_point, points_of
-from .point_writing import PointsSummary, PointWriting
 from .segments import suggestions
-from .server import Server
+from .writing import PointsSummary, PointWriting
 
 __all__ = ["Points", "PointsSummary"]
 

@@ -15,16 +15,16 @@ from appliance.service.digests import Digests, complete
 from appliance.store.blobs import BlobStore
 from appliance.store.ports import Doc, Operation, Store
 
+from ..driver import Driver, RemotePackage
+from ..servers.server import Server
 from .cloud_records import CloudRecords
-from .driver import Driver, RemotePackage
 from .limited_calls import call_all
 from .links import LinkState, changed, link_write, links_of, new_link, write_changes
 from .listing import Listing
-from .mirror_plan import Likeness, Step, backing_off, likeness, plan
-from .mirror_summary import MirrorSummary
 from .package_facts import templates_mark
+from .plan import Likeness, Step, backing_off, likeness, plan
 from .record_writing import RecordWriting, withdrawn
-from .server import Server
+from .summary import MirrorSummary
 from .upload_plan import not_given_up
 
 __all__ = ["Mirror", "MirrorSummary"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from appliance.domain.errors import ApplianceError
 
-from .server_health import ServerHealth
+from ..servers.health import ServerHealth
 
 log = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ from appliance.domain.package import Package
 from appliance.service.journal import SYSTEM, entry
 from appliance.store.ports import Doc, Insert, Store
 
-from .driver import Driver, Mirrored, RemotePackage
+from ..driver import Driver, Mirrored, RemotePackage
+from ..servers.server import Server
 from .links import LinkState, UploadState, finish_link, new_link, write_link
-from .mirror_plan import IN_CLOUD, Likeness, difference, likeness, ownership, tried
-from .mirror_summary import MirrorSummary
 from .package_facts import package_facts, templates_mark
-from .server import Server
+from .plan import IN_CLOUD, Likeness, difference, likeness, ownership, tried
+from .summary import MirrorSummary
 
 log = logging.getLogger(__name__)
 

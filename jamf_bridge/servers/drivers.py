@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from appliance.domain.errors import ApplianceError
 from appliance.domain.mdm_errors import MdmNeedsAttention
 
+from ..driver import Driver
 from .configuring import driver_settings
-from .driver import Driver
 from .registry import Registry
 from .server import Server
 

@@ -10,9 +10,9 @@ from enum import Enum
 from appliance.domain.package import Package
 from appliance.store.ports import Doc
 
-from .driver import CloudState, RemotePackage
+from ..driver import CloudState, RemotePackage
 from .links import UploadState
-from .mirror_plan import IN_CLOUD, Likeness, likeness
+from .plan import IN_CLOUD, Likeness, likeness
 
 MAX_UPLOADS = 5  #: of the same bytes
 BUDGET_MS = 30 * 60_000  #: for the MDM to state our hash

@@ -19,14 +19,14 @@ from appliance.domain.mdm_errors import HookInvalid, MdmNeedsAttention
 from appliance.service.journal import SYSTEM, entry
 from appliance.store.ports import Store
 
-from .config import Action
-from .driver import Hook
-from .hint_gate import HintGate
-from .hook_counts import HookCounts
-from .jobs import hint_job
+from ..driver import Hook
+from ..jobs import hint_job
+from ..servers.config import Action
+from ..servers.server import Server, ServerState
+from ..servers.servers import Servers
+from .counts import HookCounts
+from .gate import HintGate
 from .rules import action_of
-from .server import Server, ServerState
-from .servers import Servers
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from appliance.domain.states import TransferState
 from appliance.service.uploads import Upload
 from appliance.store.ports import Doc, Store
 
-from .server import Server
+from ..servers.server import Server
 
 EVERY_S = 1.0
 

@@ -29,11 +29,11 @@ from appliance.service.receiving import Receiver
 from appliance.service.uploads import Upload, UploadService
 from appliance.store.ports import Doc, Operation, Store
 
-from .driver import CloudState, Driver, RemotePackage
-from .pull_progress import Cancelled, PullProgress
+from ..driver import CloudState, Driver, RemotePackage
+from ..servers.server import Server, ServerState
+from ..servers.servers import Servers
+from .progress import Cancelled, PullProgress
 from .remote import RowState, row_id, row_write
-from .server import Server, ServerState
-from .servers import Servers
 from .stream_digests import StreamDigests
 
 log = logging.getLogger(__name__)

@@ -14,10 +14,10 @@ from appliance.service.catalogue import Catalogue
 from appliance.store.blobs import BlobStore
 from appliance.store.ports import Doc, Store
 
-from .driver import Driver
+from ..driver import Driver
+from ..servers.server import Server
 from .links import COLLECTION, UploadState, link_id, write_link
 from .package_facts import package_facts
-from .server import Server
 
 log = logging.getLogger(__name__)
 

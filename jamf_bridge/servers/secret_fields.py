@@ -10,8 +10,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from ..driver import DriverFactory
 from .config import Points
-from .driver import DriverFactory
 
 MASK = "********"  #: stands for a secret that is set
 

@@ -10,7 +10,7 @@ from enum import Enum
 from appliance.domain.package import Package, Presence
 from appliance.store.ports import Doc
 
-from .driver import CloudState, RemotePackage
+from ..driver import CloudState, RemotePackage
 from .links import LinkState, UploadState
 from .package_facts import known_hashes
 

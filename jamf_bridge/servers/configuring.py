@@ -9,11 +9,11 @@ from pydantic import BaseModel, ValidationError
 
 from appliance.domain.errors import InvalidInput
 
+from ..driver import DriverFactory
+from ..mirror.templates import NODE_SAMPLE, PACKAGE_SAMPLE, check_template
 from .config import ServerConfig
-from .driver import DriverFactory
 from .registry import Registry
 from .secret_fields import MASK, Place, secret_places
-from .templates import NODE_SAMPLE, PACKAGE_SAMPLE, check_template
 
 SECTIONS = ("settings", "intake", "mirror", "points", "webhooks")
 

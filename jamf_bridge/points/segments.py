@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from .driver import NodeFacts
+from ..driver import NodeFacts
 
 
 def suggestions(

@@ -4,9 +4,9 @@ import hashlib
 
 from appliance.domain.node import NodeBody
 
-from .config import Points
-from .driver import NodeFacts
-from .templates import render_line
+from ..driver import NodeFacts
+from ..mirror.templates import render_line
+from ..servers.config import Points
 
 
 def node_facts(id: str, node: NodeBody, config: Points) -> NodeFacts:

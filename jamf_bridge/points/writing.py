@@ -11,11 +11,11 @@ from appliance.domain.mdm_errors import MdmRefused
 from appliance.service.journal import SYSTEM, entry
 from appliance.store.ports import Doc, Insert, Store
 
-from .driver import Driver, NodeFacts
+from ..driver import Driver, NodeFacts
+from ..servers.server import Server
+from .documents import PointState, remove_point, write_point
 from .node_facts import facts_mark
-from .point_documents import PointState, remove_point, write_point
-from .point_places import is_principal, same_place
-from .server import Server
+from .places import is_principal, same_place
 
 log = logging.getLogger(__name__)
 

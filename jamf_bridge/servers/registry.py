@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
-from .driver import DriverFactory
+from ..driver import DriverFactory
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 import unicodedata
 from collections.abc import Iterable
 
-from .driver import RemotePackage
+from ..driver import RemotePackage
 
 
 class Listing:

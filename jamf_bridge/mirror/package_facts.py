@@ -5,8 +5,8 @@ from typing import Any
 
 from appliance.domain.package import Package
 
-from .config import Mirror
-from .driver import PackageFacts
+from ..driver import PackageFacts
+from ..servers.config import Mirror
 from .file_names import stem, version
 from .templates import render, render_line
 

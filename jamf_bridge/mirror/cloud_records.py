@@ -15,11 +15,11 @@ from appliance.service.journal import SYSTEM, entry
 from appliance.store.blobs import BlobStore
 from appliance.store.ports import Doc, Enqueue, Operation, Store
 
-from .driver import RemotePackage
+from ..driver import RemotePackage
+from ..intake.remote import RowState, row_id
+from ..servers.server import Server
 from .links import LinkState, UploadState, changed
-from .mirror_plan import difference, ownership
-from .remote import RowState, row_id
-from .server import Server
+from .plan import difference, ownership
 from .upload_plan import MAX_UPLOADS, UploadStep, lost, new_upload, under_way, upload_step
 from .uploading import upload_job
 

@@ -19,7 +19,7 @@ from appliance.domain.mdm_errors import MdmError, ServerUnknown
 from appliance.service.journal import SYSTEM, entry
 from appliance.store.ports import Doc, Enqueue, Operation, Replace, Store
 
-from .jobs import sync_job
+from ..jobs import sync_job
 from .server import ServerState
 
 log = logging.getLogger(__name__)

@@ -10,12 +10,12 @@ from appliance.domain.mdm_errors import MdmNeedsAttention
 from appliance.service.mdm import Line, Report, Rows, Shown
 from appliance.store.ports import Store
 
+from ..driver import CheckLine, Driver
+from ..hooks.rules import wanted_events
+from ..jobs import sync_job, sync_key
 from .config import ServerConfig
-from .driver import CheckLine, Driver
-from .jobs import sync_job, sync_key
 from .registry import Registry
 from .rows import package_rows, point_rows
-from .rules import wanted_events
 from .server import Server, ServerState
 from .servers import Servers
 

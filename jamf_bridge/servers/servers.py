@@ -12,15 +12,15 @@ from appliance.service.journal import entry
 from appliance.service.secrets import SecretBox
 from appliance.store.ports import Doc, Enqueue, Insert, Operation, Remove, Store
 
+from ..driver import Driver
+from ..jobs import sync_job
 from .configuring import checked, merged
-from .driver import Driver
-from .driver_cache import DriverCache
-from .jobs import sync_job
+from .documents import sealed_parts, server_of
+from .drivers import DriverCache
+from .health import COLLECTION, ServerHealth
 from .registry import Registry
 from .secret_fields import MASK, masked, secret_places
 from .server import Server, ServerState
-from .server_documents import sealed_parts, server_of
-from .server_health import COLLECTION, ServerHealth
 
 _OWN_ROWS = ("mdm_remote", "mdm_links", "mdm_points")
 _PAGE = 500

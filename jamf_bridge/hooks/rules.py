@@ -6,8 +6,8 @@ Webhooks are hints. Every action but `pause` and `ignore` ends in a sync, and th
 import re
 from collections.abc import Mapping
 
-from .config import Action
-from .driver import Hook
+from ..driver import Hook
+from ..servers.config import Action
 
 _PACKAGE = re.compile(r"\bpackages?\b")
 _POINT = re.compile(r"\bdistribution points?\b")

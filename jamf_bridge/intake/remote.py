@@ -10,7 +10,7 @@ from typing import Any
 
 from appliance.store.ports import Doc, Operation, Remove, Replace, Store
 
-from .driver import RemotePackage
+from ..driver import RemotePackage
 
 _PAGE = 1000
 _BATCH = 200

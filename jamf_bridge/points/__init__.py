@@ -1,0 +1,1 @@
+"""The nodes as distribution points in MDM servers."""
