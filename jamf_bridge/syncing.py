@@ -68,11 +68,13 @@ class Syncing:
             return
         if server.state is ServerState.PAUSED and server.health.get("paused_until", 0) > self._now():
             return
+        # Noted first: whatever goes wrong, the server is not asked again at once.
+        await self._servers.note(server.id, next_poll_at=self._at(server.config.intake.poll_s))
         asked = await self._servers.take_asked(server.id)
         try:
             driver = await self._servers.driver(server.id)
         except MdmNeedsAttention:  # noted already; a changed configuration queues the next sync
-            await self._servers.note(server.id, next_poll_at=self._now() + round(ATTENTION_S * 1000))
+            await self._servers.note(server.id, next_poll_at=self._at(ATTENTION_S))
             return
         if "probe" in asked:
             await driver.probe()
@@ -82,22 +84,28 @@ class Syncing:
         except MdmNeedsAttention as exc:
             next_s, found = ATTENTION_S, {}
             await self._servers.attention(server.id, exc)
+            await self._servers.ask(server.id, *asked)
         except MdmError as exc:
+            await self._servers.ask(server.id, *asked)
             next_s, found = server.config.intake.poll_s, {}
             await self._servers.unreachable(server.id, exc)
         requests = driver.requests_made - before
-        now = self._now()
         await self._servers.note(
-            server.id, **found, tried_at=now, next_poll_at=now + round(next_s * 1000), requests=requests
+            server.id, **found, tried_at=self._now(), next_poll_at=self._at(next_s), requests=requests
         )
+
+    def _at(self, seconds: float) -> int:
+        """So many seconds from now, in UTC milliseconds."""
+        return self._now() + round(seconds * 1000)
 
     async def _listed(self, server: Server, driver: Driver, *, verify: bool) -> tuple[float, dict[str, Any]]:
         """Do all parts; return the seconds until the next look, and what to note."""
         remote = await driver.list_packages()
         found: dict[str, Any] = {"own_account": await driver.own_account(), "packages": len(remote)}
-        taken = await self._intake.run(server, remote)
+        capabilities = await driver.capabilities()
+        taken = await self._intake.run(server, remote, can_open=capabilities.open_package)
         found |= {"listed": True, "last_poll_at": self._now(), "pending": taken.pending}
-        found["notes"] = list((await driver.capabilities()).notes)
+        found["notes"] = list(capabilities.notes)
         parts: list[tuple[bool, Callable[[], Awaitable[object]]]] = [
             (server.config.mirror.enabled, lambda: self._mirror.run(server, driver, remote, verify=verify)),
             (server.config.points.enabled, lambda: self._points.run(server, driver)),

@@ -9,7 +9,7 @@ connected tell no age: neither side is touched, the conflict is shown, and the n
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from appliance.domain.errors import InvalidName
 from appliance.domain.names import check_filename, package_id
@@ -38,6 +38,29 @@ class IntakeSummary:
     failed: int = 0
 
 
+@dataclass(slots=True, kw_only=True)
+class _Look:
+    """One look at a server."""
+
+    server: Server
+    names: re.Pattern[str]
+    can_open: bool
+    primed: bool  #: whether it was looked at before
+    unsure: list[Package] = field(default_factory=list)  #: here; their hashes are needed to compare
+
+    def left_out(self, package: RemotePackage) -> str:
+        """Why the settings, the server or its name keep a package out; "" if nothing does."""
+        if not self.server.config.intake.enabled:
+            return "The settings take nothing in from this server."
+        if not self.can_open:
+            return "The server does not let its files be fetched; upload it to a node."
+        try:
+            check_filename(package.file_name)
+        except InvalidName as exc:
+            return exc.message
+        return "" if self.names.search(package.file_name) else "The settings leave this name out."
+
+
 class Intake:
     """Compares what an MDM server lists with what is here."""
 
@@ -62,23 +85,29 @@ class Intake:
         self._ensure_hashes = ensure_hashes
         self._now = now
 
-    async def run(self, server: Server, remote: Sequence[RemotePackage]) -> IntakeSummary:
+    async def run(
+        self, server: Server, remote: Sequence[RemotePackage], *, can_open: bool = True
+    ) -> IntakeSummary:
         """Bring the rows of a server in line with a listing, and queue a pull for what is wanted.
 
         Args:
             server: The server.
             remote: All its package records.
+            can_open: Whether the server lets its bytes be fetched now.
         """
         rows = await rows_of(self._store, server.id)
-        primed = bool(server.health.get("listed"))
-        names = re.compile(server.config.intake.names)
+        look = _Look(
+            server=server,
+            names=re.compile(server.config.intake.names),
+            can_open=can_open,
+            primed=bool(server.health.get("listed")),
+        )
         summary = IntakeSummary(listed=len(remote))
         changed: list[Doc] = []
         wanted: list[Doc] = []
-        unsure: list[Package] = []
         for package in remote:
             old = rows.pop(package.id, None)
-            row = self._row(server, package, old, names, unsure, primed=primed)
+            row = self._row(look, package, old)
             if row["state"] == RowState.WANTED and (old is None or old["state"] != RowState.WANTED):
                 wanted.append(row)
             elif old is None or _changed(old, row):
@@ -89,7 +118,7 @@ class Intake:
         summary.wanted = len(wanted)
         await write_rows(self._store, changed, list(rows.values()))
         await self._want(server, wanted)
-        for here in unsure:
+        for here in look.unsure:
             await self._ensure_hashes(here)
         for row in changed:
             if row["state"] in {RowState.CONFLICT, RowState.FAILED}:
@@ -112,40 +141,24 @@ class Intake:
                 operations.append(Enqueue(pull_job(server.id, row["remote"], self._now())))
             await self._store.batch(operations)
 
-    def _row(
-        self,
-        server: Server,
-        package: RemotePackage,
-        old: Doc | None,
-        names: re.Pattern[str],
-        unsure: list[Package],
-        *,
-        primed: bool,
-    ) -> Doc:
+    def _row(self, look: _Look, package: RemotePackage, old: Doc | None) -> Doc:
         """The row of a record as it should be now."""
-        row = dict(old) if old else new_row(server.id, package)
-        if primed and old is None:
+        row = dict(old) if old else new_row(look.server.id, package)
+        if look.primed and old is None:
             row["first"] = ""  # an upload that happened while we looked
         if row["mark"] != package.mark or row["file_name"] != package.file_name:
             row.update(mark=package.mark, file_name=package.file_name)
             row.update(size=package.size, hashes=dict(package.hashes))
-        state, error = self._judge(server, package, row, names, unsure)
+        state, error = self._judge(look, package, row)
         if state is RowState.TAKEN:
             row["taken"] = package.mark
         if (row["state"], row["error"]) != (str(state), error):
             row.update(state=str(state), error=error, at=self._now())
         return row
 
-    def _judge(
-        self,
-        server: Server,
-        package: RemotePackage,
-        row: Mapping[str, object],
-        names: re.Pattern[str],
-        unsure: list[Package],
-    ) -> tuple[RowState, str]:
+    def _judge(self, look: _Look, package: RemotePackage, row: Mapping[str, object]) -> tuple[RowState, str]:
         if package.state is CloudState.ERROR:
-            where = server.config.name
+            where = look.server.config.name
             return (
                 RowState.FAILED,
                 f'The upload of "{package.file_name}" failed in {where}; upload it again there.',
@@ -156,10 +169,10 @@ class Intake:
             return RowState.PENDING, ""
         if row["taken"] == package.mark:
             return RowState.TAKEN, ""
-        left_out = _left_out(server, package, names)
+        left_out = look.left_out(package)
         if left_out:
             return RowState.SKIPPED, left_out
-        found = self._compared(server, package, row, unsure)
+        found = self._compared(look, package, row)
         if found is not None:
             return found
         stuck = {str(RowState.QUARANTINED), str(RowState.FAILED)}
@@ -168,7 +181,7 @@ class Intake:
         return RowState.WANTED, ""
 
     def _compared(
-        self, server: Server, package: RemotePackage, row: Mapping[str, object], unsure: list[Package]
+        self, look: _Look, package: RemotePackage, row: Mapping[str, object]
     ) -> tuple[RowState, str] | None:
         """What follows from the package of this name here, None if its bytes are to be replaced or there is none."""
         here = self._catalogue.by_id(package_id(check_filename(package.file_name)))
@@ -181,25 +194,14 @@ class Intake:
         if same_bytes(here, package):
             return RowState.TAKEN, ""
         if _unsure(here, package):
-            unsure.append(here)
+            look.unsure.append(here)
             return RowState.PENDING, "The hashes of the file here are being computed, to compare."
         if before:
             return RowState.CONFLICT, (
-                f'"{package.file_name}" was here and in {server.config.name} with different bytes before the two were '
-                "connected. Upload the right file again, here or there."
+                f'"{package.file_name}" was here and in {look.server.config.name} with different bytes before the '
+                "two were connected. Upload the right file again, here or there."
             )
         return None
-
-
-def _left_out(server: Server, package: RemotePackage, names: re.Pattern[str]) -> str:
-    """Why the settings, or its name, keep a package out; "" if nothing does."""
-    if not server.config.intake.enabled:
-        return "The settings take nothing in from this server."
-    try:
-        check_filename(package.file_name)
-    except InvalidName as exc:
-        return exc.message
-    return "" if names.search(package.file_name) else "The settings leave this name out."
 
 
 def same_bytes(here: Package, package: RemotePackage) -> bool:

@@ -267,7 +267,8 @@ class Pulling:
                 filename=row["file_name"],
                 reason=error,
             )
-            await self._mark(row, event, state=RowState.FAILED, error=error, tried=row["mark"])
+            # Not marked as tried: when the server can be listed again, so can this be.
+            await self._mark(row, event, state=RowState.FAILED, error=error)
 
     async def want_again(self, server_id: str, remote_id: str) -> None:
         """A person retries a pull that failed, was cancelled or brought wrong bytes."""

@@ -321,6 +321,7 @@ def test_jamf_without_downloads_goes_on(network: Network, jamf: FakeJamf, tmp_pa
     server = synced(a)
     assert any("cannot be downloaded" in note for note in server["health"]["notes"])
     assert a.package("In.pkg") is None
+    assert not a.events("transfer.failed")
 
 
 @pytest.mark.parametrize(("version", "kind"), [("11.20.0", "SHA_512"), ("11.14.1", "SHA_512")])
