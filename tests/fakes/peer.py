@@ -11,6 +11,7 @@ import gzip
 import http.server
 import json
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -176,11 +177,14 @@ class FakePeer:
         return [asked for asked in list(self.asked) if asked.path.endswith("/content")]
 
     def close(self) -> None:
-        """Stop answering."""
+        """Stop answering, also on connections that are kept open."""
         self._closing.set()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+        for connection in list(self._server.connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def __enter__(self) -> "FakePeer":
         return self
@@ -329,6 +333,18 @@ class FakePeer:
 class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
     peer: FakePeer
+
+    def __init__(self, *arguments: Any) -> None:
+        self.connections: set[socket.socket] = set()
+        super().__init__(*arguments)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Remember connections: they are ended with the server."""
+        self.connections.add(request)
+        try:
+            super().finish_request(request, client_address)
+        finally:
+            self.connections.discard(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Nothing: callers that hang up are what is tested."""

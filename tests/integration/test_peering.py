@@ -187,7 +187,7 @@ def test_the_package_arrives_from_an_honest_peer(node: NodeProcess, lie: Lie, st
         eventually(lambda: [one for one in liar.asked if one.path.endswith(last)], 20, "it is not asked")
         if struck:
             eventually(lambda: struck in peers(node)[liar.id]["last_strike"], 20, "no strike is counted")
-            assert events(node, "peer.struck", liar.id)
+            eventually(lambda: events(node, "peer.struck", liar.id), 20, "no event")
         assert node.head(name).status == 503, "nothing of it is served"
         honest.hold(name, data, package=record)
         honest.join(node.invite())
