@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 from appliance.domain.errors import PeerMisbehaved, PeerUnreachable
 from appliance.domain.manifest import CHUNK_SIZE, Manifest
+from appliance.store.filesystem import aligned_buffer
 
 from .address import PeerAddress
 from .answers import refusal
@@ -31,7 +32,7 @@ _MAX_PROBLEM = 65_536
 _STATUS = re.compile(r"[1-5][0-9]{2}")
 _LENGTH = re.compile(r"[0-9]{1,12}")
 
-OnChunk = Callable[[int, memoryview], None]
+OnChunk = Callable[[int, memoryview], memoryview | None]
 
 
 class Connection:
@@ -49,7 +50,7 @@ class Connection:
         self._now = now
         self._limits = limits
         self._socket: socket.socket | None = None
-        self._buffer = memoryview(bytearray(CHUNK_SIZE))
+        self._buffer = aligned_buffer(CHUNK_SIZE)
         self._used = False
         self.idle_since = 0.0
 
@@ -60,7 +61,8 @@ class Connection:
             package: Package id.
             manifest: What its bytes are.
             run: Chunk indexes, ascending by one.
-            on_chunk: Called with each chunk's index and bytes, which are valid only during the call.
+            on_chunk: Called with each chunk's index and bytes. They are valid only during the call, unless it keeps
+                them and returns another buffer of the size of a chunk.
 
         Raises:
             PeerUnreachable: No connection, or it broke or was too slow.
@@ -210,7 +212,7 @@ class Connection:
                     have += count
                     pace.received(count)
             began = time.monotonic()
-            on_chunk(index, buffer[:size])
+            self._buffer = buffer = on_chunk(index, buffer[:size]) or buffer
             pace.excuse(time.monotonic() - began)
         if rest:
             raise PeerMisbehaved("It sent more than was asked for.")

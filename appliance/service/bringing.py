@@ -19,7 +19,7 @@ from appliance.domain.errors import (
     StorageError,
 )
 from appliance.domain.job import Job
-from appliance.domain.manifest import CHUNK_SIZE, Manifest, sha1
+from appliance.domain.manifest import CHUNK_SIZE, Manifest
 from appliance.domain.states import TransferState
 from appliance.jobs.context import JobContext
 from appliance.peering.content import ContentPool
@@ -30,11 +30,11 @@ from appliance.store.ports import Store
 
 from .fetcher import Fetch, Source
 from .frontier import FrontierHash
-from .hashing import sha256
 from .holdings import Holdings
 from .metrics import Metrics
 from .packages import manifest_doc
 from .peers import Peers
+from .recent import Buffers
 from .transfers import Live, Transfers
 
 log = logging.getLogger(__name__)
@@ -73,6 +73,7 @@ class Bringing:
         self._metrics = metrics
         self._connections = connections
         self._now = now
+        self._buffers = Buffers()
 
     def run(self, job: Job, context: JobContext) -> None:
         """Bring the package named in the job here, if it is wanted and not here.
@@ -106,17 +107,13 @@ class Bringing:
         partial = PartialFile.open(
             self._layout, live.doc["_id"], manifest, check_space=self._blobs.check_space
         )
+        whole = FrontierHash(partial, size, self._hashing, self._buffers)
         try:
-            whole = [FrontierHash(partial, size, new, self._hashing) for new in (sha1, sha256)]
 
             def check() -> None:
                 context.check()
                 if live.unwanted.is_set():
                     raise _Unwanted
-
-            def advance(frontier: int) -> None:
-                for hash in whole:
-                    hash.advance(frontier)
 
             def fetched(source: Source, count: int) -> None:
                 self._metrics.fetched(source.node, count)
@@ -130,16 +127,15 @@ class Bringing:
                 progress=live.progress,
                 pool=self._pool,
                 check=check,
-                on_frontier=advance,
+                whole=whole,
                 on_strike=lambda source, reason: self._strike(context, source, reason),
                 on_fetched=fetched,
             )
             live.add_sources = fetch.add_sources
-            advance(min(partial.chunks.frontier() * CHUNK_SIZE, size))
+            whole.advance(min(partial.chunks.frontier() * CHUNK_SIZE, size))
             fetch.run(self._connections, _spawn)
             self._transfers.set_state(live, TransferState.VERIFYING)
-            digests = tuple(hash.hexdigest() for hash in whole)
-            if digests != (manifest.sha1, manifest.sha256):
+            if whole.digests() != (manifest.sha1, manifest.sha256):
                 partial.discard()
                 raise DigestMismatch(
                     "All chunks match the manifest and the whole file does not: the record is wrong. "
@@ -152,6 +148,7 @@ class Bringing:
                 partial.discard()
             raise
         finally:
+            whole.close()
             partial.close()
         self._blobs.commit(path, manifest.sha256, synced=True)
 

@@ -1,6 +1,7 @@
 """Fetches the missing chunks of one package from every source at once.
 
-A few threads take runs of neighbouring chunks, lowest first, each from the source with the least to do. The SHA-1
+A few threads take runs of neighbouring chunks, lowest first, each from the source with the least to do: one thread a
+source, and more while the network is what is waited for. One alone brings chunks in order, which costs least. The SHA-1
 of every chunk is checked before it is written and marked. A bad chunk, a wrong size or a broken connection gives
 the rest of the run back; bad bytes cost the source a strike, and three strikes end its part in this transfer.
 """
@@ -26,12 +27,16 @@ from appliance.peering.address import PeerAddress
 from appliance.peering.content import ContentPool
 from appliance.store.partial import PartialFile
 
+from .frontier import FrontierHash
+
 log = logging.getLogger(__name__)
 
 RUN = 8  #: chunks in one request
 STRIKES = 3
 FAILURES = 3
 _BUSY_WAIT_S = 0.2
+_FAST = 200_000_000  #: bytes a second of one connection; below it another one may bring more
+_LOOK_S = 0.05  #: waiting for the network after which that is judged
 
 
 @dataclass(slots=True)
@@ -76,7 +81,7 @@ class Fetch:
         progress: Progress,
         pool: ContentPool,
         check: Callable[[], None],
-        on_frontier: Callable[[int], None],
+        whole: FrontierHash,
         on_strike: Callable[[Source, str], None],
         on_fetched: Callable[[Source, int], None],
     ) -> None:
@@ -86,13 +91,17 @@ class Fetch:
         self._progress = progress
         self._pool = pool
         self._check = check
-        self._on_frontier = on_frontier
+        self._whole = whole
         self._on_strike = on_strike
         self._on_fetched = on_fetched
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._runs: deque[range] = deque(partial.chunks.missing_runs(RUN))
         self._in_flight = 0
+        self._threads: list[threading.Thread] = []
+        self._spawn: Callable[[], None] = lambda: None
+        self._waited_s = 0.0  #: for the network, since the number of threads was last thought about
+        self._waited_for = 0  #: bytes that came meanwhile
         self._refused: dict[tuple[str, int], int] = {}
         self._error: BaseException | None = None
         progress.chunks = partial.chunks
@@ -113,11 +122,18 @@ class Fetch:
             Stopping: The node stops. LeaseLost: the job was taken away. What was verified stays.
             StorageFull: The disk is full.
         """
-        count = min(connections, len(self._runs))
-        threads = [spawn(self._work) for _ in range(count - 1)]
-        if count:
+        most = min(connections, len(self._runs))
+
+        def another() -> None:
+            if len(self._threads) + 1 < most:
+                self._threads.append(spawn(self._work))
+
+        self._spawn = another
+        for _ in self._progress.sources[1:]:
+            another()
+        if most:
             self._work()
-        for thread in threads:
+        for thread in self._threads:
             thread.join()
         if self._error is not None:
             raise self._error
@@ -173,14 +189,20 @@ class Fetch:
 
     def _fetch(self, run: range, source: Source) -> None:
         arrived = run.start
+        asked = time.monotonic()
 
-        def on_chunk(index: int, data: memoryview) -> None:
-            nonlocal arrived
+        def on_chunk(index: int, data: memoryview) -> memoryview | None:
+            nonlocal arrived, asked
+            self._waited(time.monotonic() - asked, len(data))
             self._check()
             self._manifest.verify_chunk(index, data)
-            self._partial.write_chunk(index, data)
+            other = self._whole.take(index, data)
+            frontier = self._partial.write_chunk(index, data)
             arrived = index + 1
             self._count(source, len(data))
+            self._whole.advance(min(frontier * CHUNK_SIZE, self._manifest.size))
+            asked = time.monotonic()
+            return other
 
         try:
             with self._pool.connection(source.address) as connection:
@@ -206,6 +228,16 @@ class Fetch:
                 self._in_flight -= 1
                 self._changed.notify_all()
 
+    def _waited(self, seconds: float, size: int) -> None:
+        """Begin another thread if the network is slower than one."""
+        with self._lock:
+            self._waited_s += seconds
+            self._waited_for += size
+            if self._waited_s >= _LOOK_S:
+                if self._waited_for < _FAST * self._waited_s:
+                    self._spawn()
+                self._waited_s, self._waited_for = 0.0, 0
+
     def _struck(self, source: Source, index: int, error: Exception) -> None:
         source.error = str(error)
         source.strikes += 1
@@ -219,9 +251,6 @@ class Fetch:
             source.chunks += 1
             self._progress.bytes_done += size
             self._progress.chunks_done += 1
-        with self._partial.lock:
-            frontier = self._partial.chunks.frontier()
-        self._on_frontier(min(frontier * CHUNK_SIZE, self._manifest.size))
         self._on_fetched(source, size)
 
     def _nobody(self) -> PeerError:

@@ -6,6 +6,7 @@ Linux has them all; elsewhere, and with `ODS_PORTABLE=1`, the portable way is ta
 import contextlib
 import ctypes
 import errno
+import mmap
 import os
 import shutil
 import sys
@@ -82,6 +83,33 @@ def write_at(descriptor: int, data: bytes | bytearray | memoryview, offset: int)
             offset += count
     except OSError as exc:
         raise storage_error(exc) from exc
+
+
+def aligned_buffer(size: int) -> memoryview:
+    """A buffer from which `write_past_cache` can write: it begins at a page of memory."""
+    return memoryview(mmap.mmap(-1, size))
+
+
+def open_past_cache(path: Path) -> int:
+    """Open a file for `write_past_cache`, or return -1 where the system or the disk cannot do that."""
+    if not hasattr(os, "O_DIRECT") or portable():
+        return -1
+    try:
+        return os.open(path, os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC)
+    except OSError:
+        return -1
+
+
+def write_past_cache(descriptor: int, data: memoryview, offset: int) -> bool:
+    """Write straight from `data` to the disk, without a copy in the page cache; safe from several threads.
+
+    Returns:
+        Whether all was written; if not, write it with `write_at`, which also tells what is wrong.
+    """
+    try:
+        return os.pwrite(descriptor, data, offset) == len(data)
+    except OSError:
+        return False
 
 
 def read_at(descriptor: int, buffer: memoryview, offset: int) -> int:

@@ -3,12 +3,16 @@
 The map file is one header line of JSON (what the bytes must be, and which boot of the machine wrote the map) and
 one byte a chunk. A chunk's byte is set after its data was written. Both live in the page cache, so they outlive
 the process, but not a power cut: if the boot id differs, every marked chunk is verified before it counts.
+
+Where the disk is fast, chunks go to it past the page cache: a copy in memory costs more than the write, and would push
+out of memory what devices are downloading. A slow disk gets the cache, which gathers writes for it.
 """
 
 import contextlib
 import json
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +22,7 @@ from appliance.domain.manifest import CHUNK_SIZE, Manifest
 
 from .filesystem import (
     boot_id,
+    open_past_cache,
     preallocate,
     read_at,
     remove,
@@ -25,11 +30,14 @@ from .filesystem import (
     storage_error,
     sync_file,
     write_at,
+    write_past_cache,
 )
 from .layout import Layout
 
 _HEADER = 512
 _WRITEBACK_CHUNKS = 32
+_SLOW_S = 0.02  #: a chunk that takes longer past the cache is one for a slow disk
+_SLOW_CHUNKS = 16  #: so many more slow ones than quick ones, and the cache is used
 _OPEN = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
@@ -44,6 +52,8 @@ class PartialFile:
         self._manifest = manifest
         self._data = data
         self._marks = marks
+        self._direct = open_past_cache(path)
+        self._slow = 0
         self._unsynced = 0
 
     @classmethod
@@ -119,22 +129,37 @@ class PartialFile:
             return False
         return True
 
-    def write_chunk(self, index: int, data: memoryview) -> None:
+    def write_chunk(self, index: int, data: memoryview) -> int:
         """Write a chunk whose hash was checked, then mark it.
+
+        Returns:
+            How many chunks from the start are in without a gap.
 
         Raises:
             StorageError: The disk is full or fails; the chunk stays unmarked.
         """
-        write_at(self._data, data, index * CHUNK_SIZE)
+        if not self._past_cache(index, data):
+            write_at(self._data, data, index * CHUNK_SIZE)
         write_at(self._marks, b"\x01", _HEADER + index)
         with self.lock:
             self.chunks.add(index)
+            frontier = self.chunks.frontier()
             self._unsynced += 1
             due = self._unsynced >= _WRITEBACK_CHUNKS
             if due:
                 self._unsynced = 0
         if due:
             start_writeback(self._data, 0, 0)
+        return frontier
+
+    def _past_cache(self, index: int, data: memoryview) -> bool:
+        if self._direct < 0 or self._slow >= _SLOW_CHUNKS or len(data) < CHUNK_SIZE:
+            return False
+        began = time.monotonic()
+        written = write_past_cache(self._direct, data, index * CHUNK_SIZE)
+        slow = not written or time.monotonic() - began > _SLOW_S
+        self._slow = max(0, self._slow + (1 if slow else -1))
+        return written
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
         """Read written bytes; returns how many."""
@@ -153,7 +178,7 @@ class PartialFile:
 
     def close(self) -> None:
         """Let go of the files; they stay. Twice is once."""
-        for name in ("_data", "_marks"):
+        for name in ("_data", "_marks", "_direct"):
             descriptor = getattr(self, name)
             if descriptor >= 0:
                 setattr(self, name, -1)

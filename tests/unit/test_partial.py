@@ -1,5 +1,6 @@
 """Files being fetched: only what was verified and written is believed."""
 
+import itertools
 import random
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from appliance.domain.errors import StorageFull
 from appliance.domain.manifest import CHUNK_SIZE
 from appliance.store import partial as module
 from appliance.store.blobs import BlobStore
+from appliance.store.filesystem import aligned_buffer, write_past_cache
 from appliance.store.layout import Layout
 from appliance.store.partial import PartialFile
 from tests.builders import manifest_of
@@ -156,3 +158,42 @@ def test_any_lives_add_up(layout: Layout, lives: list[set[int]]) -> None:
         partial.close()
         written |= life
     assert believed(layout) == written
+
+
+def direct(partial: PartialFile, monkeypatch: pytest.MonkeyPatch, *, slow: bool) -> list[int]:
+    """Note which chunks are written past the cache, by a disk that takes its time or none."""
+    found: list[int] = []
+    clock = itertools.count(0.0, module._SLOW_S * 2 if slow else 0.0)
+
+    def past(descriptor: int, data: memoryview, offset: int) -> bool:
+        found.append(offset // CHUNK_SIZE)
+        return write_past_cache(descriptor, data, offset)
+
+    monkeypatch.setattr(module, "write_past_cache", past)
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+    return found
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_slow_disk_gets_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: bool) -> None:
+    layout = Layout(tmp_path)
+    BlobStore(layout, floor_bytes=0)
+    data = random.Random(2).randbytes(20 * CHUNK_SIZE + 1)
+    partial = PartialFile.open(layout, "t", manifest_of(data))
+    if partial._direct < 0:
+        pytest.skip("this disk cannot be written to past the cache")
+    found = direct(partial, monkeypatch, slow=slow)
+    buffer = aligned_buffer(CHUNK_SIZE)
+    for index in range(partial.chunks.count):
+        size = partial.chunks.count - 1 == index or CHUNK_SIZE
+        buffer[:size] = data[index * CHUNK_SIZE : (index + 1) * CHUNK_SIZE]
+        partial.write_chunk(index, buffer[:size])
+    assert found == list(range(module._SLOW_CHUNKS if slow else 20))
+    assert partial.finish().read_bytes() == data
+
+
+def test_a_disk_that_refuses_gets_the_cache(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    partial = PartialFile.open(layout, "t", MANIFEST)
+    monkeypatch.setattr(module, "write_past_cache", lambda *_: False)
+    write(partial, *ALL)
+    assert partial.finish().read_bytes() == DATA
