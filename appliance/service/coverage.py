@@ -94,10 +94,11 @@ class Coverage:
             return
         body = package_body(record)
         id = f"coverage:{package}"
-        if record.deleted or body.origin != self._node_id:
-            await self._store.delete("notices", {"_id": id})
-            return
         notice = await self._store.get("notices", id)
+        if record.deleted or body.origin != self._node_id:
+            if notice is not None:
+                await self._store.delete("notices", {"_id": id})
+            return
         if notice is not None and notice["told"] and notice["sha256"] == body.sha256:
             return
         admitting = {node for node, about in nodes.items() if self._admits(about, body)}

@@ -31,7 +31,7 @@ from appliance.store.ports import Doc, Enqueue, Operation, Replace, Store
 from .catalogue import Catalogue, package_doc
 from .consequences import events_of, lost_to_another, view_of
 from .journal import SYSTEM, entry
-from .records import Records
+from .records import About, Known, Records
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ class Holdings:
         """Write this node's replica record of a package anew, above one from before a restored copy."""
         package = self._catalogue.by_id(id)
         if package is not None:
-            operations = await self._replica(package)
+            operations = self._replica(package, await self._records.about(id))
             if operations:
                 await self._store.batch(operations)
                 self.on_written()
@@ -167,7 +167,8 @@ class Holdings:
         return None
 
     async def _settle(self, id: str, actor: str, extra: Sequence[Operation]) -> Package | None:
-        record = (await self._records.known(RecordKind.PACKAGE, id)).record
+        about = await self._records.about(id)
+        record = about.package.record
         if record is None:
             if extra:
                 await self._store.batch(extra)
@@ -175,11 +176,11 @@ class Holdings:
         body = package_body(record)
         old = self._catalogue.by_id(id)
         transfer = await self._store.get("transfers", transfer_id(id, body.sha256))
-        decision = decide(await self._situation(record, body, old, transfer))
+        decision = decide(await self._situation(record, about, body, old, transfer))
         view = view_of(record, body, old, decision)
         if decision.action is Action.ADOPT or (old and view.held_filename not in {"", old.held_filename}):
             await asyncio.to_thread(self._blobs.publish, view.held_sha256, view.held_filename)
-        operations = [*await self._operations(old, view, decision, transfer, actor), *extra]
+        operations = [*self._operations(old, view, about, decision, transfer, actor), *extra]
         if operations:
             stored = await self._store.batch(operations)
             for operation, doc in zip(operations, stored, strict=True):
@@ -191,13 +192,13 @@ class Holdings:
         return self._catalogue.by_id(id)
 
     async def _situation(
-        self, record: Record, body: PackageBody, old: Package | None, transfer: Doc | None
+        self, record: Record, about: About, body: PackageBody, old: Package | None, transfer: Doc | None
     ) -> Situation:
         held = old.held_sha256 if old else ""
         admission = self._admission(self._own, body)
         others = [
             replica
-            for replica in map(replica_body, await self._records.replicas(record.id))
+            for replica in map(replica_body, about.living())
             if replica.node != self._node_id
             and replica.sha256 == body.sha256
             and replica.presence == Presence.HELD
@@ -237,8 +238,14 @@ class Holdings:
         known = self._nodes.get(node)
         return known.name if known else node[:8]
 
-    async def _operations(
-        self, old: Package | None, view: Package, decision: Decision, transfer: Doc | None, actor: str
+    def _operations(
+        self,
+        old: Package | None,
+        view: Package,
+        about: About,
+        decision: Decision,
+        transfer: Doc | None,
+        actor: str,
     ) -> list[Operation]:
         now = self._now()
         operations: list[Operation] = []
@@ -246,19 +253,19 @@ class Holdings:
             rev = self._catalogue.rev(view.id)
             operations.append(Replace("packages", package_doc(view, now), rev))
             operations.extend(events_of(old, view, decision, actor=actor, at=now))
-            operations.extend(await self._replica(view))
+            operations.extend(self._replica(view, about))
             if lost_to_another(old, view.body) and old is not None:
                 operations.append(Replace("superseded", _superseded_doc(old, now)))
         if decision.action is Action.FETCH:
             operations.extend(self._fetch(view, transfer, now))
         return operations
 
-    async def _replica(self, view: Package) -> list[Operation]:
+    def _replica(self, view: Package, about: About) -> list[Operation]:
         """The record that tells the network; a transfer that just began says nothing yet."""
         if view.presence is Presence.ARRIVING:
             return []
         id = replica_id(view.id, self._node_id)
-        known = await self._records.known(RecordKind.REPLICA, id)
+        known = about.replicas.get(self._node_id, Known(record=None, rev=0))
         before = replica_body(known.record) if known.record and not known.record.deleted else None
         body = ReplicaBody(
             package=view.id,

@@ -35,6 +35,19 @@ class Known:
     rev: int
 
 
+@dataclass(slots=True, kw_only=True)
+class About:
+    """The newest records about one package, tombstones included."""
+
+    package: Known
+    replicas: dict[str, Known]  #: by node
+
+    def living(self) -> list[Record]:
+        """The replica records of nodes that say something of it still."""
+        records = (known.record for known in self.replicas.values())
+        return [record for record in records if record is not None and not record.deleted]
+
+
 def record_doc(record: Record) -> Doc:
     """The document that keeps a record."""
     package, node = "", ""
@@ -111,21 +124,25 @@ class Records:
         )
         return record, Replace("records", record_doc(record), known.rev)
 
-    async def replicas(self, package: str) -> list[Record]:
-        """Every node's living replica record of a package."""
-        found: list[Record] = []
+    async def about(self, package: str) -> About:
+        """What is known of a package, in one read."""
+        found = About(package=Known(record=None, rev=0), replicas={})
         after: tuple[Any, str] | None = None
         while True:
-            docs = await self._store.find(
-                "records",
-                {"kind": str(RecordKind.REPLICA), "package": package, "deleted": False},
-                limit=500,
-                after=after,
-            )
-            found.extend(_record(doc) for doc in docs)
+            docs = await self._store.find("records", {"package": package}, limit=500, after=after)
+            for doc in docs:
+                known = Known(record=_record(doc), rev=doc["_rev"])
+                if doc["kind"] == RecordKind.PACKAGE:
+                    found.package = known
+                else:
+                    found.replicas[doc["node"]] = known
             if len(docs) < 500:
                 return found
             after = (docs[-1]["_id"], docs[-1]["_id"])
+
+    async def replicas(self, package: str) -> list[Record]:
+        """Every node's living replica record of a package."""
+        return (await self.about(package)).living()
 
     async def nodes(self) -> list[Record]:
         """Every node of the network that this node has heard of and that has not left."""

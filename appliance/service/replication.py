@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 RECONCILE_JOB = "replication.reconcile"
 PAGE = 500
 GATHER_S = 0.05  #: after an announcement, changes are gathered for so long before the next
+_GATHER_MOST_S = (
+    0.4  #: and for up to so long while changes keep coming: each announcement makes the peer ask and write
+)
 _ANNOUNCED = 100
 
 
@@ -139,6 +142,7 @@ class Replication:
                 self._telling[peer] = asyncio.get_running_loop().create_task(self._tell(peer))
 
     async def _tell(self, peer: str) -> None:
+        pause_s = GATHER_S
         try:
             while not self._stopped:
                 since = self._told.get(peer, self._start_sequence)
@@ -151,7 +155,11 @@ class Replication:
                 self._told[peer] = docs[-1]["seq"]
                 if news:
                     await self._call_announce(peer, news)
-                await asyncio.sleep(GATHER_S)
+                    await asyncio.sleep(pause_s)
+                    pause_s = min(2 * pause_s, _GATHER_MOST_S)
+                else:
+                    pause_s = GATHER_S
+                    await asyncio.sleep(pause_s)
         except (PeerError, PeerNotFound, StoreUnavailable) as exc:
             log.info(
                 "a peer was not told of changes; it will read them",

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from appliance.domain.node import NodeBody
+from appliance.domain.package import ReplicaBody
 from appliance.domain.record import RecordKind
 from appliance.peering.identity import Identity
 from appliance.service.records import Records
@@ -76,5 +77,26 @@ def test_a_long_poll_answers_when_something_changes(tmp_path: Path) -> None:
         await write(records, store, "a")
         assert len((await asyncio.wait_for(waiting, 5)).records) == 1
         assert (await records.changes(since=1, feed=feed, limit=9, wait_s=0.01)).records == []
+
+    with_records(tmp_path, work)
+
+
+def test_what_is_known_of_a_package_is_one_read(tmp_path: Path) -> None:
+    async def work(records: Records, store: Store) -> None:
+        nodes = [f"n{number:03}" for number in range(600)]
+        for node in nodes:
+            body = ReplicaBody(package="p", node=node, sha256="0" * 64, presence="held")
+            known = await records.known(RecordKind.REPLICA, f"p.{node}")
+            _, operation = records.write(RecordKind.REPLICA, f"p.{node}", body, known, deleted=node == "n007")
+            await store.batch([operation])
+        about = await records.about("p")
+        assert about.package.record is None
+        assert about.package.rev == 0
+        assert sorted(about.replicas) == nodes
+        gone = about.replicas["n007"]
+        assert gone.record is not None
+        assert gone.rev == (await records.known(RecordKind.REPLICA, "p.n007")).rev
+        assert len(about.living()) == len(await records.replicas("p")) == 599
+        assert (await records.about("q")).living() == []
 
     with_records(tmp_path, work)
