@@ -85,6 +85,11 @@ _PROPERTIES: dict[str, dict[str, Schema]] = {
     },
     "Event": {"seq": INT, "type": TEXT, "at": TIME, "actor": TEXT, "subject": TEXT, "data": ANY},
     "User": {"name": TEXT, "role": TEXT, "must_change": YES, "created_at": TIME, "changed_at": TIME},
+    "Session": {
+        "id": TEXT, "account": TEXT, "created_at": TIME, "last_used": TIME, "address": TEXT, "agent": TEXT,
+        "current": YES,
+    },
+    "Ended": {"ended": INT},
     "Token": _TOKEN,
     "NewToken": {"token": TEXT, **_TOKEN},
     "About": {
@@ -97,6 +102,7 @@ _PROPERTIES: dict[str, dict[str, Schema]] = {
         "memory": object_of({"rss": {"type": ["integer", "null"]}}),
         "python": TEXT, "database": TEXT, "counts": _COUNTS,
     },
+    "Throughput": {"step_s": INT, "steps": array(object_of({"at": TIME, "received": INT, "sent": INT}))},
     "Problem": {"type": TEXT, "title": TEXT, "status": INT, "code": TEXT, "detail": TEXT, "request_id": TEXT},
 }  # fmt: skip
 

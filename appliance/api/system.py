@@ -3,9 +3,10 @@
 from dataclasses import asdict
 
 from appliance import __version__
+from appliance.service.throughput import STEP_S
 
 from .base import BaseHandler
-from .models import EventsQuery
+from .models import EventsQuery, NoQuery
 from .views import iso
 
 
@@ -40,6 +41,16 @@ class SystemHandler(BaseHandler):
         report = asdict(await self.app.system.report())
         report["memory"] = {"rss": report.pop("memory_rss")}
         self.write_json(report)
+
+
+class ThroughputHandler(BaseHandler):
+    """`/api/v1/system/throughput`."""
+
+    def get(self) -> None:
+        """Bytes of packages that came and went in the last hour."""
+        self.query_as(NoQuery)
+        steps = [{**asdict(step), "at": iso(step.at)} for step in self.app.throughput.steps()]
+        self.write_json({"step_s": STEP_S, "steps": steps})
 
 
 class EventsHandler(BaseHandler):

@@ -31,6 +31,8 @@ class EventType(StrEnum):
     ACCOUNT_CHANGED = "account.changed"
     TOKEN_CREATED = "token.created"
     TOKEN_REVOKED = "token.revoked"
+    SESSION_STARTED = "session.started"
+    SESSION_ENDED = "session.ended"  #: signed out, here or everywhere
     SIGN_IN_REFUSED = "sign_in.refused"
     MDM_ADDED = "mdm.added"
     MDM_CHANGED = "mdm.changed"

@@ -9,6 +9,7 @@ from openapi_schema_validator import OAS31Validator
 
 from appliance.api.openapi import document
 from tests.builders import make_file
+from tests.harness.browser_client import BrowserClient
 from tests.harness.node import NodeProcess
 
 DOCUMENT = document()
@@ -23,6 +24,7 @@ def node(one_node: NodeProcess, tmp_path_factory: pytest.TempPathFactory) -> Nod
     one_node.api("POST", "/packages/0.pkg/verify", {})
     one_node.api("POST", "/peers/invites", {})
     one_node.api("POST", "/tokens", {"name": "x"})
+    BrowserClient(one_node).sign_in("admin")
     return one_node
 
 
