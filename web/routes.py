@@ -3,13 +3,32 @@
 from typing import Any
 
 from .assets import AssetHandler
+from .audit import AuditPage
 from .live import LiveHandler
+from .network import NetworkPage, ReplicationPage
+from .node import AboutPage, SettingsPage
 from .overview import OverviewHandler
+from .packages import PackagePage, PackagesPage, UploadPage
 from .pages import MissingPageHandler, RootHandler
+from .people import SessionsPage, TokensPage, UsersPage
 from .signing_in import PasswordHandler, SignInHandler, SignOutHandler
+from .work import JobsPage, TransfersPage
 
 PAGES: list[tuple[str, Any]] = [
     (r"/ui/", OverviewHandler),
+    (r"/ui/packages", PackagesPage),
+    (r"/ui/packages/([^/]+)", PackagePage),
+    (r"/ui/upload", UploadPage),
+    (r"/ui/network", NetworkPage),
+    (r"/ui/replication", ReplicationPage),
+    (r"/ui/transfers", TransfersPage),
+    (r"/ui/jobs", JobsPage),
+    (r"/ui/users", UsersPage),
+    (r"/ui/tokens", TokensPage),
+    (r"/ui/sessions", SessionsPage),
+    (r"/ui/audit", AuditPage),
+    (r"/ui/settings", SettingsPage),
+    (r"/ui/about", AboutPage),
     (r"/ui/sign-in", SignInHandler),
     (r"/ui/sign-out", SignOutHandler),
     (r"/ui/password", PasswordHandler),

@@ -52,6 +52,10 @@ _JOINING: Errors = (e.InviteRefused, e.PeerUnreachable, e.PeerRefused, e.PeerMis
 OPERATIONS = [
     Operation(method="get", path="/about", summary="Who this node is, and who asks", answer="About"),
     Operation(method="get", path="/system", summary="Disk, memory, uptime, version", answer="System"),
+    Operation(method="get", path="/settings", summary="The settings in force, secrets masked", role="admin",
+              answer="[Setting]"),
+    Operation(method="get", path="/events.csv", summary="Every event that is kept, as a table (CSV)",
+              query=models.EventsExport),
     Operation(method="get", path="/system/throughput", answer="Throughput",
               summary="Bytes of packages that came and went in the last hour, by this process"),
     Operation(method="get", path="/events", summary="What happened at this node", answer="[Event]",

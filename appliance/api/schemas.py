@@ -102,6 +102,9 @@ _PROPERTIES: dict[str, dict[str, Schema]] = {
         "memory": object_of({"rss": {"type": ["integer", "null"]}}),
         "python": TEXT, "database": TEXT, "counts": _COUNTS,
     },
+    "Setting": {
+        "key": TEXT, "value": {}, "default": YES, "description": TEXT, "environment": TEXT,
+    },
     "Throughput": {"step_s": INT, "steps": array(object_of({"at": TIME, "received": INT, "sent": INT}))},
     "Problem": {"type": TEXT, "title": TEXT, "status": INT, "code": TEXT, "detail": TEXT, "request_id": TEXT},
 }  # fmt: skip

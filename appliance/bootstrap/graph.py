@@ -135,7 +135,7 @@ def connect(
         sessions=Sessions(
             store, now_ms, idle_s=settings.web.session_idle_s, life_s=settings.web.session_life_s
         ),
-        events=Events(store), system=system,
+        events=Events(store, now_ms), system=system,
         metrics=metrics, throughput=Throughput(metrics, now_ms),
         registrations=registrations, nonces=Nonces(store, now_ms), runner=runner,
         now=now_ms,

@@ -19,7 +19,13 @@ class EventType(StrEnum):
     PACKAGE_DAMAGED = "package.damaged"
     TRANSFER_FAILED = "transfer.failed"
     TRANSFER_STALLED = "transfer.stalled"
+    TRANSFER_RETRIED = "transfer.retried"  #: by a person
+    TRANSFER_CANCELLED = "transfer.cancelled"
+    JOB_RETRIED = "job.retried"
+    JOB_CANCELLED = "job.cancelled"
+    UPLOAD_ENDED = "upload.ended"  #: given up before it was complete
     PEER_INVITED = "peer.invited"
+    PEER_INVITE_REVOKED = "peer.invite_revoked"
     PEER_JOINED = "peer.joined"
     PEER_LEFT = "peer.left"
     PEER_DOWN = "peer.down"
