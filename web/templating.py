@@ -76,6 +76,7 @@ def make_environment() -> Environment:
         "rate": human_rate,
         "duration": human_duration,
         "time": time_tag,
+        "sentence": lambda text: text[:1].upper() + text[1:],
         "number": lambda value: "unknown" if value is None else f"{value:,}".replace(",", "\u202f"),
     }
     environment.globals |= {"asset": asset_url, "share": share}
