@@ -81,7 +81,16 @@ class EventsQuery(Input):
     before: int | None = Field(None, ge=0, le=MAX_INT, description="Events before this number.")
     type: str | None = None
     subject: str | None = None
+    actor: str | None = None
     limit: int = Field(100, ge=1, le=500)
+
+
+class EventsExport(Input):
+    """Which events to export."""
+
+    type: str | None = None
+    subject: str | None = None
+    actor: str | None = None
 
 
 class TokenInput(Input):
