@@ -5,11 +5,18 @@ import shutil
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.fakes.mongod import Mongod, find_mongod
 from tests.harness import Network
 from tests.installers import Installers
+
+# Machines are shared: how long an example takes says nothing about the code.
+hypothesis.settings.register_profile(
+    "shared", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("shared")
 
 BIG = os.environ.get("ODS_TEST_BIG") == "1"  #: sizes as the issue states them, for those with time
 DATABASES = ["sqlite", pytest.param("mongo", marks=pytest.mark.mongo)]
