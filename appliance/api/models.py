@@ -181,7 +181,7 @@ class _DestinationFields(Input):
     """What can be set of a destination; some of it is for one kind only."""
 
     events: list[str] | None = Field(
-        None, max_length=50, description='Types of events, or patterns such as "package.*"; without it all.'
+        None, max_length=100, description='Types of events, or patterns such as "package.*"; without it all.'
     )
     enabled: bool | None = Field(
         None, description="Whether it is sent to; true also resumes a suspended one."
