@@ -157,11 +157,20 @@ def draw(app: App) -> list[Spot]:
     inner, outer = (0.62, 1.0) if far else (0.9, 1.0)
     for index, peer in enumerate(peers):
         view = peer_view(peer, app)
-        x, y = _around(middle, index, len(peers), inner, turn=-0.25)
+        x, y = _around(middle, index, len(peers), inner, turn=0.0)
         link = "busy" if peer.id in busy and view["kind"] == "good" else view["kind"]
-        spots.append(Spot(x=x, y=y, name=peer.name, under=view["word"], kind=view["kind"], link=link))
+        spots.append(
+            Spot(
+                x=x,
+                y=y,
+                name=peer.name,
+                under=view["word"],
+                kind=view["kind"],
+                link=link,
+            )
+        )
     for index, node in enumerate(far):
-        x, y = _around(middle, index, len(far), outer, turn=-0.25 + 0.5 / max(1, len(peers)))
+        x, y = _around(middle, index, len(far), outer, turn=0.5 / max(1, len(peers)))
         spots.append(Spot(x=x, y=y, name=node.name, under="through others", kind="far", link=""))
     return spots
 
