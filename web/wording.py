@@ -35,7 +35,7 @@ _WORDS = {
     "node.started": "started",
     "node.stopped": "stopped",
     "disk.low": "disk is nearly full",
-    "account.changed": "account",
+    "account.changed": "account changed",
     "token.created": "token made",
     "token.revoked": "token revoked",
     "session.started": "signed in",
