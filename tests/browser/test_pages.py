@@ -163,6 +163,12 @@ def test_two_people_change_the_same_package(site: NodeProcess, visitor: Visitor,
     package = site.package("Page 3.pkg")
     assert package is not None
     assert package["notes"] == "the first one's words", "nothing was overwritten"
+    assert second.page.get_by_label("Notes").input_value() == "the first one's words"
+    second.page.get_by_role("button", name="Save").click()
+    expect(second.page.get_by_text("Saved.")).to_be_visible()
+    package = site.package("Page 3.pkg")
+    assert package is not None
+    assert (package["notes"], package["tags"]) == ("the first one's words", ["second"]), "both are kept"
     second.close()
     assert second.complaints == []
 
