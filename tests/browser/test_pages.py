@@ -173,6 +173,21 @@ def test_two_people_change_the_same_package(site: NodeProcess, visitor: Visitor,
     assert second.complaints == []
 
 
+def test_an_open_page_asks_for_the_password_when_its_session_has_ended(
+    site: NodeProcess, visitor: Visitor
+) -> None:
+    visitor.sign_in(site)
+    visitor.go("/ui/audit")
+    page = visitor.page
+    site.api("DELETE", "/users/admin/sessions")  # an event, so the page renews itself and finds out
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Sign in again")
+    dialog.get_by_label("Password").fill(PASSWORD)
+    dialog.get_by_role("button", name="Sign in").click()
+    expect(dialog).to_have_count(0)
+    expect(page.locator("#list")).to_contain_text("session.ended")
+
+
 def test_errors_stand_beside_their_field(site: NodeProcess, visitor: Visitor) -> None:
     visitor.sign_in(site)
     visitor.go("/ui/users")
