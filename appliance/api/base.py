@@ -139,7 +139,7 @@ class BaseHandler(tornado.web.RequestHandler):
             if not colon:
                 raise NotAuthenticated("The Authorization header is not valid HTTP Basic.")
             return await self.app.accounts.sign_in(name, password, address=address)
-        token = read_session(self) if not kind else ""
+        token = read_session(self) if not kind and "Cookie" in self.request.headers else ""
         if not token:
             raise NotAuthenticated()
         active = not self.background and BACKGROUND_HEADER not in self.request.headers

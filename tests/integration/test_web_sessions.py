@@ -102,7 +102,6 @@ def test_over_tls_the_cookie_is_bound_to_the_host(tmp_path: Path) -> None:
         ((name, morsel),) = SimpleCookie(headers["set-cookie"]).items()
         assert name.startswith("__Host-ods-")
         assert (bool(morsel["secure"]), morsel["path"], morsel["domain"]) == (True, "/", "")
-        assert headers["strict-transport-security"]
 
 
 def test_what_a_person_typed_is_text(one_node: NodeProcess) -> None:
