@@ -14,6 +14,7 @@ import pytest
 from tests.harness import Network, eventually
 from tests.harness.browser_client import BrowserClient
 from tests.harness.node import PASSWORD, NodeProcess
+from web.routes import PAGES
 
 
 def user(node: NodeProcess, name: str, role: str = "viewer") -> str:
@@ -153,6 +154,16 @@ def test_signing_out_everywhere(one_node: NodeProcess) -> None:
     assert first.request("DELETE", "/api/v1/users/admin/sessions", headers=headers).status == 403
     assert first.request("DELETE", f"/api/v1/users/{name}/sessions", headers=headers).json() == {"ended": 2}
     assert first.get("/ui/").status == second.get("/ui/").status == 302
+
+
+def test_a_session_survives_a_restart_and_pages_work_on_both_databases(any_network: Network) -> None:
+    node = any_network.node("kept")
+    person = BrowserClient(node)
+    person.sign_in("admin")
+    node.restart()
+    for pattern, handler in PAGES:
+        if "get" in handler.__dict__ and "(" not in pattern and pattern != "/ui/sign-in":
+            assert person.get(pattern).status == 200, pattern
 
 
 def test_headers(one_node: NodeProcess) -> None:
