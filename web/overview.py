@@ -75,7 +75,7 @@ def concerns(handler: BaseHandler, report: SystemReport, readiness: Readiness) -
         found.append(Concern(kind="bad", text=text, address="/ui/transfers?state=failed"))
     for peer in app.peers.all():
         if peer.down:
-            text = f"{peer.name} cannot be reached: {peer.last_error}"
+            text = f"{peer.name} is down: {peer.last_error}"
             found.append(Concern(kind="bad", text=text, address="/ui/network"))
         elif peer.quarantined_until > app.now():
             text = f"{peer.name} is set aside as a source: {peer.last_strike}"

@@ -72,6 +72,18 @@ def test_pausing(visitor: Visitor, node: NodeProcess, tmp_path: Path) -> None:
     assert node.sha1(file.path.name) == file.sha1
 
 
+def test_ending_asks_once_and_deletes(visitor: Visitor, node: NodeProcess, tmp_path: Path) -> None:
+    file = make_file(tmp_path / "Ended.pkg", 32 * MIB, 7)
+    begin(visitor, node, file.path, 40)
+    row = visitor.upload_row(file.path)
+    row.get_by_role("button", name="End", exact=True).click()
+    expect(row).to_have_attribute("data-state", "sending")
+    row.get_by_role("button", name="End and delete").click()
+    expect(row).to_have_attribute("data-state", "ended")
+    eventually(lambda: node.api("GET", "/uploads")["items"] == [], 30, "it is still there")
+    assert node.package("Ended.pkg") is None
+
+
 def test_a_name_that_is_taken_is_refused_and_can_be_replaced(
     visitor: Visitor, node: NodeProcess, tmp_path: Path
 ) -> None:

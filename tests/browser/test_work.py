@@ -47,7 +47,7 @@ def test_a_node_that_is_down_needs_attention(network: Network, browser: Browser,
     concerns = visitor.page.locator("#concerns")
     expect(concerns).to_contain_text("all is well")
     source.kill9()
-    expect(concerns).to_contain_text("Amsterdam cannot be reached", timeout=90_000)
+    expect(concerns).to_contain_text("Amsterdam is down", timeout=90_000)
     visitor.show("attention")
     visitor.menu("Nodes")
     expect(visitor.page.locator("#peers")).to_contain_text("down")
