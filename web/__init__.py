@@ -4,6 +4,7 @@
     templating.py   Jinja2, and how times, sizes and numbers are shown
     assets.py       static files under an address that changes with their content
     signing_in.py   sign in and out, passwords; the only pages without a session
+    navigation.py   what the navigation lists; an area of its own adds its entries there
     live.py         tells an open page what changed (server-sent events)
     routes.py       every address; `/` leads here
 

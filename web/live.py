@@ -9,6 +9,7 @@ import contextlib
 
 from tornado.iostream import StreamClosedError
 
+from appliance.api.cookies import read_session
 from appliance.domain.errors import ApplianceError, InvalidInput
 
 from .pages import PageHandler
@@ -21,6 +22,8 @@ LIFE_S = 600.0  #: the browser connects anew, and the session is checked again
 
 class LiveHandler(PageHandler):
     """`/ui/live?topics=packages,transfers`."""
+
+    background = True
 
     async def get(self) -> None:
         """Write a line for each change, until the client leaves or the node stops."""
@@ -39,7 +42,7 @@ class LiveHandler(PageHandler):
 
     async def _follow(self, seen: dict[str, int]) -> None:
         loop = asyncio.get_running_loop()
-        began = spoke = loop.time()
+        began = spoke = checked = loop.time()
         while loop.time() - began < LIFE_S and not self.app.system.draining:
             await asyncio.sleep(LOOK_S)
             found = [topic for topic in seen if await self._changed(topic, seen)]
@@ -49,6 +52,9 @@ class LiveHandler(PageHandler):
             elif loop.time() - spoke > BEAT_S:
                 await self._say(": still here\n\n")
                 spoke = loop.time()
+            if self.session is not None and loop.time() - checked > BEAT_S:
+                await self.app.sessions.check(read_session(self), active=False)
+                checked = loop.time()
 
     async def _changed(self, topic: str, seen: dict[str, int]) -> bool:
         count = await self.app.store.changed(topic, seen[topic], timeout=0)

@@ -1,35 +1,19 @@
 """The network: nodes as a drawing and a table, invites, and which node holds what."""
 
-import math
-from dataclasses import dataclass
 from typing import Any
 
 from appliance.api.app import App
 from appliance.api.models import PackagesQuery
 from appliance.api.packages import list_packages
 from appliance.domain.package import Package, Presence
-from appliance.domain.states import PeerState
 from appliance.peering.records import replica_body
 from appliance.service.accounts import Role
-from appliance.service.peers import Peer
 
+from .drawing import draw
+from .neighbours import others, peer_view
 from .pages import PageHandler
 
 ROWS = 25
-WIDTH, HEIGHT = 900, 440
-_RING = 12  #: up to so many registered nodes are drawn on one ring
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spot:
-    """A node in the drawing."""
-
-    x: float
-    y: float
-    name: str
-    under: str  #: a word below the name
-    kind: str  #: "self", "good", "warn", "bad" or "far"
-    link: str  #: how the line from here looks: "busy", "good", "warn", "bad", "far", or "" for none
 
 
 class NetworkPage(PageHandler):
@@ -42,13 +26,9 @@ class NetworkPage(PageHandler):
         """Every node, how the registered ones are doing, and invites."""
         app = self.app
         may = bool(self.principal and self.principal.role >= Role.ADMIN)
-        spots = draw(app)
         self.page(
             "network.html",
-            spots=spots,
-            width=WIDTH,
-            height=HEIGHT,
-            drawn=len(spots) <= 1 + 4 * _RING,
+            drawing=draw(app),
             peers=[peer_view(peer, app) for peer in app.peers.all()],
             others=others(app),
             own_url=app.node_url,
@@ -102,75 +82,3 @@ def _cell(package: Package, body: Any, here: bool, app: App) -> dict[str, Any]:
     if body.sha256 != package.body.sha256 and body.presence == Presence.HELD:
         return {"word": "older", "why": "It still holds earlier bytes of this name.", "percent": None}
     return {"word": body.presence, "why": body.reason, "percent": None}
-
-
-def peer_view(peer: Peer, app: App) -> dict[str, Any]:
-    """A registered node with its health in a word."""
-    node = app.holdings.nodes.get(peer.id)
-    word, kind = _health(peer, app.now())
-    return {
-        "peer": peer,
-        "stage": node.stage if node else "",
-        "version": node.version if node else "",
-        "word": word,
-        "kind": kind,
-    }
-
-
-def _health(peer: Peer, now: int) -> tuple[str, str]:
-    if peer.state is PeerState.LEAVING:
-        return "leaving", "warn"
-    if peer.state is PeerState.PENDING:
-        return "not confirmed", "warn"
-    if peer.down:
-        return "down", "bad"
-    if peer.quarantined_until > now:
-        return "set aside", "warn"
-    if peer.failures:
-        return "unsteady", "warn"
-    return "healthy", "good"
-
-
-def others(app: App) -> list[Any]:
-    """Nodes that are in the network and not registered with this one."""
-    known = {peer.id for peer in app.peers.all()} | {app.identity.node_id}
-    found = [node for id, node in app.holdings.nodes.items() if id not in known]
-    return sorted(found, key=lambda node: node.name)
-
-
-def draw(app: App) -> list[Spot]:
-    """This node in the middle, registered ones around it, the rest farther out."""
-    middle = (WIDTH / 2, HEIGHT / 2)
-    own = app.holdings.nodes.get(app.identity.node_id)
-    spots = [
-        Spot(
-            x=middle[0], y=middle[1], name=app.node_name, under=own.stage if own else "", kind="self", link=""
-        )
-    ]
-    busy = {
-        source.node
-        for package in app.catalogue.all()
-        if package.presence is Presence.ARRIVING and (live := app.transfers.progress(package.id))
-        for source in live.progress.sources
-    }
-    peers, far = app.peers.all(), others(app)
-    inner, outer = (0.62, 1.0) if far else (0.9, 1.0)
-    for index, peer in enumerate(peers):
-        view = peer_view(peer, app)
-        x, y = _around(middle, index, len(peers), inner, turn=-0.25)
-        link = "busy" if peer.id in busy and view["kind"] == "good" else view["kind"]
-        spots.append(Spot(x=x, y=y, name=peer.name, under=view["word"], kind=view["kind"], link=link))
-    for index, node in enumerate(far):
-        x, y = _around(middle, index, len(far), outer, turn=-0.25 + 0.5 / max(1, len(peers)))
-        spots.append(Spot(x=x, y=y, name=node.name, under="through others", kind="far", link=""))
-    return spots
-
-
-def _around(
-    middle: tuple[float, float], index: int, count: int, part: float, *, turn: float
-) -> tuple[float, float]:
-    angle = 2 * math.pi * (index / max(1, count) + turn)
-    across, up = WIDTH / 2 - 80, HEIGHT / 2 - 52
-    return round(middle[0] + across * part * math.cos(angle), 1), round(
-        middle[1] + up * part * math.sin(angle), 1
-    )

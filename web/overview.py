@@ -13,6 +13,7 @@ from .pages import PageHandler
 from .wording import event_view
 
 _SHOWN = 8
+_READ = 60  #: events; who signs in and out is in the audit log
 _MOVING = (TransferState.FETCHING, TransferState.VERIFYING, TransferState.PENDING, TransferState.STALLED)
 
 
@@ -36,7 +37,9 @@ class OverviewHandler(PageHandler):
         app = self.app
         report, readiness = await app.system.report(), await app.system.ready()
         moving = await app.transfers.page({"state": {"in": [str(state) for state in _MOVING]}}, limit=_SHOWN)
-        events = await app.events.page(limit=_SHOWN)
+        events = [
+            event for event in await app.events.page(limit=_READ) if not event.type.startswith("session.")
+        ]
         self.page(
             "overview.html",
             report=report,
@@ -45,7 +48,7 @@ class OverviewHandler(PageHandler):
             moving=moving,
             rates=app.throughput.rates(),
             chart=throughput_chart(app.throughput.steps()),
-            events=[event_view(event, app) for event in events],
+            events=[event_view(event, app) for event in events[:_SHOWN]],
             alone=not app.peers.all(),
             started=iso(app.now() - round(report.uptime_s * 1000)),
         )
@@ -72,7 +75,7 @@ def concerns(handler: BaseHandler, report: SystemReport, readiness: Readiness) -
         found.append(Concern(kind="bad", text=text, address="/ui/transfers?state=failed"))
     for peer in app.peers.all():
         if peer.down:
-            text = f"{peer.name} cannot be reached: {peer.last_error}"
+            text = f"{peer.name} is down: {peer.last_error}"
             found.append(Concern(kind="bad", text=text, address="/ui/network"))
         elif peer.quarantined_until > app.now():
             text = f"{peer.name} is set aside as a source: {peer.last_strike}"

@@ -45,8 +45,6 @@ class PageHandler(BaseHandler):
             "camera=(), microphone=(), geolocation=(), payment=(), usb=(), interest-cohort=()",
         )
         self.set_header("Cache-Control", "no-store")
-        if self.request.protocol == "https":
-            self.set_header("Strict-Transport-Security", "max-age=31536000")
 
     async def prepare(self) -> None:
         """Let those in who are signed in.

@@ -7,6 +7,8 @@ from appliance.api.app import App
 from appliance.api.views import iso
 from appliance.domain.event import Event
 
+from .templating import human_size
+
 _WORDS = {
     "package.published": "published",
     "package.replaced": "replaced by other bytes",
@@ -19,6 +21,12 @@ _WORDS = {
     "transfer.failed": "transfer gave up",
     "transfer.stalled": "transfer waits for a source",
     "peer.invited": "invite made",
+    "peer.invite_revoked": "invite revoked",
+    "transfer.retried": "transfer tried again",
+    "transfer.cancelled": "transfer cancelled",
+    "job.retried": "job tried again",
+    "job.cancelled": "job cancelled",
+    "upload.ended": "upload deleted",
     "peer.joined": "joined",
     "peer.left": "left",
     "peer.down": "cannot be reached",
@@ -27,7 +35,7 @@ _WORDS = {
     "node.started": "started",
     "node.stopped": "stopped",
     "disk.low": "disk is nearly full",
-    "account.changed": "account",
+    "account.changed": "account changed",
     "token.created": "token made",
     "token.revoked": "token revoked",
     "session.started": "signed in",
@@ -77,7 +85,15 @@ def _changes(data: Mapping[str, Any]) -> list[tuple[str, str]]:
             if before.get(name) != after.get(name):
                 found.append((name, f"{_text(before.get(name))} → {_text(after.get(name))}"))
     skipped = {"filename", "name", *({"before", "after"} if found else ())}
-    return found + [(name, _text(value)) for name, value in data.items() if name not in skipped]
+    return found + [(name, _shown(name, value)) for name, value in data.items() if name not in skipped]
+
+
+def _shown(name: str, value: Any) -> str:
+    if isinstance(value, str) and len(value) == 64 and name in {"sha256", "before", "kept"}:
+        return f"{value[:16]}…"  # the package's page has all of it
+    if name in {"size", "received"} and isinstance(value, int):
+        return human_size(value)
+    return _text(value)
 
 
 def _text(value: Any) -> str:

@@ -11,6 +11,7 @@ from appliance.domain.states import JobState, TransferState
 from .pages import PageHandler
 
 PAGE = 50
+OPEN = "open"  #: jobs that wait, run or gave up
 
 
 class TransfersPage(PageHandler):
@@ -44,16 +45,18 @@ class JobsPage(PageHandler):
     async def get(self) -> None:
         """Deferred work, the last changed first."""
         query = self.query_as(JobsQuery)
-        where: dict[str, Any] = {
-            name: value for name in ("state", "queue", "name") if (value := getattr(query, name))
-        }
+        state = query.state if "state" in self.request.query_arguments else OPEN
+        given = {"state": state, "queue": query.queue, "name": query.name}
+        where: dict[str, Any] = {name: value for name, value in given.items() if value}
+        if state == OPEN:
+            where["state"] = {"in": [str(one) for one in (JobState.TODO, JobState.DOING, JobState.FAILED)]}
         jobs = await self.app.store.find_jobs(where, limit=PAGE + 1, after=after(query.cursor))
         shown = jobs[:PAGE]
         cursor = encode([shown[-1].updated_at, shown[-1].id]) if len(jobs) > PAGE else ""
         self.page(
             "jobs.html",
             items=[job_json(job) for job in shown],
-            query=query,
-            states=[str(state) for state in JobState],
-            next=f"/ui/jobs?{urlencode({**where, 'cursor': cursor})}" if cursor else "",
+            chosen=state,
+            states=[OPEN, *(str(one) for one in JobState)],
+            next=f"/ui/jobs?{urlencode({**given, 'cursor': cursor})}" if cursor else "",
         )

@@ -39,6 +39,8 @@ class BaseHandler(tornado.web.RequestHandler):
     #: whether a session may come in whose account still has its generated password
     for_new_password: bool = False
 
+    background: bool = False  #: asked by an open page by itself: it keeps no session open
+
     principal: Principal | None = None
     session: Session | None = None  #: if the caller is a person in a browser
     request_id: str = ""
@@ -137,12 +139,11 @@ class BaseHandler(tornado.web.RequestHandler):
             if not colon:
                 raise NotAuthenticated("The Authorization header is not valid HTTP Basic.")
             return await self.app.accounts.sign_in(name, password, address=address)
-        token = read_session(self) if not kind else ""
+        token = read_session(self) if not kind and "Cookie" in self.request.headers else ""
         if not token:
             raise NotAuthenticated()
-        self.session = await self.app.sessions.check(
-            token, active=BACKGROUND_HEADER not in self.request.headers
-        )
+        active = not self.background and BACKGROUND_HEADER not in self.request.headers
+        self.session = await self.app.sessions.check(token, active=active)
         return self.session.principal
 
     @property

@@ -4,6 +4,7 @@ from typing import Any
 
 from appliance.domain.errors import JobUnknown
 from appliance.domain.event import EventType
+from appliance.domain.states import TransferState
 
 from .base import BaseHandler
 from .cursors import after, encode
@@ -46,7 +47,9 @@ class TransferActionHandler(BaseHandler):
             subject=doc["package"],
             filename=doc["filename"],
             before={"state": before["state"]},
-            after={"state": doc["state"]},
+            after={
+                "state": doc["state"] if action == "retry" else str(TransferState.CANCELLED)
+            },  # it ends soon
         )
         self.write_json(transfer_json(doc))
 

@@ -281,16 +281,9 @@ class Accounts:
             "changed_at": self._now(),
         }
 
-    def _changed(self, name: str, actor: str, what: str, role: Role, **data: dict[str, str]) -> Insert:
-        return entry(
-            EventType.ACCOUNT_CHANGED,
-            at=self._now(),
-            actor=actor,
-            subject=name,
-            change=what,
-            role=role.word,
-            **data,
-        )
+    def _changed(self, name: str, actor: str, what: str, role: Role, **more: dict[str, str]) -> Insert:
+        data = {"change": what, "role": role.word, **more}
+        return entry(EventType.ACCOUNT_CHANGED, at=self._now(), actor=actor, subject=name, **data)
 
     async def _hash(self, password: str) -> str:
         async with self._hashing:

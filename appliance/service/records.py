@@ -129,17 +129,7 @@ class Records:
 
     async def replicas_of(self, packages: Sequence[str]) -> dict[str, list[Record]]:
         """Every node's living replica records of several packages, by package id."""
-        found: dict[str, list[Record]] = {id: [] for id in packages}
-        where = {"kind": str(RecordKind.REPLICA), "package": {"in": list(packages)}, "deleted": False}
-        after: tuple[Any, str] | None = None
-        while packages:
-            docs = await self._store.find("records", where, limit=1000, after=after)
-            for doc in docs:
-                found[doc["package"]].append(_record(doc))
-            if len(docs) < 1000:
-                break
-            after = (docs[-1]["_id"], docs[-1]["_id"])
-        return found
+        return {id: await self.replicas(id) for id in packages}
 
     async def nodes(self) -> list[Record]:
         """Every node of the network that this node has heard of and that has not left."""

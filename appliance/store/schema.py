@@ -44,6 +44,7 @@ RECORDS = Collection(
     },
     sequence="seq",
     unique=("seq",),
+    indexes=(("kind", "package", "deleted", "_id"),),  # the replicas of a package, among those of all
 )  #: the newest signed record of each kind and id; `seq` is the change feed's position
 PACKAGES = Collection(
     name="packages",

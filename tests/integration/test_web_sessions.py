@@ -1,15 +1,20 @@
 """Signing in on the web: cookies, tokens of forms, generated passwords, and what other sites may not do."""
 
+import contextlib
+import http.client
 import re
+import ssl
 from collections.abc import Iterator
 from http.cookies import SimpleCookie
+from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
 
-from tests.harness import Network
+from tests.harness import Network, eventually
 from tests.harness.browser_client import BrowserClient
 from tests.harness.node import PASSWORD, NodeProcess
+from web.routes import PAGES
 
 
 def user(node: NodeProcess, name: str, role: str = "viewer") -> str:
@@ -73,6 +78,33 @@ def test_guessing_is_slowed_down_with_a_clear_message(one_node: NodeProcess) -> 
     assert b"Too many attempts failed; try again in" in answers[-1].body
 
 
+def test_over_tls_the_cookie_is_bound_to_the_host(tmp_path: Path) -> None:
+    with Network(tmp_path, settings={"HTTP_TLS_SELF_SIGNED": "true"}) as network:
+        node = network.node("secure", start=False)
+        node.start(wait=False)
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+
+        def page() -> http.client.HTTPMessage:
+            connection = http.client.HTTPSConnection("127.0.0.1", node.port, context=context, timeout=20)
+            with contextlib.closing(connection):
+                connection.request("GET", "/ui/sign-in")
+                with contextlib.closing(connection.getresponse()) as answer:
+                    return answer.headers
+
+        def reached() -> http.client.HTTPMessage | None:
+            try:
+                return page()
+            except OSError:
+                return None
+
+        headers = eventually(reached, 30)
+        assert headers is not None
+        ((name, morsel),) = SimpleCookie(headers["set-cookie"]).items()
+        assert name.startswith("__Host-ods-")
+        assert (bool(morsel["secure"]), morsel["path"], morsel["domain"]) == (True, "/", "")
+
+
 def test_what_a_person_typed_is_text(one_node: NodeProcess) -> None:
     answer = BrowserClient(one_node).sign_in('"><script>alert(1)</script>', "x")
     assert b"<script>alert" not in answer.body
@@ -122,6 +154,16 @@ def test_signing_out_everywhere(one_node: NodeProcess) -> None:
     assert first.request("DELETE", "/api/v1/users/admin/sessions", headers=headers).status == 403
     assert first.request("DELETE", f"/api/v1/users/{name}/sessions", headers=headers).json() == {"ended": 2}
     assert first.get("/ui/").status == second.get("/ui/").status == 302
+
+
+def test_a_session_survives_a_restart_and_pages_work_on_both_databases(any_network: Network) -> None:
+    node = any_network.node("kept")
+    person = BrowserClient(node)
+    person.sign_in("admin")
+    node.restart()
+    for pattern, handler in PAGES:
+        if "get" in handler.__dict__ and "(" not in pattern and pattern != "/ui/sign-in":
+            assert person.get(pattern).status == 200, pattern
 
 
 def test_headers(one_node: NodeProcess) -> None:

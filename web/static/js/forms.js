@@ -54,18 +54,37 @@ function clearErrors(form) {
   for (const field of form.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
 }
 
-// Somebody else was faster: show what they changed, keep what was typed here, and let the person decide.
+const options = (field) => [...(field.options || [])];
+
+function untouched(field) {
+  return field.options ? options(field).find((one) => one.defaultSelected)?.selected : field.value === field.defaultValue;
+}
+
+function setDefault(field, value) {
+  field.value = value;
+  if (field.options) for (const one of options(field)) one.defaultSelected = one.value === value;
+  else field.defaultValue = value;
+}
+
+const initial = (field) => (field.options ? options(field).find((one) => one.defaultSelected)?.value : field.defaultValue);
+
+// Somebody else was faster: what they changed is shown, what was typed here is kept, and the person decides.
 async function showTheirs(form) {
   const theirs = await call("GET", form.dataset.read);
-  const names = [...form.elements].filter((field) => field.name && field.name !== "revision").map((field) => field.name);
-  const lines = names
-    .map((name) => [name, Array.isArray(theirs[name]) ? theirs[name].join(", ") : String(theirs[name])])
-    .filter(([name, value]) => value !== form.elements[name].defaultValue && value !== form.elements[name].querySelector?.("option[selected]")?.value)
-    .map(([name, value]) => `${name} is now “${value}”`);
+  const [taken, contested] = [[], []];
+  for (const field of form.elements) {
+    if (!field.name || field.name === "revision") continue;
+    const value = Array.isArray(theirs[field.name]) ? theirs[field.name].join(", ") : String(theirs[field.name]);
+    if (value === initial(field)) continue;
+    (untouched(field) ? taken : contested).push(`${field.name} is now “${value}”`);
+    if (untouched(field)) setDefault(field, value);
+  }
   form.elements.revision.value = theirs.revision;
-  form.querySelector(".form-error").textContent =
-    `Somebody changed this meanwhile: ${lines.join("; ") || "nothing that this form shows"}. ` +
-    "What you entered is still here. Save again to put yours in place of theirs, or load the page to keep theirs.";
+  const shown = [...taken, ...contested].join("; ") || "nothing that this form shows";
+  const rest = contested.length
+    ? "What you typed there is still in the form: save again to put it in place of theirs, or load the page to keep theirs."
+    : "It is in the form now, beside what you typed: save again to save yours as well.";
+  form.querySelector(".form-error").textContent = `Somebody changed this meanwhile: ${shown}. ${rest}`;
 }
 
 function showResult(form, answer) {

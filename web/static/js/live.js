@@ -1,4 +1,5 @@
 // Parts of a page with data-live="topic topic" are fetched anew when the node says that one of these changed.
+import { signInAgain } from "./session.js";
 import { showTimes } from "./times.js";
 
 const EVERY_MS = 1000;
@@ -17,6 +18,11 @@ export async function renew() {
   let text;
   try {
     const answer = await fetch(location.href, { headers: { "X-ODS-Background": "1" } });
+    if (answer.redirected && new URL(answer.url).pathname === "/ui/sign-in") {
+      await signInAgain();
+      soon();
+      return;
+    }
     if (!answer.ok || answer.redirected) return;
     text = await answer.text();
   } catch {
@@ -52,7 +58,10 @@ export function followChanges() {
     source.addEventListener("error", () => {
       if (source?.readyState !== EventSource.CLOSED) return; // the browser tries again by itself
       source = null;
-      setTimeout(() => { if (!source && !document.hidden) open(); }, 5000);
+      setTimeout(async () => {
+        await renew(); // if the session has ended, it asks
+        if (!source && !document.hidden) open();
+      }, 5000);
     });
   };
   document.addEventListener("visibilitychange", () => {

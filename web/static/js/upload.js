@@ -91,7 +91,7 @@ export class Upload {
         failures = this.sent > before ? 1 : failures + 1;
         const wait = WAITS_S[Math.min(failures, WAITS_S.length) - 1];
         const why = error.status === 0 ? "The node cannot be reached" : error.status === MISMATCH ? "A piece was damaged on the way" : error.message;
-        this.set("retrying", `${why.replace(/\.$/, "")}. Tried again in ${wait} s.`);
+        this.set("retrying", `${why.replace(/\.$/, "")}. Trying again in ${wait} s.`);
         this.known = false;
         await this.sleep(wait);
       }

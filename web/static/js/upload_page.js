@@ -102,7 +102,15 @@ function add(file) {
     upload.known = false;
     return start(upload);
   });
-  parts.end.addEventListener("click", () => upload.end().then(startNext));
+  parts.end.addEventListener("click", () => {
+    if (upload.sent > 0 && parts.end.dataset.sure === undefined) { // what has arrived would be deleted: ask once
+      parts.end.dataset.sure = "";
+      parts.end.textContent = `End and delete ${size(upload.sent)}`;
+      parts.end.className = "small danger";
+      return;
+    }
+    upload.end().then(startNext);
+  });
   list.append(parts.row);
   document.getElementById("queue").hidden = false;
   uploads.push(upload);
