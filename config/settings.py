@@ -173,6 +173,17 @@ class Admin(Section):
     )
 
 
+class Web(Section):
+    """Sessions of people in a browser."""
+
+    session_idle_s: Seconds = Field(
+        1800, ge=60, le=86_400, description="Seconds after which a session that nobody used has ended."
+    )
+    session_life_s: Seconds = Field(
+        43_200, ge=60, le=2_592_000, description="Seconds after which every session has ended, used or not."
+    )
+
+
 class Transfers(Section):
     """Bringing packages here."""
 
@@ -277,6 +288,7 @@ class Settings(Section):
     http: Http = Field(default_factory=Http, description="The node's own web server.")
     database: Database = Field(default_factory=Database, description="Where metadata is kept.")
     admin: Admin = Field(default_factory=Admin, description="The first account.")
+    web: Web = Field(default_factory=Web, description="Sessions of people in a browser.")
     transfers: Transfers = Field(default_factory=Transfers, description="Bringing packages here.")
     uploads: Uploads = Field(default_factory=Uploads, description="Taking packages in.")
     worker: Worker = Field(default_factory=Worker, description="The jobs of this process.")

@@ -226,12 +226,14 @@ class Accounts:
                 _check_password(password)
                 doc["password"] = await self._hash(password)
                 doc["must_change"] = False
+            roles: dict[str, dict[str, str]] = {}
             if role is not None:
+                roles = {"before": {"role": doc["role"]}, "after": {"role": role.word}}
                 doc["role"] = role.word
             doc["changed_at"] = self._now()
             parts = (("password changed", password), ("role changed", role))
             what = ", ".join(part for part, given in parts if given is not None)
-            change = self._changed(name, actor, what, Role[doc["role"].upper()])
+            change = self._changed(name, actor, what, Role[doc["role"].upper()], **roles)
             await self._store.batch([Replace("accounts", doc, doc["_rev"]), change])
             self._remembered.pop(name, None)
             return await self._user(name)
@@ -279,10 +281,9 @@ class Accounts:
             "changed_at": self._now(),
         }
 
-    def _changed(self, name: str, actor: str, what: str, role: Role) -> Insert:
-        return entry(
-            EventType.ACCOUNT_CHANGED, at=self._now(), actor=actor, subject=name, change=what, role=role.word
-        )
+    def _changed(self, name: str, actor: str, what: str, role: Role, **more: dict[str, str]) -> Insert:
+        data = {"change": what, "role": role.word, **more}
+        return entry(EventType.ACCOUNT_CHANGED, at=self._now(), actor=actor, subject=name, **data)
 
     async def _hash(self, password: str) -> str:
         async with self._hashing:

@@ -212,6 +212,11 @@ def test_the_log_says_all_that_was_changed(tmp_path: Path) -> None:
         (last,) = await world.store.find(
             "events", {"type": "account.changed"}, order="seq", descending=True, limit=1
         )
-        assert last["data"] == {"change": "password changed, role changed", "role": "viewer"}
+        assert last["data"] == {
+            "change": "password changed, role changed",
+            "role": "viewer",
+            "before": {"role": "operator"},
+            "after": {"role": "viewer"},
+        }
 
     in_world(tmp_path, test)
