@@ -19,7 +19,7 @@ from appliance.domain.errors import (
     StorageError,
 )
 from appliance.domain.job import Job
-from appliance.domain.manifest import CHUNK_SIZE, Manifest
+from appliance.domain.manifest import Manifest
 from appliance.domain.states import TransferState
 from appliance.jobs.context import JobContext
 from appliance.peering.content import ContentPool
@@ -31,6 +31,7 @@ from appliance.store.ports import Store
 from .fetcher import Fetch, Source
 from .frontier import FrontierHash
 from .holdings import Holdings
+from .landing import Landing
 from .metrics import Metrics
 from .packages import manifest_doc
 from .peers import Peers
@@ -103,11 +104,10 @@ class Bringing:
 
     def _bring(self, live: Live, context: JobContext) -> None:
         manifest = self._manifest(live, context)
-        size = manifest.size
         partial = PartialFile.open(
             self._layout, live.doc["_id"], manifest, check_space=self._blobs.check_space
         )
-        whole = FrontierHash(partial, size, self._hashing, self._buffers)
+        whole = FrontierHash(partial, manifest.size, self._hashing, self._buffers)
         try:
 
             def check() -> None:
@@ -120,20 +120,20 @@ class Bringing:
                 if live.first_chunk_at == 0:
                     live.first_chunk_at = self._now()
 
-            fetch = Fetch(
-                package=live.package.id,
-                manifest=manifest,
-                partial=partial,
-                progress=live.progress,
-                pool=self._pool,
-                check=check,
-                whole=whole,
-                on_strike=lambda source, reason: self._strike(context, source, reason),
-                on_fetched=fetched,
-            )
-            live.add_sources = fetch.add_sources
-            whole.advance(min(partial.chunks.frontier() * CHUNK_SIZE, size))
-            fetch.run(self._connections, _spawn)
+            with Landing(partial, whole, manifest.size) as landing:
+                fetch = Fetch(
+                    package=live.package.id,
+                    manifest=manifest,
+                    partial=partial,
+                    progress=live.progress,
+                    pool=self._pool,
+                    check=check,
+                    landing=landing,
+                    on_strike=lambda source, reason: self._strike(context, source, reason),
+                    on_fetched=fetched,
+                )
+                live.add_sources = fetch.add_sources
+                fetch.run(self._connections, _spawn)
             self._transfers.set_state(live, TransferState.VERIFYING)
             if whole.digests() != (manifest.sha1, manifest.sha256):
                 partial.discard()

@@ -2,8 +2,8 @@
 
 A few threads take runs of neighbouring chunks, lowest first, each from the source with the least to do: one thread a
 source, and more while the network is what is waited for. One alone brings chunks in order, which costs least. The SHA-1
-of every chunk is checked before it is written and marked. A bad chunk, a wrong size or a broken connection gives
-the rest of the run back; bad bytes cost the source a strike, and three strikes end its part in this transfer.
+of every chunk is checked before it is written (`landing`) and marked. A bad chunk, a wrong size or a broken connection
+gives the rest of the run back; bad bytes cost the source a strike, and three strikes end its part in this transfer.
 """
 
 import logging
@@ -22,16 +22,18 @@ from appliance.domain.errors import (
     PeerMisbehaved,
     PeerRefused,
 )
-from appliance.domain.manifest import CHUNK_SIZE, Manifest
+from appliance.domain.manifest import Manifest
 from appliance.peering.address import PeerAddress
 from appliance.peering.content import ContentPool
 from appliance.store.partial import PartialFile
 
-from .frontier import FrontierHash
+from .landing import Landing
 
 log = logging.getLogger(__name__)
 
 RUN = 8  #: chunks in one request
+_LONG_RUN = 32  #: in one of a large file: each request costs the source work, and us a pause
+_MANY_RUNS = 64  #: so many are enough to share a file among sources
 STRIKES = 3
 FAILURES = 3
 _BUSY_WAIT_S = 0.2
@@ -81,7 +83,7 @@ class Fetch:
         progress: Progress,
         pool: ContentPool,
         check: Callable[[], None],
-        whole: FrontierHash,
+        landing: Landing,
         on_strike: Callable[[Source, str], None],
         on_fetched: Callable[[Source, int], None],
     ) -> None:
@@ -91,12 +93,12 @@ class Fetch:
         self._progress = progress
         self._pool = pool
         self._check = check
-        self._whole = whole
+        self._landing = landing
         self._on_strike = on_strike
         self._on_fetched = on_fetched
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._runs: deque[range] = deque(partial.chunks.missing_runs(RUN))
+        self._runs: deque[range] = deque(partial.chunks.missing_runs(_run_length(manifest.count)))
         self._in_flight = 0
         self._threads: list[threading.Thread] = []
         self._spawn: Callable[[], None] = lambda: None
@@ -137,6 +139,7 @@ class Fetch:
             thread.join()
         if self._error is not None:
             raise self._error
+        self._landing.finish()
         if not self._partial.chunks.complete:
             raise self._nobody()
 
@@ -196,11 +199,9 @@ class Fetch:
             self._waited(time.monotonic() - asked, len(data))
             self._check()
             self._manifest.verify_chunk(index, data)
-            other = self._whole.take(index, data)
-            frontier = self._partial.write_chunk(index, data)
+            size = len(data)
+            other = self._landing.take(index, data, lambda: self._count(source, size))
             arrived = index + 1
-            self._count(source, len(data))
-            self._whole.advance(min(frontier * CHUNK_SIZE, self._manifest.size))
             asked = time.monotonic()
             return other
 
@@ -261,3 +262,7 @@ class Fetch:
         return PeerError(
             f"No source can give the {missing} missing chunks ({reasons or 'there is no source'})."
         )
+
+
+def _run_length(chunks: int) -> int:
+    return min(max(RUN, chunks // _MANY_RUNS), _LONG_RUN)

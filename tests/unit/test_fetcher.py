@@ -15,6 +15,7 @@ from appliance.peering.address import PeerAddress
 from appliance.service import fetcher as module
 from appliance.service.fetcher import Fetch, Progress, Source
 from appliance.service.frontier import FrontierHash
+from appliance.service.landing import Landing
 from appliance.service.recent import Buffers
 from appliance.store.blobs import BlobStore
 from appliance.store.filesystem import aligned_buffer
@@ -78,23 +79,24 @@ def test_more_connections_while_the_network_is_what_is_waited_for(
 
     with ThreadPoolExecutor(1) as hashing:
         whole = FrontierHash(partial, len(DATA), hashing, Buffers())
-        fetch = Fetch(
-            package="p",
-            manifest=manifest,
-            partial=partial,
-            progress=Progress(
-                sources=[
-                    Source(node=f"n{i}", name=f"n{i}", address=PeerAddress(node=f"n{i}", url="http://n"))
-                    for i in range(sources)
-                ]
-            ),
-            pool=peers,
-            check=lambda: None,
-            whole=whole,
-            on_strike=lambda source, reason: None,
-            on_fetched=lambda source, size: None,
-        )
-        fetch.run(4, spawn)
+        with Landing(partial, whole, len(DATA)) as landing:
+            fetch = Fetch(
+                package="p",
+                manifest=manifest,
+                partial=partial,
+                progress=Progress(
+                    sources=[
+                        Source(node=f"n{i}", name=f"n{i}", address=PeerAddress(node=f"n{i}", url="http://n"))
+                        for i in range(sources)
+                    ]
+                ),
+                pool=peers,
+                check=lambda: None,
+                landing=landing,
+                on_strike=lambda source, reason: None,
+                on_fetched=lambda source, size: None,
+            )
+            fetch.run(4, spawn)
         assert whole.digests() == (hashlib.sha1(DATA).hexdigest(), hashlib.sha256(DATA).hexdigest())
     whole.close()
     assert len(began) + 1 == threads
