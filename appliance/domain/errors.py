@@ -11,6 +11,7 @@
       IntegrityFailure      DigestMismatch, SizeMismatch, ManifestInvalid, ChunkInvalid, BlobMissing
       StorageError          StorageFull, StoreUnavailable
       PeerError             PeerUnreachable, PeerBusy, PeerRefused, PeerMisbehaved, PeerBackingOff
+      DirectoryUnavailable
       LeaseLost
       PackageArriving
       Stopping
@@ -323,6 +324,13 @@ class PeerBackingOff(PeerError):
     """The peer failed lately and is left alone for a while."""
 
     code = "peer_backing_off"
+
+
+class DirectoryUnavailable(ApplianceError):
+    """The directory does not answer. Accounts of this node still work; try again, or ask an administrator."""
+
+    code = "directory_unavailable"
+    retryable = True
 
 
 class LeaseLost(ApplianceError):

@@ -13,8 +13,6 @@ import hmac
 import re
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import IntEnum
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -34,8 +32,11 @@ from appliance.domain.event import EventType
 from appliance.store.ports import Doc, Insert, Remove, Replace, Store
 
 from .journal import entry
+from .principal import Principal, Role, parse_role
 from .refusals import Refusals
 from .throttle import Throttle
+
+__all__ = ["FIRST", "Accounts", "Principal", "Role", "parse_role"]
 
 FIRST = "admin"
 MAX_NAME = 64
@@ -49,40 +50,6 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _TOKEN = re.compile(r"ods_([a-z2-7]{8})_([A-Za-z0-9_-]{43})")
 _USED_EVERY_MS = 60_000
 _SHOWN_EXPIRED_MS = 30 * 24 * 3600 * 1000
-
-
-class Role(IntEnum):
-    """What an account may do; each includes those below it."""
-
-    VIEWER = 1  #: look
-    OPERATOR = 2  #: put packages in, change and withdraw them
-    ADMIN = 3  #: peers, accounts, everything
-
-    @property
-    def word(self) -> str:
-        """The role in lower case."""
-        return self.name.lower()
-
-
-def parse_role(word: str) -> Role:
-    """A role by its word.
-
-    Raises:
-        InvalidInput: There is none.
-    """
-    try:
-        return Role[word.upper()]
-    except KeyError:
-        raise InvalidInput(f'There is no role "{word}"; roles are viewer, operator and admin.') from None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Principal:
-    """Who is asking."""
-
-    name: str
-    role: Role
-    via: str  #: "password", or "token <id>"
 
 
 class Accounts:
