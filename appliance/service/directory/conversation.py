@@ -41,8 +41,8 @@ _REFUSED = {RESULT_INVALID_CREDENTIALS, _NO_SUCH_OBJECT, 19, 48, 50, 53}
 class ServerFailed(DirectoryUnavailable):
     """A server did not do its part; the next one may."""
 
-    def __init__(self, step: str, reason: str) -> None:
-        super().__init__(reason)
+    def __init__(self, message: str = "", *, step: str = "search") -> None:
+        super().__init__(message)
         self.step = step  #: "connect", "tls", "bind" or "search"
 
 
@@ -141,17 +141,17 @@ class Conversation:
             self._connection.open(read_server_info=False)
             self._connection.open = _never_again  # ldap3 would reconnect by itself, and without TLS
             if self._aborted:
-                raise ServerFailed("connect", "it took too long")
+                raise ServerFailed("it took too long", step="connect")
             if not self._implicit:
                 self._connection.start_tls(read_server_info=False)
         except LDAPStartTLSError as exc:
             self.close()
-            raise ServerFailed("tls", _certificate(str(exc)) or f"it refuses StartTLS: {exc}") from exc
+            raise ServerFailed(_certificate(str(exc)) or f"it refuses StartTLS: {exc}", step="tls") from exc
         except _FAULTS as exc:
             self.close()
             certificate = _certificate(str(exc))
-            raise ServerFailed("tls" if certificate or "ssl" in str(exc).lower() else "connect",
-                               certificate or _reason(exc)) from exc  # fmt: skip
+            step = "tls" if certificate or "ssl" in str(exc).lower() else "connect"
+            raise ServerFailed(certificate or _reason(exc), step=step) from exc
         return self._checked_socket("tls").version() or ""
 
     def _checked_socket(self, step: str) -> ssl.SSLSocket:
@@ -164,7 +164,7 @@ class Conversation:
             or not found.getpeercert()
         ):
             self.close()
-            raise ServerFailed(step, "the connection is not protected by TLS")
+            raise ServerFailed("the connection is not protected by TLS", step=step)
         return found
 
     def bind(self, dn: str, password: str) -> str:
@@ -189,7 +189,7 @@ class Conversation:
             return ""
         if code in _REFUSED:
             return _told(result)
-        raise ServerFailed("bind", _told(result))
+        raise ServerFailed(_told(result), step="bind")
 
     def search(self, base: str, filter: str, attributes: Sequence[str], *, limit: int) -> list[Entry]:
         """Entries below `base`; references to other servers are left out.
@@ -222,11 +222,11 @@ class Conversation:
         if result["result"] == _SIZE_LIMIT or len(found) > limit:
             raise TooMany(f"more than {limit} entries match {filter}")
         if result["result"] == RESULT_REFERRAL:
-            raise ServerFailed("search", f"it refers to another server for {base}; name that server instead")
+            raise ServerFailed(f"it refers to another server for {base}; name that server instead")
         if result["result"] == _NO_SUCH_OBJECT:
-            raise ServerFailed("search", f"there is no {base} on it, or bind_dn may not see it")
+            raise ServerFailed(f"there is no {base} on it, or bind_dn may not see it")
         if result["result"] != RESULT_SUCCESS:
-            raise ServerFailed("search", _told(result))
+            raise ServerFailed(_told(result))
         return found
 
     def _asked(self, step: str, ask: Any) -> Any:
@@ -235,10 +235,10 @@ class Conversation:
             result = self._connection.result
         except _FAULTS as exc:
             self.close()
-            raise ServerFailed(step, _reason(exc)) from exc
+            raise ServerFailed(_reason(exc), step=step) from exc
         if not isinstance(result, dict) or "result" not in result:
             self.close()
-            raise ServerFailed(step, "it ended the connection")
+            raise ServerFailed("it ended the connection", step=step)
         return result
 
     def abort(self) -> None:

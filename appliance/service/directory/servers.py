@@ -55,7 +55,7 @@ class Call:
         )
         with self._lock:
             if self._aborted:
-                raise ServerFailed("connect", "it took too long")
+                raise ServerFailed("it took too long", step="connect")
             self._open.append(made)
         return made, made.open()
 
@@ -67,7 +67,7 @@ class Call:
         """
         refusal = conversation.bind(self._options.bind_dn, self._options.bind_password)
         if refusal:
-            raise ServerFailed("bind", f"it refuses bind_dn: {refusal}")
+            raise ServerFailed(f"it refuses bind_dn: {refusal}", step="bind")
 
     @property
     def aborted(self) -> bool:
