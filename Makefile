@@ -33,7 +33,7 @@ demo: $(STAMPS)/app ## three nodes in a chain, a package that travels; Ctrl-C en
 	@exec $(BIN)/ods demo $(ARGS)
 
 clean: ## remove what was built here; ./data stays
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .bench
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .bench .cache
 	find . -name __pycache__ -type d -not -path './data/*' -prune -exec rm -rf {} +
 
 # Debian keeps ensurepip in a package of its own. It is installed for root; anybody else is told.
@@ -67,7 +67,7 @@ $(STAMPS)/lint: pyproject.toml | $(BIN)/python
 # The other servers of the comparisons. Without them some tests are skipped, except in CI.
 tools:
 	@missing=""; export PATH="$$PATH:/usr/sbin:/sbin"; \
-	for tool in curl nginx rsync strace libarchive-tools:bsdtar slapd ldap-utils:ldapmodify; do \
+	for tool in curl nginx rsync strace libarchive-tools:bsdtar slapd ldap-utils:ldapmodify chromium npm; do \
 		command -v "$${tool#*:}" >/dev/null || missing="$$missing $${tool%:*}"; done; \
 	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		echo "Installing$$missing ..."; \

@@ -249,6 +249,42 @@ def as_dict(settings: Settings, *, secrets: bool = False) -> dict[str, Any]:
     return data
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """A setting as a person reads it."""
+
+    key: str  #: http.port
+    value: Any  #: a plain value; secrets are masked
+    default: bool  #: whether it is the default
+    description: str
+    environment: str  #: the variable that sets it
+
+
+def described(settings: Settings) -> list[Described]:
+    """Every setting with its value and what it means."""
+    return _described(Settings, as_dict(settings), as_dict(Settings()), ())
+
+
+def _described(
+    model: type[BaseModel], values: dict[str, Any], defaults: dict[str, Any], place: tuple[str, ...]
+) -> list[Described]:
+    found: list[Described] = []
+    for name, info in model.model_fields.items():
+        if isinstance(values[name], dict) and isinstance(info.annotation, type):
+            found += _described(info.annotation, values[name], defaults[name], (*place, name))
+            continue
+        found.append(
+            Described(
+                key=".".join((*place, name)),
+                value=values[name],
+                default=values[name] == defaults[name],
+                description=info.description or "",
+                environment="_".join(("ODS", *place, name)).upper(),
+            )
+        )
+    return found
+
+
 def render_default() -> str:
     """The commented default file."""
     lines = [

@@ -140,6 +140,17 @@ class Admin(Section):
     )
 
 
+class Web(Section):
+    """Sessions of people in a browser."""
+
+    session_idle_s: Seconds = Field(
+        1800, ge=60, le=86_400, description="Seconds after which a session that nobody used has ended."
+    )
+    session_life_s: Seconds = Field(
+        43_200, ge=60, le=2_592_000, description="Seconds after which every session has ended, used or not."
+    )
+
+
 class Transfers(Section):
     """Bringing packages here."""
 
@@ -247,6 +258,7 @@ class Settings(Section):
     directory: Directory = Field(
         default_factory=Directory, description="Accounts of an LDAP server or Active Directory."
     )
+    web: Web = Field(default_factory=Web, description="Sessions of people in a browser.")
     transfers: Transfers = Field(default_factory=Transfers, description="Bringing packages here.")
     uploads: Uploads = Field(default_factory=Uploads, description="Taking packages in.")
     worker: Worker = Field(default_factory=Worker, description="The jobs of this process.")

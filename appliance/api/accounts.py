@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from appliance.domain.errors import PermissionDenied
 from appliance.service.accounts import Role, parse_role
 
 from .base import BaseHandler
@@ -58,6 +59,7 @@ class UserHandler(BaseHandler):
     """`/api/v1/users/{name}`."""
 
     roles: ClassVar[Mapping[str, Role]] = {"PATCH": Role.VIEWER, "DELETE": Role.ADMIN}
+    for_new_password = True
 
     async def patch(self, name: str) -> None:
         """Change one's own password, or as an administrator anybody's password and role.
@@ -66,7 +68,8 @@ class UserHandler(BaseHandler):
         """
         body = self.body_as(UserChange)
         assert self.principal is not None
-        if name != self.principal.name or body.role is not None or self.principal.via != "password":
+        self._only_new_password(own=name == self.principal.name and body.role is None)
+        if name != self.principal.name or body.role is not None or self.principal.via.startswith("token "):
             self.need(Role.ADMIN)
         doc = await self.app.accounts.change_user(
             name,
@@ -78,9 +81,14 @@ class UserHandler(BaseHandler):
 
     async def delete(self, name: str) -> None:
         """Delete an account and its tokens."""
+        self._only_new_password(own=False)
         await self.app.accounts.remove_user(name, actor=self.actor)
         self.set_status(204)
         self.finish()
+
+    def _only_new_password(self, *, own: bool) -> None:
+        if self.session is not None and self.session.must_change and not own:
+            raise PermissionDenied("The password was generated: set a new one first.")
 
 
 class TokensHandler(BaseHandler):

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from appliance.service.records import Records
     from appliance.service.registration import Registrations
     from appliance.service.replication import Replication
+    from appliance.service.sessions import Sessions
     from appliance.service.system import System
+    from appliance.service.throughput import Throughput
     from appliance.service.transfers import Transfers
     from appliance.service.uploads import UploadService
     from appliance.service.verifying import Verifying
@@ -52,9 +54,11 @@ class App:
     peers: Peers
     uploads: UploadService
     accounts: Accounts
+    sessions: Sessions
     events: Events
     system: System
     metrics: Metrics
+    throughput: Throughput
     registrations: Registrations
     nonces: Nonces
     notifications: Notifications

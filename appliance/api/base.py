@@ -1,6 +1,7 @@
 """What every handler does: who is asking, may they, and how an error is answered."""
 
 import base64
+import hmac
 import json
 import logging
 import secrets
@@ -14,8 +15,11 @@ from appliance.domain.errors import ApplianceError, InvalidInput, NotAuthenticat
 from appliance.domain.record import nested_too_deep
 from appliance.log import request_id
 from appliance.service.accounts import Principal, Role
+from appliance.service.journal import remote_address
+from appliance.service.sessions import Session
 
 from .app import App
+from .cookies import BACKGROUND_HEADER, XSRF_HEADER, read_session
 from .errors import problem, retry_after, status_of
 
 log = logging.getLogger(__name__)
@@ -32,7 +36,13 @@ class BaseHandler(tornado.web.RequestHandler):
     roles: ClassVar[Mapping[str, Role]] = {}  #: the least role for a method; others have the default
     elsewhere: ClassVar[tuple[str, ...]] = ()  #: methods of this address that another handler answers
 
+    #: whether a session may come in whose account still has its generated password
+    for_new_password: bool = False
+
+    background: bool = False  #: asked by an open page by itself: it keeps no session open
+
     principal: Principal | None = None
+    session: Session | None = None  #: if the caller is a person in a browser
     request_id: str = ""
 
     @property
@@ -61,17 +71,38 @@ class BaseHandler(tornado.web.RequestHandler):
             PermissionDenied: The role does not suffice, or a page of another site sent this.
         """
         request_id.set(self.request_id)
+        remote_address.set(self.request.remote_ip or "")
         if self.open:
             return
         self.principal = await self._authenticate()
         method = self.request.method or "GET"
         reading = method in {"GET", "HEAD", "OPTIONS"}
-        if self.principal.via == "password" and not reading:
-            self._refuse_other_sites()
+        if not self.principal.via.startswith("token ") and not reading:
+            self.refuse_other_sites()
+        if self.session is not None:
+            self._guard_session(self.session, reading=reading)
         self.need(self.roles.get(method, Role.VIEWER if reading else Role.OPERATOR))
 
-    def _refuse_other_sites(self) -> None:
-        """Browsers add a password that they remember to whatever any page sends; programs send no such headers."""
+    def _guard_session(self, session: Session, *, reading: bool) -> None:
+        if session.must_change and not self.for_new_password:
+            raise PermissionDenied("The password was generated: set a new one first.")
+        if not reading and not hmac.compare_digest(self.xsrf_sent().encode(), session.xsrf.encode()):
+            raise PermissionDenied(
+                f"The change came without this session's token ({XSRF_HEADER}); load the page again."
+            )
+
+    def xsrf_sent(self) -> str:
+        """What the caller sent as the session's token, or ""."""
+        return self.request.headers.get(XSRF_HEADER, "")
+
+    def refuse_other_sites(self) -> None:
+        """Refuse what a page of another site sent.
+
+        Browsers add a password that they remember to whatever any page sends; programs send no such headers.
+
+        Raises:
+            PermissionDenied: It did.
+        """
         site = self.request.headers.get("Sec-Fetch-Site")  # not sent over plain HTTP
         origin = self.request.headers.get("Origin")
         if site is not None:
@@ -108,7 +139,12 @@ class BaseHandler(tornado.web.RequestHandler):
             if not colon:
                 raise NotAuthenticated("The Authorization header is not valid HTTP Basic.")
             return await self.app.accounts.sign_in(name, password, address=address)
-        raise NotAuthenticated()
+        token = read_session(self) if not kind and "Cookie" in self.request.headers else ""
+        if not token:
+            raise NotAuthenticated()
+        active = not self.background and BACKGROUND_HEADER not in self.request.headers
+        self.session = await self.app.sessions.check(token, active=active)
+        return self.session.principal
 
     @property
     def actor(self) -> str:
@@ -193,7 +229,9 @@ class BaseHandler(tornado.web.RequestHandler):
         else:
             code = "internal_error"
             detail = f"Something went wrong here; the log has more under the request id {self.request_id}."
-        if status_code == 401:
+        if (
+            status_code == 401 and XSRF_HEADER not in self.request.headers
+        ):  # else the browser would ask, not we
             self.set_header("WWW-Authenticate", 'Basic realm="ODS", charset="UTF-8"')
         self.set_status(status_code)
         if self.request.headers.get("Transfer-Encoding") or int_or_0(

@@ -81,7 +81,16 @@ class EventsQuery(Input):
     before: int | None = Field(None, ge=0, le=MAX_INT, description="Events before this number.")
     type: str | None = None
     subject: str | None = None
+    actor: str | None = None
     limit: int = Field(100, ge=1, le=500)
+
+
+class EventsExport(Input):
+    """Which events to export."""
+
+    type: str | None = None
+    subject: str | None = None
+    actor: str | None = None
 
 
 class TokenInput(Input):
@@ -172,7 +181,7 @@ class _DestinationFields(Input):
     """What can be set of a destination; some of it is for one kind only."""
 
     events: list[str] | None = Field(
-        None, max_length=50, description='Types of events, or patterns such as "package.*"; without it all.'
+        None, max_length=100, description='Types of events, or patterns such as "package.*"; without it all.'
     )
     enabled: bool | None = Field(
         None, description="Whether it is sent to; true also resumes a suspended one."

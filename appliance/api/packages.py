@@ -1,6 +1,7 @@
 """Packages: list, show, change, withdraw, verify. Bytes come in over `uploads`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from appliance.domain.errors import PackageUnknown
@@ -29,31 +30,49 @@ def fits(package: Package, query: PackagesQuery) -> bool:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """A page of packages."""
+
+    items: list[Package]
+    next: str | None  #: the cursor of the page behind it
+    total: int  #: how many fit the query, on all pages
+
+
+def list_packages(packages: Iterable[Package], query: PackagesQuery) -> Listing:
+    """The page that a query asks for.
+
+    Raises:
+        InvalidInput: The cursor is none.
+    """
+    key = _KEYS[query.sort.lstrip("-")]
+    reverse = query.sort.startswith("-")
+    found = sorted(
+        (package for package in packages if fits(package, query)),
+        key=lambda package: (key(package), package.id),
+        reverse=reverse,
+    )
+    start = 0
+    if query.cursor:
+        last = tuple(decode(query.cursor, str if query.sort.endswith("filename") else int))
+        places = [(key(package), package.id) for package in found]
+        start = sum(1 for place in places if (place >= last if reverse else place <= last))
+    page = found[start : start + query.limit]
+    more = len(found) > start + query.limit
+    return Listing(items=page, next=encode([key(page[-1]), page[-1].id]) if more else None, total=len(found))
+
+
 class PackagesHandler(BaseHandler):
     """`/api/v1/packages`."""
 
     async def get(self) -> None:
         """A page of packages, from memory."""
-        query = self.query_as(PackagesQuery)
-        key = _KEYS[query.sort.lstrip("-")]
-        found = sorted(
-            (package for package in self.app.catalogue.all() if fits(package, query)),
-            key=lambda package: (key(package), package.id),
-            reverse=query.sort.startswith("-"),
-        )
-        start = 0
-        if query.cursor:
-            last = tuple(decode(query.cursor, str if query.sort.endswith("filename") else int))
-            reverse = query.sort.startswith("-")
-            places = [(key(package), package.id) for package in found]
-            start = sum(1 for place in places if (place >= last if reverse else place <= last))
-        page = found[start : start + query.limit]
-        more = len(found) > start + query.limit
+        found = list_packages(self.app.catalogue.all(), self.query_as(PackagesQuery))
         self.write_json(
             {
-                "items": [package_json(package, self.app.download_url) for package in page],
-                "next": encode([key(page[-1]), page[-1].id]) if more else None,
-                "total": len(found),
+                "items": [package_json(package, self.app.download_url) for package in found.items],
+                "next": found.next,
+                "total": found.total,
             }
         )
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from appliance.domain.errors import PeerNotFound
+from appliance.domain.event import EventType
 from appliance.domain.states import PeerState
 from appliance.service.accounts import Role
 from appliance.service.peers import Peer
@@ -90,6 +91,7 @@ class InviteHandler(AdminHandler):
         """Revoke an invite."""
         if not await self.app.registrations.revoke_invite(id):
             raise PeerNotFound(f"There is no invite {id}.")
+        await self.app.events.record(EventType.PEER_INVITE_REVOKED, actor=self.actor, subject=id)
         self.set_status(204)
         self.finish()
 

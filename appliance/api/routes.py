@@ -1,14 +1,27 @@
 """Every route of the node in one list, and the application made of them."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tornado.web
 from tornado.httputil import HTTPServerRequest
 from tornado.routing import PathMatches, Rule
 
-from . import accounts, health, hooks, mdm, notifications, packages, peer, peers, system, uploads, work
+from . import (
+    accounts,
+    health,
+    hooks,
+    mdm,
+    notifications,
+    packages,
+    peer,
+    peers,
+    sessions,
+    system,
+    uploads,
+    work,
+)
 from .app import App
 from .base import NotFoundHandler
 from .content import DownloadHandler
@@ -19,6 +32,9 @@ _PACKAGE = r"/api/v1/packages/([^/]+)"
 API: list[tuple[str, type[tornado.web.RequestHandler]]] = [
     (r"/api/v1/about", system.AboutHandler),
     (r"/api/v1/system", system.SystemHandler),
+    (r"/api/v1/system/throughput", system.ThroughputHandler),
+    (r"/api/v1/events.csv", system.EventsExportHandler),
+    (r"/api/v1/settings", system.SettingsHandler),
     (r"/api/v1/events", system.EventsHandler),
     (r"/api/v1/packages", packages.PackagesHandler),
     (_PACKAGE, packages.PackageHandler),
@@ -40,6 +56,9 @@ API: list[tuple[str, type[tornado.web.RequestHandler]]] = [
     (r"/api/v1/jobs/([0-9a-f]+)/(retry|cancel)", work.JobActionHandler),
     (r"/api/v1/users", accounts.UsersHandler),
     (r"/api/v1/users/([^/]+)", accounts.UserHandler),
+    (r"/api/v1/users/([^/]+)/sessions", sessions.UserSessionsHandler),
+    (r"/api/v1/sessions", sessions.SessionsHandler),
+    (r"/api/v1/sessions/([0-9a-f]{64})", sessions.SessionHandler),
     (r"/api/v1/tokens", accounts.TokensHandler),
     (r"/api/v1/tokens/([a-z2-7]{8})", accounts.TokenHandler),
     *mdm.ROUTES,
@@ -64,7 +83,7 @@ class PutMatches(PathMatches):
 
 
 def routes(context: str) -> list[Any]:
-    """All routes. `context` is the path that an MDM puts before /Packages/, or ""."""
+    """All routes for programs. `context` is the path that an MDM puts before /Packages/, or ""."""
     downloads = [
         (prefix + r"/[Pp]ackages/([^/]+)", DownloadHandler)
         for prefix in dict.fromkeys(("", re.escape(context)))
@@ -79,10 +98,12 @@ def routes(context: str) -> list[Any]:
     ]
 
 
-def make_application(app: App, *, log_function: Callable[[Any], None]) -> tornado.web.Application:
-    """The Tornado application of a node."""
+def make_application(
+    app: App, *, log_function: Callable[[Any], None], pages: Sequence[Any] = ()
+) -> tornado.web.Application:
+    """The Tornado application of a node; `pages` are the routes for people."""
     return tornado.web.Application(
-        routes(app.settings.http.context),
+        [*routes(app.settings.http.context), *pages],
         app=app,
         default_handler_class=NotFoundHandler,
         log_function=log_function,

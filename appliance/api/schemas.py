@@ -99,6 +99,11 @@ _PROPERTIES: dict[str, dict[str, Schema]] = {
     },
     "Event": {"seq": INT, "type": TEXT, "at": TIME, "actor": TEXT, "subject": TEXT, "data": ANY},
     "User": {"name": TEXT, "role": TEXT, "must_change": YES, "created_at": TIME, "changed_at": TIME},
+    "Session": {
+        "id": TEXT, "account": TEXT, "created_at": TIME, "last_used": TIME, "address": TEXT, "agent": TEXT,
+        "current": YES,
+    },
+    "Ended": {"ended": INT},
     "Token": _TOKEN,
     "NewToken": {"token": TEXT, **_TOKEN},
     "Destination": _DESTINATION,
@@ -139,6 +144,10 @@ _PROPERTIES: dict[str, dict[str, Schema]] = {
         "node": TEXT, "name": TEXT, "remote": TEXT, "ours": YES, "state": TEXT, "error": TEXT, "at": TIME,
     },
     "MdmSegment": {"name": TEXT, "start": TEXT, "end": TEXT, "distribution_point": TEXT, "suggestion": TEXT},
+    "Setting": {
+        "key": TEXT, "value": {}, "default": YES, "description": TEXT, "environment": TEXT,
+    },
+    "Throughput": {"step_s": INT, "steps": array(object_of({"at": TIME, "received": INT, "sent": INT}))},
     "Problem": {"type": TEXT, "title": TEXT, "status": INT, "code": TEXT, "detail": TEXT, "request_id": TEXT},
 }  # fmt: skip
 

@@ -1,12 +1,21 @@
 """About this node: who it is, how it is doing, what happened."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import ClassVar
 
 from appliance import __version__
+from appliance.domain.event import Event
+from appliance.service.accounts import Role
+from appliance.service.throughput import STEP_S
+from config.loading import described
 
 from .base import BaseHandler
-from .models import EventsQuery
+from .models import EventsExport, EventsQuery, NoQuery
 from .views import iso
+
+_EXPORT_AT_ONCE = 500
 
 
 class AboutHandler(BaseHandler):
@@ -42,6 +51,16 @@ class SystemHandler(BaseHandler):
         self.write_json(report)
 
 
+class ThroughputHandler(BaseHandler):
+    """`/api/v1/system/throughput`."""
+
+    def get(self) -> None:
+        """Bytes of packages that came and went in the last hour."""
+        self.query_as(NoQuery)
+        steps = [{**asdict(step), "at": iso(step.at)} for step in self.app.throughput.steps()]
+        self.write_json({"step_s": STEP_S, "steps": steps})
+
+
 class EventsHandler(BaseHandler):
     """`/api/v1/events`."""
 
@@ -53,6 +72,7 @@ class EventsHandler(BaseHandler):
             before=query.before,
             type=query.type,
             subject=query.subject,
+            actor=query.actor,
             limit=query.limit + 1,
         )
         items = [
@@ -68,3 +88,49 @@ class EventsHandler(BaseHandler):
         ]
         more = len(events) > query.limit
         self.write_json({"items": items, "next": items[-1]["seq"] if more else None})
+
+
+class EventsExportHandler(BaseHandler):
+    """`/api/v1/events.csv`."""
+
+    async def get(self) -> None:
+        """Every event that is kept, oldest first, as a table."""
+        query = self.query_as(EventsExport)
+        self.set_header("Content-Type", "text/csv; charset=utf-8; header=present")
+        self.set_header("Content-Disposition", 'attachment; filename="ods-events.csv"')
+        self.write(csv_line(["number", "time", "type", "actor", "address", "subject", "details"]))
+        since = 0
+        while True:
+            events = await self.app.events.page(
+                since=since, type=query.type, subject=query.subject, actor=query.actor, limit=_EXPORT_AT_ONCE
+            )
+            self.write("".join(csv_line(_cells(event)) for event in events))
+            await self.flush()
+            if len(events) < _EXPORT_AT_ONCE:
+                return
+            since = events[-1].seq
+
+
+def _cells(event: Event) -> list[str]:
+    data = dict(event.data)
+    address = str(data.pop("address", ""))
+    details = json.dumps(data, ensure_ascii=False) if data else ""
+    return [str(event.seq), iso(event.at) or "", event.type, event.actor, address, event.subject, details]
+
+
+def csv_line(cells: list[str]) -> str:
+    """A line of CSV (RFC 4180). What a spreadsheet would take for a formula becomes text."""
+    safe = [f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell for cell in cells]
+    return ",".join('"' + cell.replace('"', '""') + '"' for cell in safe) + "\r\n"
+
+
+class SettingsHandler(BaseHandler):
+    """`/api/v1/settings`."""
+
+    roles: ClassVar[Mapping[str, Role]] = {"GET": Role.ADMIN}
+
+    async def get(self) -> None:
+        """The settings in force, secrets masked."""
+        self.query_as(NoQuery)
+        items = [asdict(setting) for setting in described(self.app.settings)]
+        self.write_json({"items": items, "next": None})

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import tornado.web
 
 from appliance.domain.errors import ApplianceError, InvalidInput, OffsetMismatch
+from appliance.domain.event import EventType
 from appliance.service.accounts import Role
 from appliance.service.uploads import Outcome, Upload
 
@@ -256,8 +257,15 @@ class UploadHandler(TusHandler):
 
     async def delete(self, id: str) -> None:
         """End the upload and delete what arrived."""
-        await self.app.uploads.get(id)
+        upload = await self.app.uploads.get(id)
         await self.app.uploads.terminate(id)
+        await self.app.events.record(
+            EventType.UPLOAD_ENDED,
+            actor=self.actor,
+            subject=id,
+            filename=upload.filename,
+            received=upload.offset,
+        )
         self.set_status(204)
         self.finish()
 

@@ -3,6 +3,8 @@
 from typing import Any
 
 from appliance.domain.errors import JobUnknown
+from appliance.domain.event import EventType
+from appliance.domain.states import TransferState
 
 from .base import BaseHandler
 from .cursors import after, encode
@@ -37,7 +39,19 @@ class TransferActionHandler(BaseHandler):
     async def post(self, id: str, action: str) -> None:
         """Do it."""
         act = self.app.transfers.retry if action == "retry" else self.app.transfers.cancel
-        self.write_json(transfer_json(await act(id, actor=self.actor)))
+        before = await self.app.transfers.get(id)
+        doc = await act(id, actor=self.actor)
+        await self.app.events.record(
+            EventType.TRANSFER_RETRIED if action == "retry" else EventType.TRANSFER_CANCELLED,
+            actor=self.actor,
+            subject=doc["package"],
+            filename=doc["filename"],
+            before={"state": before["state"]},
+            after={
+                "state": doc["state"] if action == "retry" else str(TransferState.CANCELLED)
+            },  # it ends soon
+        )
+        self.write_json(transfer_json(doc))
 
 
 class JobsHandler(BaseHandler):
@@ -72,4 +86,14 @@ class JobActionHandler(BaseHandler):
     async def post(self, id: str, action: str) -> None:
         """Do it."""
         act = self.app.store.retry_job if action == "retry" else self.app.store.cancel_job
-        self.write_json(job_json(await act(id, now=self.app.now())))
+        before = await self.app.store.get_job(id)
+        job = await act(id, now=self.app.now())
+        await self.app.events.record(
+            EventType.JOB_RETRIED if action == "retry" else EventType.JOB_CANCELLED,
+            actor=self.actor,
+            subject=id,
+            name=job.name,
+            before={"state": str(before.state) if before else ""},
+            after={"state": str(job.state)},
+        )
+        self.write_json(job_json(job))

@@ -13,6 +13,7 @@ from appliance.store.filesystem import lock_directory
 from appliance.store.layout import Layout
 from appliance.store.opening import open_store
 from config.settings import Settings
+from web.routes import ROUTES as PAGES
 
 from .clock import now_ms
 from .graph import connect
@@ -50,6 +51,7 @@ async def build(settings: Settings, *, serving: bool, announce: Announce) -> Nod
         Part(name="store", stop=store.close),
         Part(name="services", start=life.start, stop=life.stop),
         Part(name="lag", start=lag.start, stop=lag.stop),
+        Part(name="throughput", start=graph.app.throughput.start, stop=graph.app.throughput.stop),
     ]
     if runner is not None:
         parts.append(Part(name="runner", start=runner.start, stop=lambda: runner.stop(STOP_S), early=True))
@@ -60,7 +62,7 @@ async def build(settings: Settings, *, serving: bool, announce: Announce) -> Nod
         max_connections=settings.http.connections,
         trusted_proxies=("127.0.0.1", "::1") if settings.http.trust_proxy else (),
     )
-    application = make_application(graph.app, log_function=AccessLog(metrics.observe_request))
+    application = make_application(graph.app, log_function=AccessLog(metrics.observe_request), pages=PAGES)
     return NodeServer(
         application if serving else None,
         options,
@@ -82,5 +84,6 @@ def _tell(place: Place, settings: Settings, announce: Announce) -> None:
     if settings.http.host in WILDCARDS and "127.0.0.1" not in place.url:
         scheme = "https" if settings.http.tls.enabled else "http"
         announce(f"On this machine: {scheme}://127.0.0.1:{settings.http.port}")
+    announce(f"Web interface:  {place.url}/ui/")
     announce(f"Downloads:      {place.url}{settings.http.context}/Packages/")
     announce(f"API:            {place.url}/api/v1/docs")

@@ -32,7 +32,9 @@ from appliance.service.records import Records
 from appliance.service.registration import Registrations
 from appliance.service.replication import Replication
 from appliance.service.secrets import SecretBox
+from appliance.service.sessions import Sessions
 from appliance.service.system import System
+from appliance.service.throughput import Throughput
 from appliance.service.transfers import Transfers
 from appliance.service.uploads import UploadService
 from appliance.service.verifying import Verifying
@@ -144,8 +146,13 @@ def connect(
         records=records, catalogue=catalogue, holdings=holdings, packages=packages,
         replication=replication, transfers=transfers,
         verifying=Verifying(catalogue=catalogue, blobs=blobs, holdings=holdings), peers=peers,
-        uploads=uploads, accounts=Accounts(store, now_ms), events=Events(store), system=system,
-        metrics=metrics, registrations=registrations, nonces=Nonces(store, now_ms), runner=runner,
+        uploads=uploads, accounts=Accounts(store, now_ms),
+        sessions=Sessions(
+            store, now_ms, idle_s=settings.web.session_idle_s, life_s=settings.web.session_life_s
+        ),
+        events=Events(store, now_ms), system=system,
+        metrics=metrics, throughput=Throughput(metrics, now_ms),
+        registrations=registrations, nonces=Nonces(store, now_ms), runner=runner,
         notifications=connect_notifications(settings, store, box, teller, calls), now=now_ms, mdm=bridge,
     )  # fmt: skip
     maintenance = Maintenance(

@@ -14,6 +14,7 @@ from appliance.domain.errors import ApplianceError
 from config.loading import SettingsFault
 
 from .accounts import token, user
+from .audit import audit
 from .command import Group
 from .demo import demo
 from .exits import CommandFailed, ExitCode, for_error
@@ -27,6 +28,7 @@ from .packages import package
 from .peers import peer
 from .resetting import reset
 from .session import login, logout
+from .sessions import sessions, sign_out
 from .settings import config
 from .status import status
 from .transfers import transfer
@@ -46,13 +48,14 @@ def ods() -> None:
 
 
 for _command in (
-    serve, worker, init, config, login, logout, status, package, peer, node, mdm, transfer, token, user, notify,
+    serve, worker, init, config, login, logout, status, package, peer, node, mdm, transfer, token, user, audit, notify,
     export, import_, fsck, demo,
 ):  # fmt: skip
     ods.add_command(_command)
 
 
-user.add_command(reset)
+for _about in (reset, sessions, sign_out):
+    user.add_command(_about)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

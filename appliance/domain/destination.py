@@ -11,7 +11,7 @@ from .event import EventType
 TEST_EVENT = "destination.test"  #: the type of the event that a person sends to try a destination
 
 _PATTERN = re.compile(r"\*|[a-z_]+(?:\.[a-z_]+)*(?:\.\*)?")
-_MAX_PATTERNS = 50
+_MAX_PATTERNS = 100
 
 
 class DestinationKind(StrEnum):

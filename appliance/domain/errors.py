@@ -5,7 +5,7 @@
       NotAllowed            NotAuthenticated, PermissionDenied, TooManyAttempts
         SignatureRefused    SignatureMissing, SignatureInvalid, ClockSkew, RequestReplayed, PeerUnknown
       NotFound              PackageUnknown, PackageWithdrawn, UploadUnknown, PeerNotFound, JobUnknown,
-                            AccountUnknown, TokenUnknown
+                            AccountUnknown, TokenUnknown, SessionUnknown
       Conflict              PackageExists, OffsetMismatch, InvalidTransition, DuplicateKey, StaleRevision,
                             InviteRefused, AccountExists
       IntegrityFailure      DigestMismatch, SizeMismatch, ManifestInvalid, ChunkInvalid, BlobMissing
@@ -180,6 +180,12 @@ class TokenUnknown(NotFound):
     """There is no such token."""
 
     code = "token_unknown"
+
+
+class SessionUnknown(NotFound):
+    """There is no such session."""
+
+    code = "session_unknown"
 
 
 class Conflict(ApplianceError):

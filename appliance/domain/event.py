@@ -22,7 +22,13 @@ class EventType(StrEnum):
     )
     TRANSFER_FAILED = "transfer.failed"
     TRANSFER_STALLED = "transfer.stalled"
+    TRANSFER_RETRIED = "transfer.retried"  #: by a person
+    TRANSFER_CANCELLED = "transfer.cancelled"
+    JOB_RETRIED = "job.retried"
+    JOB_CANCELLED = "job.cancelled"
+    UPLOAD_ENDED = "upload.ended"  #: given up before it was complete
     PEER_INVITED = "peer.invited"
+    PEER_INVITE_REVOKED = "peer.invite_revoked"
     PEER_JOINED = "peer.joined"
     PEER_LEFT = "peer.left"
     PEER_DOWN = "peer.down"
@@ -36,6 +42,8 @@ class EventType(StrEnum):
     ACCOUNT_CHANGED = "account.changed"
     TOKEN_CREATED = "token.created"
     TOKEN_REVOKED = "token.revoked"
+    SESSION_STARTED = "session.started"
+    SESSION_ENDED = "session.ended"  #: signed out, here or everywhere
     SIGN_IN_REFUSED = "sign_in.refused"
     SIGN_IN_LOCKED = "sign_in.locked"  #: so many failed that an account has to wait
     DESTINATION_ADDED = "destination.added"

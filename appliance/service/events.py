@@ -1,14 +1,24 @@
 """Reads the event log; `journal` writes it."""
 
-from appliance.domain.event import Event
+from collections.abc import Callable
+from typing import Any
+
+from appliance.domain.event import Event, EventType
 from appliance.store.ports import Doc, Store
+
+from .journal import entry
 
 
 class Events:
     """The log of what happened at this node."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, now: Callable[[], int]) -> None:
         self._store = store
+        self._now = now
+
+    async def record(self, type: EventType, *, actor: str, subject: str, **data: Any) -> None:
+        """Log what a change did that is no store operation of ours; all others log in the same operation."""
+        await self._store.batch([entry(type, at=self._now(), actor=actor, subject=subject, **data)])
 
     async def page(
         self,
@@ -17,6 +27,7 @@ class Events:
         before: int | None = None,
         type: str | None = None,
         subject: str | None = None,
+        actor: str | None = None,
         limit: int = 100,
     ) -> list[Event]:
         """A page of events.
@@ -26,6 +37,7 @@ class Events:
             before: Events before this number.
             type: Only this type.
             subject: Only about this.
+            actor: Only by this account, `node:<id>` or `system`.
             limit: At most so many.
         """
         seq: dict[str, int] = {}
@@ -33,7 +45,8 @@ class Events:
             seq["gt"] = since
         if before is not None:
             seq["lt"] = before
-        where = {name: value for name, value in (("type", type), ("subject", subject), ("seq", seq)) if value}
+        given = (("type", type), ("subject", subject), ("actor", actor), ("seq", seq))
+        where = {name: value for name, value in given if value}
         docs = await self._store.find("events", where, order="seq", descending=since is None, limit=limit)
         return [event_of(doc) for doc in docs]
 

@@ -141,6 +141,11 @@ class Metrics:
         """Count bytes of packages sent to peers."""
         self.peer_content_bytes.inc(count)
 
+    def moved(self) -> tuple[int, int]:
+        """Bytes of packages that this process has received and sent so far."""
+        received = _total(self.upload_bytes) + _total(self.fetched_bytes)
+        return received, _total(self.download_bytes) + _total(self.peer_content_bytes)
+
     def forget_peer(self, peer: str) -> None:
         """Show no more figures of a peer that left."""
         self.fetched_bytes.remove_by_labels({"peer": peer})
@@ -211,3 +216,9 @@ class LoopLag:
             await asyncio.sleep(_LAG_PERIOD_S)
             worst = [*worst[-59:], max(0.0, time.monotonic() - began - _LAG_PERIOD_S)]
             self._gauge.set(max(worst))
+
+
+def _total(counter: Counter) -> int:
+    """The sum over all labels."""
+    samples = (sample for metric in counter.collect() for sample in metric.samples)
+    return round(sum(sample.value for sample in samples if sample.name.endswith("_total")))

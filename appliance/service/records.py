@@ -127,6 +127,10 @@ class Records:
                 return found
             after = (docs[-1]["_id"], docs[-1]["_id"])
 
+    async def replicas_of(self, packages: Sequence[str]) -> dict[str, list[Record]]:
+        """Every node's living replica records of several packages, by package id."""
+        return {id: await self.replicas(id) for id in packages}
+
     async def nodes(self) -> list[Record]:
         """Every node of the network that this node has heard of and that has not left."""
         docs = await self._store.find(

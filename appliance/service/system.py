@@ -97,6 +97,11 @@ class System:
         self._checking = asyncio.Lock()
         self._checked: tuple[float, Readiness] | None = None
 
+    @property
+    def draining(self) -> bool:
+        """Whether the node stops."""
+        return self._draining
+
     def drain(self) -> None:
         """From now on, not ready: the node stops."""
         self._draining = True

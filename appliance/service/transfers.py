@@ -164,6 +164,8 @@ class Transfers:
             "a transfer is retried", extra={"action": "transfer_retried", "transfer": id, "actor": actor}
         )
         await self._holdings.settle(package.id)
+        # A worker that was faster than this found the package not wanted yet, and its job is done.
+        await self._store.enqueue(fetch_job(package.id, now))
         return await self.get(id)
 
     async def cancel(self, id: str, *, actor: str) -> Doc:

@@ -44,6 +44,7 @@ RECORDS = Collection(
     },
     sequence="seq",
     unique=("seq",),
+    indexes=(("kind", "package", "deleted", "_id"),),  # the replicas of a package, among those of all
 )  #: the newest signed record of each kind and id; `seq` is the change feed's position
 PACKAGES = Collection(
     name="packages",
@@ -85,6 +86,9 @@ INVITES = Collection(name="invites", fields={"expires_at": "int"}, expires="expi
 NONCES = Collection(name="nonces", fields={"expires_at": "int"}, expires="expires_at")
 UPLOADS = Collection(name="uploads", fields={"filename": "text", "expires_at": "int"})
 ACCOUNTS = Collection(name="accounts", fields={"role": "text"})  #: by account name
+SESSIONS = Collection(
+    name="sessions", fields={"account": "text", "seen_at": "int", "expires_at": "int"}, expires="expires_at"
+)  #: of people in a browser, by the SHA-256 of the token
 TOKENS = Collection(name="tokens", fields={"account": "text", "expires_at": "int"})
 MDM_SERVERS = Collection(name="mdm_servers")  #: configured MDM servers and how they are doing, by server id
 MDM_REMOTE = Collection(
@@ -116,7 +120,7 @@ COLLECTIONS: dict[str, Collection] = {
     collection.name: collection
     for collection in (
         RECORDS, PACKAGES, MANIFESTS, SUPERSEDED, TRANSFERS, JOBS, EVENTS,
-        PEERS, CURSORS, INVITES, NONCES, UPLOADS, ACCOUNTS, TOKENS,
+        PEERS, CURSORS, INVITES, NONCES, UPLOADS, ACCOUNTS, SESSIONS, TOKENS,
         MDM_SERVERS, MDM_REMOTE, MDM_LINKS, MDM_POINTS,
         DESTINATIONS, DELIVERIES, FOLLOWERS, NOTICES,
     )

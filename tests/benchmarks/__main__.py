@@ -7,7 +7,11 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from .cases import CASES, Bench, Row
+from . import cases
+from .cases import Bench, Row
+from .pages import pages
+
+CASES = {**cases.CASES, "pages": pages}
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from appliance.api.openapi import document
 from tests.builders import make_file
 from tests.fakes.receiver import Receiver
 from tests.harness import NodeProcess, eventually
+from tests.harness.browser_client import BrowserClient
 
 DOCUMENT = document()
 
@@ -28,6 +29,7 @@ def node(one_node: NodeProcess, tmp_path_factory: pytest.TempPathFactory) -> Nod
         one_node.api("POST", "/destinations", hook)
         one_node.api("POST", "/tokens", {"name": "x"})
         eventually(lambda: receiver.received, message="nothing is delivered")
+    BrowserClient(one_node).sign_in("admin")
     return one_node
 
 

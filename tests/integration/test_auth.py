@@ -25,7 +25,7 @@ def path_of(pattern: str) -> str:
         "[a-z2-7]{32}": "a" * 32,
     }
     known |= {"[0-9a-f]{32}": EXAMPLES["upload"], "[0-9a-f]{16}": EXAMPLES["invite"], "[0-9a-f]+": "00"}
-    known |= {"[a-z2-7]{8}": EXAMPLES["token"]}
+    known |= {"[0-9a-f]{64}": EXAMPLES["session"], "[a-z2-7]{8}": EXAMPLES["token"]}
     for part, example in known.items():
         pattern = pattern.replace(f"({part})", example).replace(part, example)
     return re.sub(r"[()]", "", pattern)

@@ -73,7 +73,8 @@ def site(tmp_path: Path) -> Callable[[Callable[[Site], Awaitable[None]]], None]:
         async def served() -> None:
             store = await open_store("", tmp_path)
             site = Site(store, tmp_path)
-            app = SimpleNamespace(system=site.system, metrics=site.metrics)
+            identity = SimpleNamespace(node_id="a" * 52)
+            app = SimpleNamespace(system=site.system, metrics=site.metrics, identity=identity)
             server = tornado.httpserver.HTTPServer(
                 tornado.web.Application(ROUTES, app=app, log_function=AccessLog(site.metrics.observe_request))
             )

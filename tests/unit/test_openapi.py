@@ -82,6 +82,7 @@ EXAMPLES = {
     "transfer": "a" * 32 + "-" + "0" * 16,
     "job": "0" * 24,
     "token": "abcdefgh",
+    "session": "0" * 64,
     "action": "retry",
 }
 

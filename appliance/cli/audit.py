@@ -1,0 +1,77 @@
+"""`ods audit`: who did what."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .client import NodeClient
+from .command import group
+from .exits import CommandFailed, ExitCode
+from .options import remote
+from .output import Output, moment
+
+_BLOCK = 65_536
+
+
+def _filters(function: Callable[..., Any]) -> Callable[..., Any]:
+    function = click.option("--actor", help="Only what this account, node:<id> or system did.")(function)
+    function = click.option("--subject", help="Only about this: a package id, a node id, an account.")(
+        function
+    )
+    return click.option("--type", "kind", help="Only this event, such as package.withdrawn.")(function)
+
+
+@group("audit")
+def audit() -> None:
+    """The audit log: who did what, when and from where."""
+
+
+@audit.command("list")
+@_filters
+@click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True)
+@remote
+def list_(
+    client: NodeClient, output: Output, kind: str | None, subject: str | None, actor: str | None, limit: int
+) -> None:
+    """List the newest events."""
+    found = client.get("/events", type=kind, subject=subject, actor=actor, limit=limit)["items"]
+    if output.json:
+        output.data(found)
+        return
+    output.table(
+        ["number", "when", "event", "who", "from", "about", "details"],
+        [
+            (
+                e["seq"], moment(e["at"]), e["type"], e["actor"], e["data"].pop("address", ""),
+                e["data"].pop("filename", e["subject"]), json.dumps(e["data"], ensure_ascii=False) if e["data"] else "",
+            )
+            for e in found
+        ],
+        numbers=["number"],
+    )  # fmt: skip
+
+
+@audit.command("export")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@_filters
+@remote
+def export(
+    client: NodeClient, output: Output, file: Path, kind: str | None, subject: str | None, actor: str | None
+) -> None:
+    """Write every event that is kept to FILE as CSV, oldest first."""
+    given = {"type": kind, "subject": subject, "actor": actor}
+    query = {name: value for name, value in given.items() if value}
+    answer = client.call("GET", "/events.csv", params=query, stream=True)
+    try:
+        with file.open("xb") as stream:
+            for block in answer.iter_content(_BLOCK):
+                stream.write(block)
+    except FileExistsError as exc:
+        raise CommandFailed(f"{file} exists; it is not overwritten.", ExitCode.CONFLICT) from exc
+    if output.json:
+        output.data({"file": str(file)})
+    else:
+        output.line(f"The audit log is in {file}.")

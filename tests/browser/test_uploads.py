@@ -1,0 +1,112 @@
+"""Uploads that are interrupted by people: an ended session, a closed window, a pause, a name that is taken."""
+
+from pathlib import Path
+
+from playwright.sync_api import Browser, expect
+
+from tests.builders import make_file
+from tests.harness import eventually
+from tests.harness.node import PASSWORD, NodeProcess
+
+from .visitor import Visitor
+
+MIB = 1024 * 1024
+SLOW = 6_000_000.0
+
+
+def begin(visitor: Visitor, node: NodeProcess, file: Path, at_least: int = 20) -> None:
+    """Drag a file in, slowly, and wait until some of it is there."""
+    visitor.sign_in(node)
+    visitor.go("/ui/upload")
+    visitor.slow_down(SLOW)
+    visitor.drag(file)
+    eventually(lambda: visitor.percent(file) >= at_least, 60, "the upload does not begin")
+
+
+def test_it_goes_on_after_the_session_has_ended(visitor: Visitor, node: NodeProcess, tmp_path: Path) -> None:
+    file = make_file(tmp_path / "Session.pkg", 48 * MIB, 2)
+    begin(visitor, node, file.path)
+    visitor.expected.append("401")
+    node.api("DELETE", "/users/admin/sessions")
+    dialog = visitor.page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Your session has ended")
+    visitor.show("signed-out-while-uploading")
+    dialog.get_by_label("Password").fill("not the password")
+    dialog.get_by_role("button", name="Sign in").click()
+    expect(dialog).to_contain_text("Name or password are wrong.")
+    visitor.slow_down(0)
+    dialog.get_by_label("Password").fill(PASSWORD)
+    dialog.get_by_role("button", name="Sign in").click()
+    expect(visitor.upload_row(file.path)).to_contain_text("Complete and checked")
+    assert node.sha1(file.path.name) == file.sha1
+
+
+def test_it_goes_on_in_another_window(browser: Browser, node: NodeProcess, tmp_path: Path) -> None:
+    file = make_file(tmp_path / "Window.pkg", 48 * MIB, 3)
+    first = Visitor(browser)
+    begin(first, node, file.path, 40)
+    first.page.close(run_before_unload=False)
+    page = first.context.new_page()
+    page.goto(f"{node.url}/ui/upload")
+    unfinished = page.locator("#unfinished")
+    expect(unfinished).to_contain_text("Window.pkg")
+    (upload,) = node.api("GET", "/uploads")["items"]
+    assert upload["offset"] > 0
+    page.locator("#files").set_input_files(file.path)
+    expect(page.locator(".upload")).to_contain_text("Complete and checked")
+    assert node.sha1(file.path.name) == file.sha1
+    assert node.package("Window.pkg")
+    assert node.api("GET", "/uploads")["items"] == [], "it went on, and no second one was begun"
+    first.close()
+
+
+def test_pausing(visitor: Visitor, node: NodeProcess, tmp_path: Path) -> None:
+    file = make_file(tmp_path / "Paused.pkg", 32 * MIB, 4)
+    begin(visitor, node, file.path)
+    row = visitor.upload_row(file.path)
+    row.get_by_role("button", name="Pause").click()
+    expect(row).to_contain_text("What has arrived stays")
+    visitor.slow_down(0)
+    row.get_by_role("button", name="Go on").click()
+    expect(row).to_contain_text("Complete and checked")
+    assert node.sha1(file.path.name) == file.sha1
+
+
+def test_ending_asks_once_and_deletes(visitor: Visitor, node: NodeProcess, tmp_path: Path) -> None:
+    file = make_file(tmp_path / "Ended.pkg", 32 * MIB, 7)
+    begin(visitor, node, file.path, 40)
+    row = visitor.upload_row(file.path)
+    row.get_by_role("button", name="End", exact=True).click()
+    expect(row).to_have_attribute("data-state", "sending")
+    row.get_by_role("button", name="End and delete").click()
+    expect(row).to_have_attribute("data-state", "ended")
+    eventually(lambda: node.api("GET", "/uploads")["items"] == [], 30, "it is still there")
+    assert node.package("Ended.pkg") is None
+
+
+def test_a_name_that_is_taken_is_refused_and_can_be_replaced(
+    visitor: Visitor, node: NodeProcess, tmp_path: Path
+) -> None:
+    node.publish(make_file(tmp_path / "Taken.pkg", 1000, 5).path)
+    other = make_file(tmp_path / "other" / "Taken.pkg", 2000, 6)
+    visitor.sign_in(node)
+    visitor.go("/ui/upload")
+    visitor.expected.append("409")
+    visitor.drag(other.path)
+    row = visitor.upload_row(other.path)
+    expect(row).to_contain_text("is already here with the SHA-256")
+    visitor.page.get_by_label("Replace packages of the same name").check()
+    row.get_by_role("button", name="Try again").click()
+    expect(row).to_contain_text("Complete and checked")
+    assert node.sha1("Taken.pkg") == other.sha1
+
+
+def test_several_files_and_an_empty_one(visitor: Visitor, node: NodeProcess, tmp_path: Path) -> None:
+    sizes = (0, 1, 9 * MIB, 17 * MIB)
+    files = [make_file(tmp_path / f"Several {size}.pkg", size, size) for size in sizes]
+    visitor.sign_in(node)
+    visitor.go("/ui/upload")
+    visitor.drag(*(file.path for file in files))
+    for file in files:
+        expect(visitor.upload_row(file.path)).to_contain_text("Complete and checked")
+        assert node.sha1(file.path.name) == file.sha1

@@ -1,0 +1,56 @@
+"""Watching work: a slow transfer moves in the matrix, is cancelled and tried again; a node that goes away is seen."""
+
+import re
+from pathlib import Path
+
+from playwright.sync_api import Browser, expect
+
+from tests.builders import make_file
+from tests.harness import Network, eventually
+
+from .visitor import Visitor
+
+MIB = 1024 * 1024
+
+
+def test_a_transfer_is_watched_cancelled_and_tried_again(
+    network: Network, browser: Browser, visitor: Visitor, tmp_path: Path
+) -> None:
+    source, here = network.node("Amsterdam", proxied=True), network.node("Berlin")
+    here.join(source)
+    proxy = network.proxies["Amsterdam"]
+    proxy.limit(3 * MIB)
+    file = make_file(tmp_path / "Slow.pkg", 60 * MIB, 1)
+    visitor.sign_in(here)
+    visitor.menu("Replication")
+    source.publish(file.path)
+    page = visitor.page
+    row = page.get_by_role("row", name=re.compile("Slow.pkg"))
+    expect(row).to_contain_text(re.compile(r"[1-9]\d? %"))
+    visitor.show("replication-moving")
+    visitor.menu("Transfers")
+    expect(page.locator("#list")).to_contain_text("fetching")
+    visitor.show("transfers-moving")
+    page.get_by_role("button", name="Cancel Slow.pkg").click()
+    expect(page.locator("#list")).to_contain_text("cancelled")
+    (event,) = here.events("transfer.cancelled")
+    assert (event["actor"], event["data"]["after"]) == ("admin", {"state": "cancelled"})
+    proxy.limit(0)
+    page.get_by_role("button", name="Retry Slow.pkg").click()
+    expect(page.locator("#list")).to_contain_text("done")
+    assert here.sha1("Slow.pkg") == file.sha1
+
+
+def test_a_node_that_is_down_needs_attention(network: Network, browser: Browser, visitor: Visitor) -> None:
+    source, here = network.chain("Amsterdam", "Berlin")
+    visitor.sign_in(here)
+    concerns = visitor.page.locator("#concerns")
+    expect(concerns).to_contain_text("all is well")
+    source.kill9()
+    expect(concerns).to_contain_text("Amsterdam is down", timeout=90_000)
+    visitor.show("attention")
+    visitor.menu("Nodes")
+    expect(visitor.page.locator("#peers")).to_contain_text("down")
+    source.start()
+    expect(visitor.page.locator("#peers")).to_contain_text("healthy", timeout=90_000)
+    eventually(lambda: here.peer(source)["healthy"], 30, "it is not healthy")

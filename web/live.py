@@ -1,0 +1,66 @@
+"""Tells an open page that something changed; the page then fetches its parts anew.
+
+Server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html): one line a change, with the
+topic, which is a collection of the store.
+"""
+
+import asyncio
+import contextlib
+
+from tornado.iostream import StreamClosedError
+
+from appliance.api.cookies import read_session
+from appliance.domain.errors import ApplianceError, InvalidInput
+
+from .pages import PageHandler
+
+TOPICS = ("packages", "transfers", "records", "peers", "jobs", "events", "uploads", "invites")
+LOOK_S = 1.0
+BEAT_S = 15.0  #: a proxy that hears nothing closes the connection
+LIFE_S = 600.0  #: the browser connects anew, and the session is checked again
+
+
+class LiveHandler(PageHandler):
+    """`/ui/live?topics=packages,transfers`."""
+
+    background = True
+
+    async def get(self) -> None:
+        """Write a line for each change, until the client leaves or the node stops."""
+        topics = [topic for topic in self.get_query_argument("topics", "").split(",") if topic]
+        unknown = [topic for topic in topics if topic not in TOPICS]
+        if unknown or not topics:
+            raise InvalidInput(f"Name topics out of: {', '.join(TOPICS)}.")
+        self.set_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.set_header("X-Accel-Buffering", "no")
+        seen = {topic: await self.app.store.changed(topic, -1, timeout=0) for topic in topics}
+        with contextlib.suppress(
+            StreamClosedError, ApplianceError
+        ):  # gone, or the database is: it connects anew
+            await self._say("retry: 2000\n\n")
+            await self._follow(seen)
+
+    async def _follow(self, seen: dict[str, int]) -> None:
+        loop = asyncio.get_running_loop()
+        began = spoke = checked = loop.time()
+        while loop.time() - began < LIFE_S and not self.app.system.draining:
+            await asyncio.sleep(LOOK_S)
+            found = [topic for topic in seen if await self._changed(topic, seen)]
+            if found:
+                await self._say("".join(f"event: changed\ndata: {topic}\n\n" for topic in found))
+                spoke = loop.time()
+            elif loop.time() - spoke > BEAT_S:
+                await self._say(": still here\n\n")
+                spoke = loop.time()
+            if self.session is not None and loop.time() - checked > BEAT_S:
+                await self.app.sessions.check(read_session(self), active=False)
+                checked = loop.time()
+
+    async def _changed(self, topic: str, seen: dict[str, int]) -> bool:
+        count = await self.app.store.changed(topic, seen[topic], timeout=0)
+        changed, seen[topic] = count != seen[topic], count
+        return changed
+
+    async def _say(self, text: str) -> None:
+        self.write(text)
+        await self.flush()

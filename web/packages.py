@@ -1,0 +1,108 @@
+"""Packages: the list, and everything about one."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+from urllib.parse import quote, urlencode
+
+from appliance.api.models import PackagesQuery
+from appliance.api.packages import list_packages
+from appliance.api.views import package_detail_json, package_json
+from appliance.domain.package import Presence
+from appliance.service.accounts import Role
+
+from .pages import PageHandler
+from .wording import event_view, node_name
+
+PAGE = 50
+_HISTORY = 30
+
+
+class PackagesPage(PageHandler):
+    """`/ui/packages`."""
+
+    title = "Packages"
+    section = "/ui/packages"
+
+    async def get(self) -> None:
+        """A page of packages that fit the filter."""
+        query = self.query_as(PackagesQuery)
+        if "limit" not in self.request.query_arguments:
+            query = query.model_copy(update={"limit": PAGE})
+        found = list_packages(self.app.catalogue.all(), query)
+        kept = query.model_dump(mode="json", exclude={"cursor", "limit"}, exclude_defaults=True)
+
+        def address(**changes: str) -> str:
+            wanted = {name: value for name, value in {**kept, **changes}.items() if value}
+            return "/ui/packages" + (f"?{urlencode(wanted)}" if wanted else "")
+
+        living = [package for package in self.app.catalogue.all() if not package.withdrawn]
+        self.page(
+            "packages.html",
+            items=[package_json(package, self.app.download_url) for package in found.items],
+            total=found.total,
+            known=len(living),
+            next=address(cursor=found.next) if found.next else "",
+            first=address() if query.cursor else "",
+            query=query,
+            filtered=bool(set(kept) - {"sort"}),
+            sort_address=lambda name: address(sort=f"-{name}" if query.sort == name else name),
+            all_tags=sorted({tag for package in living for tag in package.body.tags}),
+            presences=[str(presence) for presence in Presence],
+        )
+
+
+class PackagePage(PageHandler):
+    """`/ui/packages/{id or filename}`."""
+
+    section = "/ui/packages"
+
+    async def get(self, name: str) -> None:
+        """One package."""
+        app = self.app
+        package = app.catalogue.resolve(name)
+        replicas = await app.packages.replicas(package.id)
+        superseded = await app.packages.superseded(package.id)
+        live = app.transfers.progress(package.id)
+        self.title = package.body.filename
+        shown = package_detail_json(package, app.download_url, replicas, superseded)
+        said = {replica.node for replica in replicas}
+        self.page(
+            "package.html",
+            package=shown,
+            hashes={"SHA-256": shown["sha256"], "SHA-1": shown["sha1"], **_further(package.body.hashes)},
+            origin=node_name(shown["origin"], app) if shown["origin"] else "",
+            author=node_name(shown["author"], app),
+            transfer=live.view() if live else None,
+            silent=sorted(node.name for id, node in app.holdings.nodes.items() if id not in said),
+            command=f"curl -fO '{shown['url']}'",
+            path=quote(package.id),
+            history=[
+                event_view(event, app) for event in await app.events.page(subject=package.id, limit=_HISTORY)
+            ],
+        )
+
+
+class UploadPage(PageHandler):
+    """`/ui/upload`."""
+
+    title = "Upload"
+    section = "/ui/upload"
+    roles: ClassVar[Mapping[str, Role]] = {"GET": Role.OPERATOR}
+
+    async def get(self) -> None:
+        """Where files are dropped, and what is not complete."""
+        uploads = self.app.uploads
+        unfinished = [
+            upload for upload in await uploads.page(limit=500) if not upload.part and not upload.package
+        ]
+        self.page(
+            "upload.html",
+            unfinished=unfinished,
+            default_stage=self.app.settings.uploads.stage,
+            most=uploads.max_size,
+        )
+
+
+def _further(hashes: dict[str, str]) -> dict[str, str]:
+    names = {"md5": "MD5", "sha512": "SHA-512", "sha3_512": "SHA3-512"}
+    return {names.get(kind, kind): value for kind, value in hashes.items()}

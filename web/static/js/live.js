@@ -1,0 +1,78 @@
+// Parts of a page with data-live="topic topic" are fetched anew when the node says that one of these changed.
+import { signInAgain } from "./session.js";
+import { showTimes } from "./times.js";
+
+const EVERY_MS = 1000;
+let timer = null;
+let last = 0;
+
+const parts = () => [...document.querySelectorAll("[data-live]")];
+
+function busy(part) { // what somebody is using is not taken from under their hands
+  return part.querySelector("dialog[open]") || (part.contains(document.activeElement) && document.activeElement.matches("input, textarea, select"));
+}
+
+/** Fetch this page again and put its live parts in place. */
+export async function renew() {
+  last = Date.now();
+  let text;
+  try {
+    const answer = await fetch(location.href, { headers: { "X-ODS-Background": "1" } });
+    if (answer.redirected && new URL(answer.url).pathname === "/ui/sign-in") {
+      await signInAgain();
+      soon();
+      return;
+    }
+    if (!answer.ok || answer.redirected) return;
+    text = await answer.text();
+  } catch {
+    return; // the node is away: what is shown stays
+  }
+  const fresh = new DOMParser().parseFromString(text, "text/html");
+  for (const part of parts()) {
+    const other = fresh.getElementById(part.id);
+    if (!other || busy(part)) continue;
+    showTimes(other);
+    if (other.innerHTML === part.innerHTML) continue;
+    const focused = part.contains(document.activeElement) ? document.activeElement.id : "";
+    part.replaceChildren(...document.adoptNode(other).childNodes);
+    if (focused) document.getElementById(focused)?.focus();
+  }
+}
+
+function soon() {
+  timer ??= setTimeout(() => {
+    timer = null;
+    renew();
+  }, Math.max(0, EVERY_MS - (Date.now() - last)));
+}
+
+/** Listen as long as the page is looked at. */
+export function followChanges() {
+  const topics = new Set(parts().flatMap((part) => part.dataset.live.split(" ")).filter(Boolean));
+  if (!topics.size) return;
+  let source = null;
+  const open = () => {
+    source = new EventSource(`/ui/live?topics=${[...topics].join(",")}`);
+    source.addEventListener("changed", soon);
+    source.addEventListener("error", () => {
+      if (source?.readyState !== EventSource.CLOSED) return; // the browser tries again by itself
+      source = null;
+      setTimeout(async () => {
+        await renew(); // if the session has ended, it asks
+        if (!source && !document.hidden) open();
+      }, 5000);
+    });
+  };
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) {
+      source?.close();
+      source = null;
+    } else if (!source) {
+      open();
+      soon();
+    }
+  });
+  addEventListener("pagehide", () => source?.close());
+  if (!document.hidden) open();
+}

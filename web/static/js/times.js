@@ -1,0 +1,26 @@
+// Times are sent in UTC and shown in the viewer's zone.
+const full = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" });
+const short = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+const relative = new Intl.RelativeTimeFormat(undefined, { numeric: "auto" });
+
+function words(date) {
+  const seconds = Math.round((date - Date.now()) / 1000);
+  const size = Math.abs(seconds);
+  if (size < 60) return relative.format(Math.trunc(seconds / 10) * 10, "second");
+  if (size < 3600) return relative.format(Math.trunc(seconds / 60), "minute");
+  if (size < 86400) return relative.format(Math.trunc(seconds / 3600), "hour");
+  return short.format(date);
+}
+
+/** Write every `<time>` below a node in the viewer's zone and words. */
+export function showTimes(root) {
+  for (const element of root.querySelectorAll("time[datetime]")) {
+    const date = new Date(element.dateTime);
+    if (Number.isNaN(date.getTime())) continue;
+    const text = words(date);
+    if (element.textContent !== text) element.textContent = text;
+    element.title = full.format(date);
+  }
+}
+
+setInterval(() => showTimes(document), 20_000);

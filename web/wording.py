@@ -1,0 +1,104 @@
+"""Events in words."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from appliance.api.app import App
+from appliance.api.views import iso
+from appliance.domain.event import Event
+
+from .templating import human_size
+
+_WORDS = {
+    "package.published": "published",
+    "package.replaced": "replaced by other bytes",
+    "package.changed": "changed",
+    "package.withdrawn": "withdrawn",
+    "package.superseded": "lost its name to another file; the old one is kept",
+    "package.arrived": "arrived here",
+    "package.released": "left this node",
+    "package.damaged": "is damaged here",
+    "transfer.failed": "transfer gave up",
+    "transfer.stalled": "transfer waits for a source",
+    "peer.invited": "invite made",
+    "peer.invite_revoked": "invite revoked",
+    "transfer.retried": "transfer tried again",
+    "transfer.cancelled": "transfer cancelled",
+    "job.retried": "job tried again",
+    "job.cancelled": "job cancelled",
+    "upload.ended": "upload deleted",
+    "peer.joined": "joined",
+    "peer.left": "left",
+    "peer.down": "cannot be reached",
+    "peer.up": "is back",
+    "peer.struck": "broke the rules",
+    "node.started": "started",
+    "node.stopped": "stopped",
+    "disk.low": "disk is nearly full",
+    "account.changed": "account changed",
+    "token.created": "token made",
+    "token.revoked": "token revoked",
+    "session.started": "signed in",
+    "session.ended": "signed out",
+    "sign_in.refused": "sign-in refused",
+}
+_BAD = {"package.damaged", "transfer.failed", "peer.down", "peer.struck", "disk.low"}
+_WARN = {"transfer.stalled", "sign_in.refused", "package.superseded", "package.withdrawn"}
+
+
+def event_view(event: Event, app: App) -> dict[str, Any]:
+    """An event as pages show it.
+
+    Returns:
+        seq, at, type, kind ("bad", "warn" or ""), what (words), name (of what it is about), link, actor, address and
+        changes (pairs of a field and what became of it).
+    """
+    data = dict(event.data)
+    address = data.pop("address", "")
+    package = app.catalogue.by_id(event.subject)
+    known = event.type.startswith(("package.", "transfer.")) and package is not None
+    return {
+        "seq": event.seq,
+        "at": iso(event.at),
+        "type": event.type,
+        "kind": "bad" if event.type in _BAD else "warn" if event.type in _WARN else "",
+        "what": _WORDS.get(event.type, event.type.replace(".", " ").replace("_", " ")),
+        "name": str(data.get("filename") or data.get("name") or node_name(event.subject, app)),
+        "link": f"/ui/packages/{event.subject}" if known else "",
+        "actor": node_name(event.actor.removeprefix("node:"), app),
+        "address": address,
+        "changes": _changes(data),
+    }
+
+
+def node_name(id: str, app: App) -> str:
+    """A node's name by its id; anything else as it is."""
+    node = app.holdings.nodes.get(id)
+    return node.name if node else id
+
+
+def _changes(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    before, after = data.get("before"), data.get("after")
+    found: list[tuple[str, str]] = []
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for name in dict.fromkeys((*before, *after)):
+            if before.get(name) != after.get(name):
+                found.append((name, f"{_text(before.get(name))} → {_text(after.get(name))}"))
+    skipped = {"filename", "name", *({"before", "after"} if found else ())}
+    return found + [(name, _shown(name, value)) for name, value in data.items() if name not in skipped]
+
+
+def _shown(name: str, value: Any) -> str:
+    if isinstance(value, str) and len(value) == 64 and name in {"sha256", "before", "kept"}:
+        return f"{value[:16]}…"  # the package's page has all of it
+    if name in {"size", "received"} and isinstance(value, int):
+        return human_size(value)
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value) if value not in (None, "") else "none"

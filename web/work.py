@@ -1,0 +1,62 @@
+"""Transfers and jobs."""
+
+from typing import Any
+from urllib.parse import urlencode
+
+from appliance.api.cursors import after, encode
+from appliance.api.models import JobsQuery, TransfersQuery
+from appliance.api.views import job_json, transfer_json
+from appliance.domain.states import JobState, TransferState
+
+from .pages import PageHandler
+
+PAGE = 50
+OPEN = "open"  #: jobs that wait, run or gave up
+
+
+class TransfersPage(PageHandler):
+    """`/ui/transfers`."""
+
+    title = "Transfers"
+    section = "/ui/transfers"
+
+    async def get(self) -> None:
+        """What is brought here, the last changed first."""
+        query = self.query_as(TransfersQuery)
+        where = {name: value for name, value in (("state", query.state), ("package", query.package)) if value}
+        docs = await self.app.transfers.page(where, limit=PAGE + 1, after=after(query.cursor))
+        shown = docs[:PAGE]
+        cursor = encode([shown[-1]["updated_at"], shown[-1]["_id"]]) if len(docs) > PAGE else ""
+        self.page(
+            "transfers.html",
+            items=[transfer_json(doc) for doc in shown],
+            query=query,
+            states=[str(state) for state in TransferState],
+            next=f"/ui/transfers?{urlencode({**where, 'cursor': cursor})}" if cursor else "",
+        )
+
+
+class JobsPage(PageHandler):
+    """`/ui/jobs`."""
+
+    title = "Jobs"
+    section = "/ui/jobs"
+
+    async def get(self) -> None:
+        """Deferred work, the last changed first."""
+        query = self.query_as(JobsQuery)
+        state = query.state if "state" in self.request.query_arguments else OPEN
+        given = {"state": state, "queue": query.queue, "name": query.name}
+        where: dict[str, Any] = {name: value for name, value in given.items() if value}
+        if state == OPEN:
+            where["state"] = {"in": [str(one) for one in (JobState.TODO, JobState.DOING, JobState.FAILED)]}
+        jobs = await self.app.store.find_jobs(where, limit=PAGE + 1, after=after(query.cursor))
+        shown = jobs[:PAGE]
+        cursor = encode([shown[-1].updated_at, shown[-1].id]) if len(jobs) > PAGE else ""
+        self.page(
+            "jobs.html",
+            items=[job_json(job) for job in shown],
+            chosen=state,
+            states=[OPEN, *(str(one) for one in JobState)],
+            next=f"/ui/jobs?{urlencode({**given, 'cursor': cursor})}" if cursor else "",
+        )
