@@ -2,7 +2,7 @@
 
     ApplianceError
       InvalidInput          InvalidName, InvalidDigest, InvalidSettings, WireInvalid, TooLarge
-      NotAllowed            NotAuthenticated, PermissionDenied, TooManyAttempts
+      NotAllowed            NotAuthenticated, PermissionDenied, TooManyAttempts, PasswordChangeRequired
         SignatureRefused    SignatureMissing, SignatureInvalid, ClockSkew, RequestReplayed, PeerUnknown
       NotFound              PackageUnknown, PackageWithdrawn, UploadUnknown, PeerNotFound, JobUnknown,
                             AccountUnknown, TokenUnknown, SessionUnknown
@@ -89,6 +89,12 @@ class PermissionDenied(NotAllowed):
     """The account's role does not permit this."""
 
     code = "permission_denied"
+
+
+class PasswordChangeRequired(NotAllowed):
+    """The password was generated: set a new one first."""
+
+    code = "password_change_required"
 
 
 class TooManyAttempts(NotAllowed):

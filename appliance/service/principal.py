@@ -1,9 +1,10 @@
 """Who is asking, and what they may do."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 from appliance.domain.errors import InvalidInput
 
@@ -48,6 +49,12 @@ class Principal:
     role: Role
     via: str  #: "password", or "token <id>"
     stages: tuple[str, ...] = ()  #: the stages that an operator is limited to; none: all
+
+
+def principal_of(account: Mapping[str, Any], via: str) -> Principal:
+    """Who an account is, by the document that keeps it."""
+    role = Role[account["role"].upper()]
+    return Principal(name=account["_id"], role=role, via=via, stages=tuple(account.get("stages", ())))
 
 
 def limited(role: Role, first: Sequence[str], second: Sequence[str]) -> tuple[Role, tuple[str, ...]]:

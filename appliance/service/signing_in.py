@@ -11,7 +11,7 @@ from .directory import Directory
 from .directory.naming import login_key
 from .newcomers import Newcomers, of_directory
 from .passwords import Passwords
-from .principal import Principal, Role
+from .principal import Principal, principal_of
 from .refusals import Refusals
 from .throttle import Throttle
 
@@ -129,9 +129,4 @@ class SignIn:
 
 
 def _by_password(doc: Doc) -> Principal:
-    return Principal(
-        name=doc["_id"],
-        role=Role[doc["role"].upper()],
-        via="password",
-        stages=tuple(doc.get("stages", ())),
-    )
+    return principal_of(doc, "password")
