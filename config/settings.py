@@ -1,45 +1,12 @@
 """The settings of a node: one class a section, each field with its default and the sentence that explains it."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
-_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+)")
-
-
-def parse_size(value: Any) -> Any:
-    """A size in bytes, from a number or a text such as "5 GiB"."""
-    if not isinstance(value, str):
-        return value
-    match = _SIZE.fullmatch(value.strip())
-    if match is None or match[2].upper() not in _UNITS:
-        raise ValueError('a size is a number of bytes, or a text such as "5 GiB"')
-    return int(float(match[1]) * _UNITS[match[2].upper()])
-
-
-def parse_seconds(value: Any) -> Any:
-    """A duration in seconds, from a number or a text such as "90 s", "5m", "24h" or "7d"."""
-    match = _DURATION.fullmatch(value.strip().lower()) if isinstance(value, str) else None
-    if match is None:
-        return value
-    if match[2] not in _SECONDS:
-        raise ValueError('a duration is a number of seconds, or a text such as "90s", "5m", "24h" or "7d"')
-    return float(match[1]) * _SECONDS[match[2]]
-
-
-Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
-Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(allow_inf_nan=False)]
-
-
-class Section(BaseModel):
-    """What all sections share: unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+from .directory import Directory, parse_grant
+from .fields import Seconds, Section, Size
 
 
 class Node(Section):
@@ -288,6 +255,9 @@ class Settings(Section):
     http: Http = Field(default_factory=Http, description="The node's own web server.")
     database: Database = Field(default_factory=Database, description="Where metadata is kept.")
     admin: Admin = Field(default_factory=Admin, description="The first account.")
+    directory: Directory = Field(
+        default_factory=Directory, description="Accounts of an LDAP server or Active Directory."
+    )
     web: Web = Field(default_factory=Web, description="Sessions of people in a browser.")
     transfers: Transfers = Field(default_factory=Transfers, description="Bringing packages here.")
     uploads: Uploads = Field(default_factory=Uploads, description="Taking packages in.")
@@ -303,12 +273,17 @@ class Settings(Section):
     def _upload_stage(self) -> "Settings":
         if self.uploads.stage not in self.node.stages:
             raise ValueError(f"uploads.stage: {self.uploads.stage} is not one of node.stages")
+        for group, grant in self.directory.groups.items():
+            for stage in parse_grant(grant)[1]:
+                if stage not in self.node.stages:
+                    raise ValueError(f"directory.groups: {group}: {stage} is not one of node.stages")
         return self
 
 
 SECRETS = {
     "admin.password",
     "database.url",
+    "directory.bind_password",
     "http.download_password",
     "mail.password",
 }  #: never shown as they are

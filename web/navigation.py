@@ -44,6 +44,7 @@ _SECTIONS = (
         name="Administration",
         entries=(
             Entry(address="/ui/users", name="Users", role=Role.ADMIN),
+            Entry(address="/ui/directory", name="Directory", role=Role.ADMIN),
             Entry(address="/ui/tokens", name="API tokens"),
             Entry(address="/ui/sessions", name="Sessions"),
             Entry(address="/ui/audit", name="Audit log"),

@@ -102,6 +102,8 @@ class PageHandler(BaseHandler):
                 "stage": self.app.settings.node.stage,
             },
             "stages": self.app.settings.node.stages,
+            "my_stages": self.within or self.app.settings.node.stages,
+            "by_directory": bool(self.session and self.session.by_directory),
             "version": __version__,
             "secure": self.request.protocol == "https" or self.request.remote_ip in {"127.0.0.1", "::1"},
             "address": self.request.path,

@@ -4,6 +4,7 @@ from typing import Any
 
 from .assets import AssetHandler
 from .audit import AuditPage
+from .directory import DirectoryPage
 from .live import LiveHandler
 from .network import NetworkPage, ReplicationPage
 from .node import AboutPage, SettingsPage
@@ -24,6 +25,7 @@ PAGES: list[tuple[str, Any]] = [
     (r"/ui/transfers", TransfersPage),
     (r"/ui/jobs", JobsPage),
     (r"/ui/users", UsersPage),
+    (r"/ui/directory", DirectoryPage),
     (r"/ui/tokens", TokensPage),
     (r"/ui/sessions", SessionsPage),
     (r"/ui/audit", AuditPage),

@@ -4,7 +4,13 @@ import hmac
 import secrets
 
 from appliance.api.cookies import clear_session, read_form_key, read_session, write_form_key
-from appliance.domain.errors import InvalidInput, NotAuthenticated, PermissionDenied, TooManyAttempts
+from appliance.domain.errors import (
+    DirectoryUnavailable,
+    InvalidInput,
+    NotAuthenticated,
+    PermissionDenied,
+    TooManyAttempts,
+)
 from appliance.service.sessions import Session
 
 from .pages import HOME, PASSWORD, SIGN_IN, PageHandler
@@ -51,6 +57,9 @@ class SignInHandler(PageHandler):
             self.set_header("Retry-After", str(exc.details["retry_after"]))
             self._refuse(429, exc)
             return
+        except DirectoryUnavailable as exc:
+            self._refuse(503, exc)
+            return
         session = await self.open_session(principal)
         if self.wants_json:
             self.write_json(_shown(session))
@@ -67,7 +76,7 @@ class SignInHandler(PageHandler):
             return False
         return True
 
-    def _refuse(self, status: int, error: NotAuthenticated | TooManyAttempts) -> None:
+    def _refuse(self, status: int, error: NotAuthenticated | TooManyAttempts | DirectoryUnavailable) -> None:
         if self.wants_json:
             raise error
         self._show(status, error.message)
@@ -112,6 +121,9 @@ class PasswordHandler(PageHandler):
     async def post(self) -> None:
         """Set a new password. Every session of the account ends; this browser gets a new one."""
         assert self.principal is not None
+        if self.session is not None and self.session.by_directory:
+            self._show(409)
+            return
         new = self.get_body_argument("password", "", strip=False)
         current = self.get_body_argument("current", "", strip=False)
         address = self.request.remote_ip or ""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from appliance.domain.errors import PermissionDenied
+from appliance.domain.errors import PasswordChangeRequired
 from appliance.service.accounts import Role, parse_role
 
 from .base import BaseHandler
@@ -16,6 +16,9 @@ def user_json(doc: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": doc["_id"],
         "role": doc["role"],
+        "stages": doc.get("stages", []),
+        "source": doc.get("source", "local"),
+        "blocked": doc.get("blocked", False),
         "must_change": doc["must_change"],
         "created_at": iso(doc["created_at"]),
         "changed_at": iso(doc["changed_at"]),
@@ -29,6 +32,7 @@ def token_json(doc: Mapping[str, Any]) -> dict[str, Any]:
         "name": doc["name"],
         "account": doc["account"],
         "role": doc["role"],
+        "stages": doc.get("stages", []),
         "created_at": iso(doc["created_at"]),
         "expires_at": iso(doc["expires_at"]),
         "last_used": iso(doc["used_at"]),
@@ -50,7 +54,7 @@ class UsersHandler(BaseHandler):
         """Make an account."""
         body = self.body_as(UserInput)
         doc = await self.app.accounts.create_user(
-            body.name, body.password, parse_role(body.role), actor=self.actor
+            body.name, body.password, parse_role(body.role), stages=body.stages, actor=self.actor
         )
         self.write_json(user_json(doc), 201)
 
@@ -62,19 +66,21 @@ class UserHandler(BaseHandler):
     for_new_password = True
 
     async def patch(self, name: str) -> None:
-        """Change one's own password, or as an administrator anybody's password and role.
+        """Change one's own password, or as an administrator anybody's password, role and stages.
 
         A token below administrator changes no password: its role may be less than its account's.
         """
         body = self.body_as(UserChange)
         assert self.principal is not None
-        self._only_new_password(own=name == self.principal.name and body.role is None)
-        if name != self.principal.name or body.role is not None or self.principal.via.startswith("token "):
+        only_password = body.role is None and body.stages is None
+        self._only_new_password(own=name == self.principal.name and only_password)
+        if name != self.principal.name or not only_password or self.principal.via.startswith("token "):
             self.need(Role.ADMIN)
         doc = await self.app.accounts.change_user(
             name,
             password=body.password,
             role=parse_role(body.role) if body.role else None,
+            stages=body.stages,
             actor=self.actor,
         )
         self.write_json(user_json(doc))
@@ -88,7 +94,7 @@ class UserHandler(BaseHandler):
 
     def _only_new_password(self, *, own: bool) -> None:
         if self.session is not None and self.session.must_change and not own:
-            raise PermissionDenied("The password was generated: set a new one first.")
+            raise PasswordChangeRequired()
 
 
 class TokensHandler(BaseHandler):
@@ -112,6 +118,7 @@ class TokensHandler(BaseHandler):
             self.principal,
             name=body.name,
             role=parse_role(body.role) if body.role else None,
+            stages=body.stages,
             expires_s=body.expires_in,
         )
         self.write_json({"token": token, **token_json(doc)}, 201)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from appliance.peering.identity import Identity
     from appliance.service.accounts import Accounts
     from appliance.service.catalogue import Catalogue
+    from appliance.service.directory import Directory
     from appliance.service.events import Events
     from appliance.service.holdings import Holdings
     from appliance.service.mdm import MdmPort
@@ -64,4 +65,5 @@ class App:
     notifications: Notifications
     runner: Runner | None  #: None where another process does the work
     now: Callable[[], int]
+    directory: Directory | None = None  #: None where the settings name none
     mdm: MdmPort | None = None  #: None where there is no MDM bridge

@@ -11,7 +11,14 @@ from typing import Any, ClassVar, TypeVar
 import tornado.web
 from pydantic import BaseModel, ValidationError
 
-from appliance.domain.errors import ApplianceError, InvalidInput, NotAuthenticated, PermissionDenied, TooLarge
+from appliance.domain.errors import (
+    ApplianceError,
+    InvalidInput,
+    NotAuthenticated,
+    PasswordChangeRequired,
+    PermissionDenied,
+    TooLarge,
+)
 from appliance.domain.record import nested_too_deep
 from appliance.log import request_id
 from appliance.service.accounts import Principal, Role
@@ -85,7 +92,7 @@ class BaseHandler(tornado.web.RequestHandler):
 
     def _guard_session(self, session: Session, *, reading: bool) -> None:
         if session.must_change and not self.for_new_password:
-            raise PermissionDenied("The password was generated: set a new one first.")
+            raise PasswordChangeRequired()
         if not reading and not hmac.compare_digest(self.xsrf_sent().encode(), session.xsrf.encode()):
             raise PermissionDenied(
                 f"The change came without this session's token ({XSRF_HEADER}); load the page again."
@@ -145,6 +152,11 @@ class BaseHandler(tornado.web.RequestHandler):
         active = not self.background and BACKGROUND_HEADER not in self.request.headers
         self.session = await self.app.sessions.check(token, active=active)
         return self.session.principal
+
+    @property
+    def within(self) -> tuple[str, ...]:
+        """The stages that who asks is limited to; none: all."""
+        return self.principal.stages if self.principal else ()
 
     @property
     def actor(self) -> str:

@@ -21,6 +21,7 @@ STATUS: dict[type[e.ApplianceError], int] = {
     e.StorageError: 503,
     e.StorageFull: 507,
     e.PeerError: 502,
+    e.DirectoryUnavailable: 503,
     e.LeaseLost: 409,
     e.PackageArriving: 503,
     e.Stopping: 503,
@@ -29,7 +30,13 @@ STATUS: dict[type[e.ApplianceError], int] = {
     MdmError: 502,
     DeliveryError: 502,
 }
-RETRY_AFTER_S = {e.PackageArriving: 30, e.BlobMissing: 30, e.StoreUnavailable: 5, e.Stopping: 10}
+RETRY_AFTER_S = {
+    e.PackageArriving: 30,
+    e.BlobMissing: 30,
+    e.StoreUnavailable: 5,
+    e.Stopping: 10,
+    e.DirectoryUnavailable: 30,
+}
 
 
 def status_of(error: e.ApplianceError) -> int:

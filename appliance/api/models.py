@@ -98,6 +98,9 @@ class TokenInput(Input):
 
     name: str = Field(min_length=1, max_length=100, description="What it is for.")
     role: Literal["viewer", "operator", "admin"] | None = None
+    stages: list[str] = Field(
+        [], max_length=100, description="The stages that an operator's is limited to; none: yours."
+    )
     expires_in: int = Field(7_776_000, description="Its life in seconds, at most 366 days.")
 
 
@@ -107,6 +110,9 @@ class UserInput(Input):
     name: str
     password: str
     role: Literal["viewer", "operator", "admin"] = "viewer"
+    stages: list[str] = Field(
+        [], max_length=100, description="The stages that an operator is limited to; none: all."
+    )
 
 
 class UserChange(Input):
@@ -114,6 +120,16 @@ class UserChange(Input):
 
     password: str | None = None
     role: Literal["viewer", "operator", "admin"] | None = None
+    stages: list[str] | None = Field(
+        None, max_length=100, description="The stages that an operator is limited to; an empty list: all."
+    )
+
+
+class DirectoryTest(Input):
+    """What to try at the directory."""
+
+    username: str = Field("", max_length=256, description="Whom to look for. Empty: only try the servers.")
+    password: str = Field("", max_length=1024, description="Whether it is theirs. Empty: none is tried.")
 
 
 class MdmServerDraft(Input):

@@ -100,12 +100,15 @@ class PackageHandler(BaseHandler):
             metadata=change.metadata,
             expect_revision=change.revision,
             actor=self.actor,
+            within=self.within,
         )
         self.write_json(package_json(package, self.app.download_url))
 
     async def delete(self, name: str) -> None:
         """Withdraw it from every node."""
-        package = await self.app.packages.withdraw(self.app.catalogue.resolve(name).id, actor=self.actor)
+        package = await self.app.packages.withdraw(
+            self.app.catalogue.resolve(name).id, actor=self.actor, within=self.within
+        )
         self.write_json(package_json(package, self.app.download_url))
 
 

@@ -10,6 +10,7 @@ from tornado.routing import PathMatches, Rule
 
 from . import (
     accounts,
+    directory,
     health,
     hooks,
     mdm,
@@ -59,6 +60,8 @@ API: list[tuple[str, type[tornado.web.RequestHandler]]] = [
     (r"/api/v1/users/([^/]+)/sessions", sessions.UserSessionsHandler),
     (r"/api/v1/sessions", sessions.SessionsHandler),
     (r"/api/v1/sessions/([0-9a-f]{64})", sessions.SessionHandler),
+    (r"/api/v1/directory", directory.DirectoryHandler),
+    (r"/api/v1/directory/test", directory.DirectoryTestHandler),
     (r"/api/v1/tokens", accounts.TokensHandler),
     (r"/api/v1/tokens/([a-z2-7]{8})", accounts.TokenHandler),
     *mdm.ROUTES,

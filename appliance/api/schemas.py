@@ -48,8 +48,8 @@ _UPLOAD: dict[str, Schema] = {
     "tags": _WORDS, "partial": YES, "actor": TEXT, "created_at": TIME, "expires_at": TIME, "url": TEXT,
 }  # fmt: skip
 _TOKEN: dict[str, Schema] = {
-    "id": TEXT, "name": TEXT, "account": TEXT, "role": TEXT, "created_at": TIME, "expires_at": TIME,
-    "last_used": TIME, "last_used_from": TEXT,
+    "id": TEXT, "name": TEXT, "account": TEXT, "role": TEXT, "stages": array(TEXT), "created_at": TIME,
+    "expires_at": TIME, "last_used": TIME, "last_used_from": TEXT,
 }  # fmt: skip
 _DESTINATION: dict[str, Schema] = {
     "id": TEXT, "name": TEXT, "kind": TEXT, "events": _WORDS, "state": TEXT, "format": TEXT, "url": TEXT,
@@ -98,7 +98,22 @@ _PROPERTIES: dict[str, dict[str, Schema]] = {
         "worker": TEXT, "error": TEXT, "run_at": TIME, "created_at": TIME, "updated_at": TIME,
     },
     "Event": {"seq": INT, "type": TEXT, "at": TIME, "actor": TEXT, "subject": TEXT, "data": ANY},
-    "User": {"name": TEXT, "role": TEXT, "must_change": YES, "created_at": TIME, "changed_at": TIME},
+    "User": {
+        "name": TEXT, "role": TEXT, "stages": array(TEXT), "source": TEXT, "blocked": YES, "must_change": YES,
+        "created_at": TIME, "changed_at": TIME,
+    },
+    "Directory": {
+        "configured": YES, "servers": array(ref("DirectoryServer")), "groups": array(ref("DirectoryGroup")),
+        "ca_file": TEXT, "bind_dn": TEXT, "base_dn": TEXT, "user_filter": TEXT, "name_attribute": TEXT,
+        "group_base_dn": TEXT, "group_filter": TEXT, "group_depth": INT, "connect_timeout_s": INT,
+        "receive_timeout_s": INT, "recheck_s": NUMBER,
+    },
+    "DirectoryServer": {
+        "url": TEXT, "healthy": {"type": ["boolean", "null"]}, "error": TEXT, "asked_at": TIME,
+    },
+    "DirectoryGroup": {"group": TEXT, "role": TEXT, "stages": array(TEXT)},
+    "DirectoryTestResult": {"ok": YES, "steps": array(ref("DirectoryStep"))},
+    "DirectoryStep": {"server": TEXT, "name": TEXT, "ok": YES, "detail": TEXT},
     "Session": {
         "id": TEXT, "account": TEXT, "created_at": TIME, "last_used": TIME, "address": TEXT, "agent": TEXT,
         "current": YES,

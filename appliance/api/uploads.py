@@ -51,6 +51,7 @@ class PackagePutHandler(BodyHandler):
             sha1=self.get_query_argument("sha1", ""),
             sha256=self.get_query_argument("sha256", "") or digest_header(self.request.headers),
             actor=self.actor,
+            within=self.within,
         )
         await self.begin(upload, 0)
 
@@ -160,6 +161,7 @@ class UploadsHandler(TusHandler):
             "sha256": metadata.get("sha256", ""),
             "tus_metadata": header,
             "actor": self.actor,
+            "within": self.within,
         }
 
     async def post(self) -> None:

@@ -19,6 +19,7 @@ from appliance.peering.records import node_body, record_json
 from appliance.service.accounts import Accounts
 from appliance.service.catalogue import Catalogue
 from appliance.service.coverage import Coverage
+from appliance.service.directory import Directory
 from appliance.service.events import Events
 from appliance.service.holdings import Holdings
 from appliance.service.intake import Intake
@@ -139,6 +140,7 @@ def connect(
         store=store, catalogue=catalogue, data_dir=layout.root, min_free_bytes=settings.transfers.min_free,
         version=__version__, database=database, heartbeat_age=runner.heartbeat_age if runner else None,
     )  # fmt: skip
+    directory = Directory(settings.directory, now_ms) if settings.directory.servers else None
     teller = Teller(id=node_id, name=place.name, url=place.url)
     app = App(
         settings=settings, node_name=place.name, node_url=place.url,
@@ -146,7 +148,7 @@ def connect(
         records=records, catalogue=catalogue, holdings=holdings, packages=packages,
         replication=replication, transfers=transfers,
         verifying=Verifying(catalogue=catalogue, blobs=blobs, holdings=holdings), peers=peers,
-        uploads=uploads, accounts=Accounts(store, now_ms),
+        uploads=uploads, accounts=Accounts(store, now_ms, stages=stages, directory=directory),
         sessions=Sessions(
             store, now_ms, idle_s=settings.web.session_idle_s, life_s=settings.web.session_life_s
         ),
@@ -154,6 +156,7 @@ def connect(
         metrics=metrics, throughput=Throughput(metrics, now_ms),
         registrations=registrations, nonces=Nonces(store, now_ms), runner=runner,
         notifications=connect_notifications(settings, store, box, teller, calls), now=now_ms, mdm=bridge,
+        directory=directory,
     )  # fmt: skip
     maintenance = Maintenance(
         store=store, records=records, catalogue=catalogue, holdings=holdings,

@@ -8,6 +8,7 @@ from appliance.jobs.runner import Runner
 from appliance.service.bringing import Bringing
 from appliance.service.holdings import FETCH_JOB
 from appliance.service.maintenance import PURGE_JOB, purge_job
+from appliance.service.newcomers import RECHECK_JOB, recheck_job
 from appliance.service.notifications.deliveries import QUEUE, SEND_JOB
 from appliance.service.packages import VERIFY_JOB
 from appliance.service.replication import RECONCILE_JOB, reconcile_job
@@ -46,13 +47,18 @@ def register_jobs(graph: "Graph", runner: Runner, layout: Layout) -> None:
     async def look(_job: Job, _context: JobContext) -> None:
         await graph.vigil.look()
 
+    async def recheck(_job: Job, _context: JobContext) -> None:
+        await app.accounts.newcomers.recheck()
+
     runner.register(FETCH_JOB, bringing.run, queue="transfer", policy=FETCHING, on_failed=gave_up)
     runner.register(VERIFY_JOB, app.verifying.run, queue="hash", policy=ONCE)
     runner.register(RECONCILE_JOB, reconcile, queue="default", policy=ONCE)
     runner.register(PURGE_JOB, purge, queue="default", policy=ONCE)
     graph.bridge.register(runner)
     runner.register(VIGIL_JOB, look, queue="default", policy=ONCE)
+    runner.register(RECHECK_JOB, recheck, queue="default", policy=ONCE)
     runner.register(SEND_JOB, app.notifications.sending.run, queue=QUEUE)
     runner.every(app.settings.replication.reconcile_s, lambda: reconcile_job(now_ms()))
     runner.every(PURGE_EVERY_S, lambda: purge_job(now_ms()))
     runner.every(EVERY_S, lambda: vigil_job(now_ms()), first_s=1.0)
+    runner.every(app.settings.directory.recheck_s, lambda: recheck_job(now_ms()))

@@ -2,6 +2,8 @@
 
 import secrets
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import click
 
@@ -12,6 +14,7 @@ from .options import DURATION, one_line, remote
 from .output import Output, moment
 
 ROLES = click.Choice(["viewer", "operator", "admin"])
+_LIMIT = "A stage that an operator is limited to; may be repeated. Default: all."
 
 
 @group("user")
@@ -22,19 +25,26 @@ def user() -> None:
 @user.command("add")
 @click.argument("name")
 @click.option("--role", type=ROLES, default="viewer", show_default=True)
+@click.option("--stage", "stages", multiple=True, help=_LIMIT)
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 @click.option("--generate", is_flag=True, help="Make up a password and show it once.")
 @remote
 def add_user(
-    client: NodeClient, output: Output, name: str, role: str, password_stdin: bool, generate: bool
+    client: NodeClient,
+    output: Output,
+    name: str,
+    role: str,
+    stages: tuple[str, ...],
+    password_stdin: bool,
+    generate: bool,
 ) -> None:
     """Make an account."""
     password = _new_password(password_stdin, generate)
-    made = client.post("/users", {"name": name, "password": password, "role": role})
+    made = client.post("/users", {"name": name, "password": password, "role": role, "stages": list(stages)})
     if output.json:
         output.data({**made, **({"password": password} if generate else {})})
         return
-    output.line(f"{made['name']} is {made['role']}.")
+    output.line(f"{made['name']} is {_role(made)}.")
     if generate:
         output.line(f"password: {password}  (shown only now)")
 
@@ -48,8 +58,17 @@ def list_users(client: NodeClient, output: Output) -> None:
         output.data(found)
         return
     output.table(
-        ["name", "role", "made", "changed"],
-        [(u["name"], u["role"], moment(u["created_at"]), moment(u["changed_at"])) for u in found],
+        ["name", "role", "of", "made", "changed"],
+        [
+            (
+                u["name"],
+                "blocked" if u["blocked"] else _role(u),
+                "the directory" if u["source"] == "directory" else "this node",
+                moment(u["created_at"]),
+                moment(u["changed_at"]),
+            )
+            for u in found
+        ],
     )
 
 
@@ -73,14 +92,15 @@ def passwd(client: NodeClient, output: Output, name: str, password_stdin: bool, 
 @user.command("role")
 @click.argument("name")
 @click.argument("role", type=ROLES)
+@click.option("--stage", "stages", multiple=True, help=_LIMIT)
 @remote
-def set_role(client: NodeClient, output: Output, name: str, role: str) -> None:
+def set_role(client: NodeClient, output: Output, name: str, role: str, stages: tuple[str, ...]) -> None:
     """Change what an account may do."""
-    changed = client.patch(f"/users/{segment(name)}", {"role": role})
+    changed = client.patch(f"/users/{segment(name)}", {"role": role, "stages": list(stages)})
     if output.json:
         output.data(changed)
     else:
-        output.line(f"{changed['name']} is {changed['role']}.")
+        output.line(f"{changed['name']} is {_role(changed)}.")
 
 
 @user.command("remove")
@@ -93,6 +113,12 @@ def remove_user(client: NodeClient, output: Output, name: str) -> None:
         output.data({"removed": name})
     else:
         output.line(f"{name} is removed.")
+
+
+def _role(account: Mapping[str, Any]) -> str:
+    """A role with its limit: "operator of test, dev"."""
+    stages = ", ".join(account["stages"])
+    return f"{account['role']} of {stages}" if stages else str(account["role"])
 
 
 def _new_password(from_stdin: bool, generate: bool) -> str:
@@ -116,17 +142,20 @@ def token() -> None:
 @token.command("create")
 @click.argument("name")
 @click.option("--role", type=ROLES, help="At most your own. Default: your own.")
+@click.option("--stage", "stages", multiple=True, help=_LIMIT)
 @click.option("--expires", type=DURATION, default="90d", show_default=True, help="Its life, at most 366d.")
 @remote
-def create(client: NodeClient, output: Output, name: str, role: str | None, expires: int) -> None:
+def create(
+    client: NodeClient, output: Output, name: str, role: str | None, stages: tuple[str, ...], expires: int
+) -> None:
     """Make a token for the account that asks and print it; NAME says what it is for."""
-    body = {"name": name, "expires_in": expires, **({"role": role} if role else {})}
+    body = {"name": name, "expires_in": expires, "stages": list(stages), **({"role": role} if role else {})}
     made = client.post("/tokens", body)
     if output.json:
         output.data(made)
         return
     click.echo(made["token"])
-    output.note(f"{made['role']}, until {moment(made['expires_at'])}; id {made['id']}. It is shown only now.")
+    output.note(f"{_role(made)}, until {moment(made['expires_at'])}; id {made['id']}. It is shown only now.")
 
 
 @token.command("list")
@@ -141,7 +170,7 @@ def list_tokens(client: NodeClient, output: Output) -> None:
         ["id", "name", "account", "role", "expires", "last used", "from"],
         [
             (
-                t["id"], t["name"], t["account"], t["role"], moment(t["expires_at"]), moment(t["last_used"]),
+                t["id"], t["name"], t["account"], _role(t), moment(t["expires_at"]), moment(t["last_used"]),
                 t["last_used_from"],
             )
             for t in found

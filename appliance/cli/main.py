@@ -17,6 +17,7 @@ from .accounts import token, user
 from .audit import audit
 from .command import Group
 from .demo import demo
+from .directory import directory
 from .exits import CommandFailed, ExitCode, for_error
 from .mdm import mdm
 from .moving import export, fsck, import_
@@ -48,8 +49,8 @@ def ods() -> None:
 
 
 for _command in (
-    serve, worker, init, config, login, logout, status, package, peer, node, mdm, transfer, token, user, audit, notify,
-    export, import_, fsck, demo,
+    serve, worker, init, config, login, logout, status, package, peer, node, mdm, transfer, token, user, directory,
+    audit, notify, export, import_, fsck, demo,
 ):  # fmt: skip
     ods.add_command(_command)
 

@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 
 import click
 
+from config.fields import parse_seconds, parse_size
 from config.loading import find_file, load
-from config.settings import Settings, parse_seconds, parse_size
+from config.settings import Settings
 
 from .client import NodeClient
 from .exits import CommandFailed, ExitCode

@@ -2,7 +2,7 @@
 
     ApplianceError
       InvalidInput          InvalidName, InvalidDigest, InvalidSettings, WireInvalid, TooLarge
-      NotAllowed            NotAuthenticated, PermissionDenied, TooManyAttempts
+      NotAllowed            NotAuthenticated, PermissionDenied, TooManyAttempts, PasswordChangeRequired
         SignatureRefused    SignatureMissing, SignatureInvalid, ClockSkew, RequestReplayed, PeerUnknown
       NotFound              PackageUnknown, PackageWithdrawn, UploadUnknown, PeerNotFound, JobUnknown,
                             AccountUnknown, TokenUnknown, SessionUnknown
@@ -11,6 +11,7 @@
       IntegrityFailure      DigestMismatch, SizeMismatch, ManifestInvalid, ChunkInvalid, BlobMissing
       StorageError          StorageFull, StoreUnavailable
       PeerError             PeerUnreachable, PeerBusy, PeerRefused, PeerMisbehaved, PeerBackingOff
+      DirectoryUnavailable
       LeaseLost
       PackageArriving
       Stopping
@@ -88,6 +89,12 @@ class PermissionDenied(NotAllowed):
     """The account's role does not permit this."""
 
     code = "permission_denied"
+
+
+class PasswordChangeRequired(NotAllowed):
+    """The password was generated: set a new one first."""
+
+    code = "password_change_required"
 
 
 class TooManyAttempts(NotAllowed):
@@ -329,6 +336,13 @@ class PeerBackingOff(PeerError):
     """The peer failed lately and is left alone for a while."""
 
     code = "peer_backing_off"
+
+
+class DirectoryUnavailable(ApplianceError):
+    """The directory does not answer. Accounts of this node still work; try again, or ask an administrator."""
+
+    code = "directory_unavailable"
+    retryable = True
 
 
 class LeaseLost(ApplianceError):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .errors import InvalidInput
+from .errors import InvalidInput, PermissionDenied
 
 DEFAULT_STAGES = ("dev", "test", "prod")
 
@@ -39,6 +39,18 @@ def check_stage(stage: str, stages: Sequence[str]) -> str:
     if stage not in stages:
         raise InvalidInput(f'There is no stage "{stage}"; the stages are {", ".join(stages)}.')
     return stage
+
+
+def check_within(stage: str, within: Sequence[str]) -> None:
+    """Let somebody who is limited to the stages `within` do something at this one; no stages are no limit.
+
+    Raises:
+        PermissionDenied: It is none of theirs.
+    """
+    if within and stage not in within:
+        raise PermissionDenied(
+            f'Your account is limited to packages of the stage {" or ".join(within)}; this is about "{stage}".'
+        )
 
 
 def admit(

@@ -1,9 +1,8 @@
 """Accounts, API tokens, and who is asking.
 
-Passwords are argon2id (OWASP's floor: 19 MiB, two passes), at most two hashed at a time. A password that verified is
-remembered for a minute as an HMAC under a key of this process, so that a script's requests do not pay for it each time.
-It is remembered together with the stored hash that it matched, and the account is read on every request: whoever
-changes or removes an account, in whichever process, ends that at once.
+Accounts of this node come first, so that its administrator gets in whatever the directory does; a name that is none of
+them is asked of the directory, if there is one. The account is read on every request: whoever changes, blocks or
+removes it, in whichever process, ends what was remembered of it at once.
 """
 
 import asyncio
@@ -12,12 +11,9 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass
-from enum import IntEnum
+from collections.abc import Awaitable, Callable, Sequence
 
 from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
 
 from appliance.domain.errors import (
     AccountExists,
@@ -31,74 +27,69 @@ from appliance.domain.errors import (
     TokenUnknown,
 )
 from appliance.domain.event import EventType
+from appliance.domain.node import DEFAULT_STAGES, check_stage, check_within
 from appliance.store.ports import Doc, Insert, Remove, Replace, Store
 
+from .directory import Directory
 from .journal import entry
+from .newcomers import Newcomers, of_directory
+from .passwords import Passwords
+from .principal import Principal, Role, is_account_name, limited, parse_role
 from .refusals import Refusals
+from .signing_in import SignIn
 from .throttle import Throttle
 
+__all__ = ["FIRST", "Accounts", "Principal", "Role", "parse_role"]
+
 FIRST = "admin"
-MAX_NAME = 64
 MIN_PASSWORD = 12
 MAX_PASSWORD = 1024
-REMEMBERED_MS = 60_000
 MAX_TOKENS = 500  #: of one account; they go with it in one store operation
 TOKEN_LIFE_S = 90 * 24 * 3600
 TOKEN_MAX_LIFE_S = 366 * 24 * 3600
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _TOKEN = re.compile(r"ods_([a-z2-7]{8})_([A-Za-z0-9_-]{43})")
 _USED_EVERY_MS = 60_000
 _SHOWN_EXPIRED_MS = 30 * 24 * 3600 * 1000
 
 
-class Role(IntEnum):
-    """What an account may do; each includes those below it."""
-
-    VIEWER = 1  #: look
-    OPERATOR = 2  #: put packages in, change and withdraw them
-    ADMIN = 3  #: peers, accounts, everything
-
-    @property
-    def word(self) -> str:
-        """The role in lower case."""
-        return self.name.lower()
-
-
-def parse_role(word: str) -> Role:
-    """A role by its word.
-
-    Raises:
-        InvalidInput: There is none.
-    """
-    try:
-        return Role[word.upper()]
-    except KeyError:
-        raise InvalidInput(f'There is no role "{word}"; roles are viewer, operator and admin.') from None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Principal:
-    """Who is asking."""
-
-    name: str
-    role: Role
-    via: str  #: "password", or "token <id>"
-
-
 class Accounts:
-    """Local accounts and their tokens."""
+    """Accounts and their tokens.
 
-    def __init__(self, store: Store, now: Callable[[], int], *, hasher: PasswordHasher | None = None) -> None:
+    Args:
+        store: Where they are kept.
+        now: UTC milliseconds.
+        hasher: For tests; others take the default.
+        stages: All stages there are.
+        directory: Who else may come in, None for nobody.
+        pause: Waits so many seconds.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        now: Callable[[], int],
+        *,
+        hasher: PasswordHasher | None = None,
+        stages: Sequence[str] = DEFAULT_STAGES,
+        directory: Directory | None = None,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._store = store
         self._now = now
-        self._hasher = hasher or PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
-        self._hashing = asyncio.Semaphore(2)
+        self._stages = stages
         self._changing = asyncio.Lock()
-        self._key = secrets.token_bytes(32)
-        self._remembered: dict[str, tuple[bytes, int, str]] = {}  # HMAC, until when, the stored hash
+        self._passwords = Passwords(now, hasher)
         self._throttle = Throttle(now)
-        self._dummy = self._hasher.hash(secrets.token_hex(16))
         self._refusals = Refusals(store, now)
+        self.newcomers = Newcomers(store, directory, now)
+        self._sign_in = SignIn(
+            store=store,
+            passwords=self._passwords,
+            throttle=self._throttle,
+            refusals=self._refusals,
+            newcomers=self.newcomers,
+            pause=pause,
+        )
 
     async def ensure_first(self, password: str) -> str | None:
         """Make the account "admin" if there is no account at all.
@@ -123,35 +114,8 @@ class Accounts:
     # Who is asking
 
     async def sign_in(self, name: str, password: str, *, address: str) -> Principal:
-        """Check a password; an unknown name takes as long and answers the same.
-
-        Raises:
-            NotAuthenticated: Name or password are wrong.
-            TooManyAttempts: Too many were, for this account from this address.
-        """
-        mark = hmac.digest(self._key, f"{name}\0{password}".encode(), "sha256")
-        doc = await self._store.get("accounts", name)
-        if doc is not None and self._remembers(doc, mark):
-            return _by_password(doc)
-        source = (name[:MAX_NAME].lower(), address)
-        async with self._hashing:
-            # Who waited here may have been overtaken by failures, or by the same script's success.
-            if doc is not None and self._remembers(doc, mark):
-                return _by_password(doc)
-            self._throttle.check(source)
-            good = await self._verify(doc["password"] if doc else self._dummy, password)
-            if good and doc is not None:
-                self._throttle.succeeded(source)
-                self._remembered[name] = (mark, self._now() + REMEMBERED_MS, doc["password"])
-                return _by_password(doc)
-            locked = self._throttle.failed(source)
-        await self._refusals.tell(name, address, locked=locked and doc is not None)
-        raise NotAuthenticated("Name or password are wrong.")
-
-    def _remembers(self, doc: Doc, mark: bytes) -> bool:
-        """Whether this password matched the stored hash lately."""
-        known, until, stored = self._remembered.get(doc["_id"], (b"", 0, ""))
-        return until > self._now() and stored == doc["password"] and hmac.compare_digest(known, mark)
+        """Check a password; see `SignIn.check`."""
+        return await self._sign_in.check(name, password, address=address)
 
     async def bearer(self, token: str, *, address: str) -> Principal:
         """Check an API token.
@@ -173,12 +137,15 @@ class Accounts:
         account = await self._store.get("accounts", doc["account"])
         if account is None:
             raise NotAuthenticated("The token's account was removed.")
+        if account.get("blocked"):
+            raise NotAuthenticated("The token's account has no role in the directory any more.")
         if self._now() - doc["used_at"] > _USED_EVERY_MS:
             used = {**doc, "used_at": self._now(), "used_from": address}
             with contextlib.suppress(StaleRevision):  # used by another request, or revoked: it stays revoked
                 await self._store.replace("tokens", used, expect=doc["_rev"])
         role = min(Role[doc["role"].upper()], Role[account["role"].upper()])
-        return Principal(name=doc["account"], role=role, via=f"token {doc['_id']}")
+        role, stages = limited(role, account.get("stages", ()), doc.get("stages", ()))
+        return Principal(name=doc["account"], role=role, via=f"token {doc['_id']}", stages=stages)
 
     # Accounts
 
@@ -187,55 +154,89 @@ class Accounts:
         docs = await self._store.find("accounts", limit=10_000)
         return [{key: value for key, value in doc.items() if key != "password"} for doc in docs]
 
-    async def create_user(self, name: str, password: str, role: Role, *, actor: str) -> Doc:
+    async def create_user(
+        self, name: str, password: str, role: Role, *, stages: Sequence[str] = (), actor: str
+    ) -> Doc:
         """Make an account.
 
+        Args:
+            name: Its name.
+            password: Its password.
+            role: What it may do.
+            stages: The stages that an operator is limited to; none: all.
+            actor: Who makes it.
+
         Raises:
-            InvalidInput: Name or password break a rule.
+            InvalidInput: Name, password or stages break a rule.
             AccountExists: The name is taken.
         """
-        if not _NAME.fullmatch(name):
+        if not is_account_name(name):
             raise InvalidInput(
                 "An account name is 1 to 64 letters, digits and . _ @ -, and begins with one of the first."
             )
         _check_password(password)
         doc = await self._new(name, password, role)
+        doc["stages"] = self._checked_stages(role, stages)
         try:
             await self._store.batch([Insert("accounts", doc), self._changed(name, actor, "created", role)])
         except DuplicateKey:
             raise AccountExists(f'There is an account "{name}" already.') from None
         return await self._user(name)
 
+    def _checked_stages(self, role: Role, stages: Sequence[str]) -> list[str]:
+        if stages and role is not Role.OPERATOR:
+            raise InvalidInput(
+                f"Only an operator can be limited to stages; this is about the role {role.word}."
+            )
+        return [check_stage(stage, self._stages) for stage in dict.fromkeys(stages)]
+
     async def change_user(
-        self, name: str, *, password: str | None = None, role: Role | None = None, actor: str
+        self,
+        name: str,
+        *,
+        password: str | None = None,
+        role: Role | None = None,
+        stages: Sequence[str] | None = None,
+        actor: str,
     ) -> Doc:
-        """Change password or role.
+        """Change password, role or stages; another role has no limit unless one is given with it.
 
         Raises:
             AccountUnknown: There is no such account.
-            Conflict: It is the last administrator.
-            InvalidInput: The password breaks a rule, or there is nothing to change.
+            Conflict: It is the last administrator, or an account of the directory.
+            InvalidInput: Password or stages break a rule, or there is nothing to change.
         """
-        if password is None and role is None:
-            raise InvalidInput("Give a password, a role, or both.")
+        if password is None and role is None and stages is None:
+            raise InvalidInput("Give a password, a role, stages, or several of them.")
         async with self._changing:
             doc = await self._user(name)
+            if of_directory(doc):
+                raise Conflict(f'"{name}" is an account of the directory; change password and groups there.')
+            before = {"role": doc["role"], "stages": doc.get("stages", [])}
             if role is not None and role is not Role.ADMIN:
                 await self._not_the_last_admin(doc)
             if password is not None:
                 _check_password(password)
-                doc["password"] = await self._hash(password)
+                doc["password"] = await self._passwords.hash(password)
                 doc["must_change"] = False
-            roles: dict[str, dict[str, str]] = {}
-            if role is not None:
-                roles = {"before": {"role": doc["role"]}, "after": {"role": role.word}}
-                doc["role"] = role.word
+            if role is not None or stages is not None:
+                kept = before["stages"] if role is None or role.word == before["role"] else []
+                new = role or Role[doc["role"].upper()]
+                doc["stages"] = self._checked_stages(new, kept if stages is None else stages)
+                doc["role"] = new.word
             doc["changed_at"] = self._now()
-            parts = (("password changed", password), ("role changed", role))
+            parts = (("password changed", password), ("role changed", role), ("stages changed", stages))
             what = ", ".join(part for part, given in parts if given is not None)
-            change = self._changed(name, actor, what, Role[doc["role"].upper()], **roles)
+            different = [key for key in before if doc.get(key, []) != before[key]]
+            shown = {
+                side: {key: found[key] for key in different}
+                for side, found in (("before", before), ("after", doc))
+            }
+            change = self._changed(
+                name, actor, what, Role[doc["role"].upper()], **(shown if different else {})
+            )
             await self._store.batch([Replace("accounts", doc, doc["_rev"]), change])
-            self._remembered.pop(name, None)
+            self._passwords.forget(name)
             return await self._user(name)
 
     async def remove_user(self, name: str, *, actor: str) -> None:
@@ -256,7 +257,7 @@ class Accounts:
                     self._changed(name, actor, "removed", Role[doc["role"].upper()]),
                 ]
             )
-            self._remembered.pop(name, None)
+            self._passwords.forget(name)
 
     async def _user(self, name: str) -> Doc:
         doc = await self._store.get("accounts", name)
@@ -265,35 +266,32 @@ class Accounts:
         return doc
 
     async def _not_the_last_admin(self, doc: Doc) -> None:
-        if (
-            doc["role"] == Role.ADMIN.word
-            and await self._store.count("accounts", {"role": Role.ADMIN.word}) == 1
-        ):
-            raise Conflict("This is the last administrator; make another one first.")
+        if doc["role"] != Role.ADMIN.word or of_directory(doc):
+            return
+        admins = await self._store.find("accounts", {"role": Role.ADMIN.word}, limit=10_000)
+        if sum(not of_directory(admin) for admin in admins) == 1:  # one gets in when the directory is down
+            raise Conflict("This is the last administrator of this node's own; make another one first.")
 
     async def _new(self, name: str, password: str, role: Role) -> Doc:
         return {
             "_id": name,
             "role": role.word,
-            "password": await self._hash(password),
+            "password": await self._passwords.hash(password),
             "must_change": False,
             "created_at": self._now(),
             "changed_at": self._now(),
         }
 
-    def _changed(self, name: str, actor: str, what: str, role: Role, **more: dict[str, str]) -> Insert:
-        data = {"change": what, "role": role.word, **more}
-        return entry(EventType.ACCOUNT_CHANGED, at=self._now(), actor=actor, subject=name, **data)
-
-    async def _hash(self, password: str) -> str:
-        async with self._hashing:
-            return await asyncio.to_thread(self._hasher.hash, password)
-
-    async def _verify(self, stored: str, password: str) -> bool:
-        try:
-            return await asyncio.to_thread(self._hasher.verify, stored, password)
-        except (VerificationError, InvalidHashError):
-            return False
+    def _changed(self, name: str, actor: str, what: str, role: Role, **data: object) -> Insert:
+        return entry(
+            EventType.ACCOUNT_CHANGED,
+            at=self._now(),
+            actor=actor,
+            subject=name,
+            change=what,
+            role=role.word,
+            **data,
+        )
 
     # Tokens
 
@@ -303,22 +301,30 @@ class Accounts:
         return [{key: value for key, value in doc.items() if key != "digest"} for doc in docs]
 
     async def create_token(
-        self, principal: Principal, *, name: str, role: Role | None = None, expires_s: int = TOKEN_LIFE_S
+        self,
+        principal: Principal,
+        *,
+        name: str,
+        role: Role | None = None,
+        stages: Sequence[str] = (),
+        expires_s: int = TOKEN_LIFE_S,
     ) -> tuple[str, Doc]:
-        """Make a token for the account that asks.
+        """Make a token for the account that asks; an operator's may be limited to stages, at most to the asker's.
 
         Returns:
             The token, which is shown only now, and what is known of it.
 
         Raises:
-            PermissionDenied: The role is above the asker's.
-            InvalidInput: Name or life are out of bounds.
+            PermissionDenied: The role is above the asker's, or a stage is none of theirs.
+            InvalidInput: Name, life or stages break a rule.
             Conflict: The account has too many.
             AccountUnknown: The account was removed meanwhile.
         """
         role = role or principal.role
         if role > principal.role:
             raise PermissionDenied(f"A token's role is at most your own, {principal.role.word}.")
+        for stage in self._checked_stages(role, stages):
+            check_within(stage, principal.stages)
         if not 60 <= expires_s <= TOKEN_MAX_LIFE_S:
             raise InvalidInput(f"A token lives 60 to {TOKEN_MAX_LIFE_S} seconds.")
         if not 0 < len(name) <= 100 or not name.isprintable():
@@ -332,6 +338,7 @@ class Accounts:
             "name": name,
             "account": principal.name,
             "role": role.word,
+            "stages": list(stages or (principal.stages if role is Role.OPERATOR else ())),
             "digest": hashlib.sha256(token.encode()).hexdigest(),
             "created_at": self._now(),
             "expires_at": self._now() + expires_s * 1000,
@@ -368,10 +375,6 @@ class Accounts:
             EventType.TOKEN_REVOKED, at=self._now(), actor=principal.name, subject=id, name=doc["name"]
         )
         await self._store.batch([Remove("tokens", id), event])
-
-
-def _by_password(doc: Doc) -> Principal:
-    return Principal(name=doc["_id"], role=Role[doc["role"].upper()], via="password")
 
 
 def _check_password(password: str) -> None:

@@ -6,11 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from appliance.domain.errors import PackageExists, PackageUnknown, PackageWithdrawn, StaleRevision
+from appliance.domain.errors import (
+    PackageExists,
+    PackageUnknown,
+    PackageWithdrawn,
+    PermissionDenied,
+    StaleRevision,
+)
 from appliance.domain.job import Job
 from appliance.domain.manifest import Manifest, check_digest
 from appliance.domain.names import check_filename, package_id
-from appliance.domain.node import check_stage
+from appliance.domain.node import check_stage, check_within
 from appliance.domain.package import Package, PackageBody, check_tags
 from appliance.domain.record import Record, RecordKind
 from appliance.peering.records import package_body, replica_body
@@ -92,6 +98,7 @@ class Packages:
         actor: str,
         replace: bool,
         hashes: Mapping[str, str] | None = None,
+        within: Sequence[str] = (),
     ) -> tuple[Package, bool]:
         """Publish a file whose blob is committed.
 
@@ -105,6 +112,8 @@ class Packages:
             actor: Who puts it in.
             replace: Whether it may replace a package of this name.
             hashes: Further digests of the bytes, if they are known: "md5", "sha512", "sha3_512".
+            within: The stages that the actor is limited to; none: all. Both the package that is replaced and the new
+                one have to be of them.
 
         Returns:
             The package, and whether its name is new (else it replaced another file).
@@ -112,8 +121,10 @@ class Packages:
         Raises:
             InvalidInput: Name, stage or tags break a rule.
             PackageExists: The name is taken and `replace` is not asked for.
+            PermissionDenied: A stage is not one of `within`.
         """
         name = check_filename(filename)
+        check_within(stage, within)
         id = package_id(name)
         inline = base64.b64encode(manifest.chunks).decode() if manifest.count <= INLINE_CHUNKS else ""
         body = PackageBody(
@@ -143,11 +154,13 @@ class Packages:
                 return body
             if not fresh and not replace:
                 raise _exists(id, before)
+            if not fresh:
+                check_within(before.stage, within)
             return _with_history(body, before)
 
         try:
             await self._write(id, next_body, extra=extra)
-        except PackageExists:
+        except (PackageExists, PermissionDenied):
             await self._holdings.free(manifest.sha256)
             raise
         return await self._settled(id, actor), fresh
@@ -162,14 +175,16 @@ class Packages:
         metadata: dict[str, Any] | None = None,
         expect_revision: int | None = None,
         actor: str,
+        within: Sequence[str] = (),
     ) -> Package:
-        """Change what is given, and leave the rest.
+        """Change what is given, and leave the rest; `within` as for `publish`.
 
         Raises:
             PackageUnknown: There is no such package.
             PackageWithdrawn: It was withdrawn.
             StaleRevision: `expect_revision` is given and somebody changed the package since.
             InvalidInput: Stage or tags break a rule.
+            PermissionDenied: The stage that it has or is to have is not one of `within`.
         """
         changes: dict[str, Any] = {"notes": notes, "metadata": metadata}
         changes["stage"] = None if stage is None else check_stage(stage, self._stages)
@@ -178,6 +193,8 @@ class Packages:
 
         def next_body(known: Known) -> PackageBody:
             record = self._living(id, known)
+            check_within(package_body(record).stage, within)
+            check_within(changes.get("stage", package_body(record).stage), within)
             if expect_revision is not None and record.revision != expect_revision:
                 raise _Changed(
                     f"The package is at revision {record.revision}, not {expect_revision}; read it again.",
@@ -221,16 +238,19 @@ class Packages:
         await self._write(id, next_body)
         return await self._settled(id, actor) if written else None
 
-    async def withdraw(self, id: str, *, actor: str) -> Package:
-        """Withdraw a package from every node.
+    async def withdraw(self, id: str, *, actor: str, within: Sequence[str] = ()) -> Package:
+        """Withdraw a package from every node; `within` as for `publish`.
 
         Raises:
             PackageUnknown: There is no such package.
             PackageWithdrawn: It was withdrawn before.
+            PermissionDenied: Its stage is not one of `within`.
         """
 
         def next_body(known: Known) -> PackageBody:
-            return replace(package_body(self._living(id, known)), chunks="")
+            body = package_body(self._living(id, known))
+            check_within(body.stage, within)
+            return replace(body, chunks="")
 
         await self._write(id, next_body, deleted=True)
         return await self._settled(id, actor)

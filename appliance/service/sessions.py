@@ -18,6 +18,8 @@ from appliance.store.ports import Doc, Insert, Remove, Store
 
 from .accounts import Principal, Role
 from .journal import entry
+from .newcomers import of_directory
+from .principal import principal_of
 
 VIA = "session"
 MAX_SESSIONS = 100  #: of one account; the oldest is ended for a new one
@@ -32,6 +34,7 @@ class Session:
     id: str  #: SHA-256 of the token, hex
     principal: Principal
     must_change: bool  #: the password was generated: nothing goes before a new one
+    by_directory: bool  #: the account has no password here
     xsrf: str  #: what a change made through this session has to repeat
 
 
@@ -108,7 +111,7 @@ class Sessions:
         if doc is None or min(doc["expires_at"], doc["created_at"] + self._life_ms) <= now:
             raise NotAuthenticated("The session has ended; sign in again.")
         account = await self._account(doc["account"])
-        if account["changed_at"] != doc["account_changed_at"]:
+        if account["changed_at"] != doc["account_changed_at"] or account.get("blocked"):
             raise NotAuthenticated("The account was changed; sign in again.")
         if active and now - doc["seen_at"] > min(_TOUCH_MS, self._idle_ms // 4):
             seen = {**doc, "seen_at": now, "expires_at": now + self._idle_ms}
@@ -160,8 +163,9 @@ class Sessions:
 def _session(token: str, doc: Doc, account: Doc) -> Session:
     return Session(
         id=doc["_id"],
-        principal=Principal(name=account["_id"], role=Role[account["role"].upper()], via=VIA),
+        principal=principal_of(account, VIA),
         must_change=account["must_change"],
+        by_directory=of_directory(account),
         xsrf=hmac.digest(token.encode(), b"xsrf", "sha256").hex(),
     )
 

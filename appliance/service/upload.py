@@ -20,6 +20,7 @@ class Upload:
     filename: str  #: "" for a part of a concatenation
     size: int | None  #: bytes promised; None if only the end of the body tells
     stage: str
+    within: tuple[str, ...] = ()  #: the stages that who opened it is limited to; none: all
     tags: tuple[str, ...] = ()
     notes: str = ""
     replace: bool = False
@@ -81,6 +82,7 @@ def to_doc(upload: Upload) -> Doc:
     doc = asdict(upload)
     doc["_id"] = doc.pop("id")
     doc["tags"], doc["parts"] = list(upload.tags), list(upload.parts)
+    doc["within"] = list(upload.within)
     del doc["offset"]
     return doc
 
@@ -88,5 +90,5 @@ def to_doc(upload: Upload) -> Doc:
 def from_doc(doc: Doc) -> Upload:
     """The upload of a document; how much of it is here is not in it."""
     fields = {name: value for name, value in doc.items() if not name.startswith("_")}
-    lists = {"tags": tuple(doc["tags"]), "parts": tuple(doc.get("parts", ()))}
+    lists = {name: tuple(doc.get(name, ())) for name in ("tags", "parts", "within")}
     return Upload(**{**fields, **lists}, id=doc["_id"])

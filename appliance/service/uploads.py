@@ -31,7 +31,7 @@ from appliance.domain.errors import (
     UploadUnknown,
 )
 from appliance.domain.manifest import check_digest
-from appliance.domain.node import check_stage
+from appliance.domain.node import check_stage, check_within
 from appliance.domain.package import check_tags
 from appliance.store.blobs import BlobStore
 from appliance.store.filesystem import remove
@@ -94,16 +94,19 @@ class UploadService:
         actor: str,
         id: str = "",
         parts: Sequence[str] = (),
+        within: Sequence[str] = (),
     ) -> Upload:
         """Open an upload; whatever can be refused is refused here, before the first byte.
 
-        Stage, tags and notes that are not given stay as they are when a package is replaced.
+        Stage, tags and notes that are not given stay as they are when a package is replaced. Who is limited to the
+        stages `within` and names none for a new package puts it into the first of them, unless the default is one.
 
         Raises:
             InvalidInput: Name, stage, tags or a checksum break a rule.
             TooLarge: The size is above the limit.
             PackageExists: The name is taken and `replace` is not asked for.
             StorageFull: There is no room for it.
+            PermissionDenied: The stage, or that of the package that is to be replaced, is not one of `within`.
         """
         if size is not None and size > self.max_size:
             raise TooLarge(
@@ -111,11 +114,16 @@ class UploadService:
             )
         name = "" if part else self._packages.check_publishable(filename, replace=replace)
         before, now = self._packages.replaced_by(name), self._now()
+        default = self._default_stage if not within or self._default_stage in within else within[0]
+        stage = check_stage(stage or (before.stage if before else default), self._stages)
+        for concerned in (stage, *([before.stage] if before else [])):
+            check_within(concerned, within)
         upload = Upload(
             id=id or secrets.token_hex(16),
             filename=name,
             size=size,
-            stage=check_stage(stage or (before.stage if before else self._default_stage), self._stages),
+            stage=stage,
+            within=tuple(within),
             tags=check_tags(tags if tags is not None else before.tags if before else ()),
             notes=notes if notes is not None else before.notes if before else "",
             metadata=before.metadata if before else {},
@@ -286,6 +294,7 @@ class UploadService:
                 hashes=hashes or {},
                 actor=upload.actor,
                 replace=upload.replace,
+                within=upload.within,
             )
         except StoreUnavailable:
             raise

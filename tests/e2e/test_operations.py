@@ -1,8 +1,6 @@
 """What an operator does: stop, start, move to another database, look."""
 
 import shutil
-import subprocess
-import sys
 import uuid
 from pathlib import Path
 
@@ -11,20 +9,8 @@ import pytest
 from tests.builders import MIB, make_file
 from tests.fakes.mongod import Mongod
 from tests.harness import Network, NodeProcess, eventually
+from tests.harness.command import ods
 from tests.harness.node import PASSWORD
-
-
-def ods(node: NodeProcess, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command beside a node, with the node's settings."""
-    return subprocess.run(
-        [sys.executable, "-m", "appliance", *arguments],
-        env=node.environment() | {"ODS_URL": node.url},
-        cwd=node.directory,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
 
 @pytest.mark.mongo

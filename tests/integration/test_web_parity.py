@@ -22,6 +22,12 @@ TO_PAGES = {"/ui/sign-out": "DELETE /sessions/{session}", "/ui/password": "PATCH
 UPLOAD = "POST /uploads"
 #: Areas that have no pages yet; whoever builds them takes the line away.
 WITHOUT_PAGES = ("/mdm/", "/destinations", "/deliveries")
+#: Settings of a directory, so that its page has its form; nobody is asked.
+DIRECTORY = {
+    "DIRECTORY_SERVERS": "ldaps://127.0.0.1:1",
+    "DIRECTORY_BASE_DN": "dc=example,dc=com",
+    "DIRECTORY_GROUPS": "staff=viewer",
+}
 METADATA = {"stage", "tags", "notes", "replace"}
 
 
@@ -51,7 +57,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Every page, as an administrator sees it, with something in every list."""
     directory = tmp_path_factory.mktemp("parity")
     with Network(directory) as network:
-        node, _ = network.chain("Amsterdam", "Berlin")
+        node = network.node("Amsterdam", **DIRECTORY)
+        network.node("Berlin").join(node)
         node.publish(make_file(directory / "Some.pkg", 1000, 1).path)
         node.api("POST", "/users", {"name": "op", "password": PASSWORD, "role": "operator"})
         node.api("POST", "/tokens", {"name": "x"})

@@ -117,7 +117,7 @@ def test_changes_need_the_sessions_token(one_node: NodeProcess) -> None:
     name = user(one_node, "target")
     for headers in ({}, {"X-XSRF-Token": ""}, {"X-XSRF-Token": "0" * 64}, {"X-XSRF-Token": "é"}):
         answer = person.request("DELETE", f"/api/v1/users/{name}", headers=headers)
-        assert (answer.status, answer.json()["code"]) == (403, "permission_denied")
+        assert (answer.status, answer.json()["code"]) == (403, "password_change_required")
     assert person.form("/ui/sign-out", {"_xsrf": "wrong"}).status == 403
     foreign = {"X-XSRF-Token": person.xsrf(), "Origin": "https://evil.example"}
     assert person.request("DELETE", f"/api/v1/users/{name}", headers=foreign).status == 403
@@ -203,7 +203,7 @@ def test_a_generated_password_is_replaced_first(fresh_node: NodeProcess) -> None
     assert person.get("/ui/packages").headers["location"] == "/ui/password"
     headers = {"X-XSRF-Token": person.xsrf("/ui/password")}
     blocked = person.request("GET", "/api/v1/packages", headers=headers)
-    assert (blocked.status, blocked.json()["code"]) == (403, "permission_denied")
+    assert (blocked.status, blocked.json()["code"]) == (403, "password_change_required")
     other = person.request("DELETE", "/api/v1/users/admin", headers=headers)
     assert other.status == 403
     new = {"current": match[1], "password": PASSWORD, "again": PASSWORD, "_xsrf": headers["X-XSRF-Token"]}

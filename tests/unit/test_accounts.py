@@ -17,8 +17,8 @@ from appliance.domain.errors import (
     TokenUnknown,
     TooManyAttempts,
 )
-from appliance.service import accounts as module
 from appliance.service.accounts import Accounts, Principal, Role, parse_role
+from appliance.service.passwords import REMEMBERED_MS, Passwords
 from appliance.service.throttle import FREE
 from appliance.store.opening import open_store
 from appliance.store.ports import Store
@@ -94,7 +94,7 @@ def test_signing_in(tmp_path: Path) -> None:
 def test_an_unknown_name_costs_as_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(world: World) -> None:
         calls = []
-        verify = world.accounts._hasher.verify
+        verify = world.accounts._passwords._hasher.verify
         monkeypatch.setattr(
             PasswordHasher, "verify", lambda _, *args: (calls.append(args), verify.__func__(_, *args))[1]
         )
@@ -112,16 +112,16 @@ def test_a_good_password_is_remembered_for_a_minute_and_no_other(
         await world.user()
         calls: list[str] = []
 
-        async def verify(_: Accounts, stored: str, password: str) -> bool:
+        async def verify(_: Passwords, stored: str, password: str) -> bool:
             calls.append(password)
             return True
 
-        monkeypatch.setattr(Accounts, "_verify", verify)
+        monkeypatch.setattr(Passwords, "verify", verify)
         await world.accounts.sign_in("op", PASSWORD, address=THERE)
         assert calls == []
         await world.accounts.sign_in("op", "another", address=HERE)
         assert calls == ["another"]
-        world.clock += module.REMEMBERED_MS + 1
+        world.clock += REMEMBERED_MS + 1
         await world.accounts.sign_in("op", PASSWORD, address=HERE)
         assert calls == ["another", PASSWORD]
 
@@ -140,7 +140,7 @@ def test_guessing_is_slowed_down_for_that_name_and_address(tmp_path: Path) -> No
                 await world.accounts.sign_in("OP", password, address=HERE)
             assert caught.value.details["retry_after"] == 1
         await world.accounts.sign_in("op", PASSWORD, address=THERE)
-        world.clock += module.REMEMBERED_MS + 1
+        world.clock += REMEMBERED_MS + 1
         await world.accounts.sign_in("op", PASSWORD, address=HERE)
         assert await world.events("sign_in.refused") == ["op"], "one event for a burst"
 

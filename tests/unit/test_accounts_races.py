@@ -17,6 +17,7 @@ from appliance.domain.errors import (
 )
 from appliance.service import accounts as module
 from appliance.service.accounts import Accounts, Principal, Role
+from appliance.service.passwords import Passwords
 from appliance.service.throttle import FREE
 
 from .test_accounts import HERE, PASSWORD, World, in_world
@@ -68,11 +69,11 @@ def test_a_password_that_is_changed_while_it_is_checked_is_not_remembered(
 ) -> None:
     async def test(world: World) -> None:
         await world.accounts.create_user("op", PASSWORD, Role.VIEWER, actor="admin")
-        verify = Accounts._verify
+        verify = Passwords.verify
 
-        async def slow(accounts: Accounts, stored: str, password: str) -> bool:
-            good = await verify(accounts, stored, password)
-            await accounts._store.replace("accounts", {**await doc(), "password": accounts._hasher.hash(NEW)})
+        async def slow(passwords: Passwords, stored: str, password: str) -> bool:
+            good = await verify(passwords, stored, password)
+            await world.store.replace("accounts", {**await doc(), "password": passwords._hasher.hash(NEW)})
             return good
 
         async def doc() -> dict[str, Any]:
@@ -81,7 +82,7 @@ def test_a_password_that_is_changed_while_it_is_checked_is_not_remembered(
             return found
 
         with monkeypatch.context() as patch:
-            patch.setattr(Accounts, "_verify", slow)
+            patch.setattr(Passwords, "verify", slow)
             await world.accounts.sign_in("op", PASSWORD, address=HERE)
         with pytest.raises(NotAuthenticated):
             await world.accounts.sign_in("op", PASSWORD, address=HERE)
@@ -127,13 +128,13 @@ def test_a_script_that_begins_with_many_requests_is_let_in_and_pays_little(
     async def test(world: World) -> None:
         await world.accounts.create_user("op", PASSWORD, Role.VIEWER, actor="admin")
         checks: list[str] = []
-        verify = Accounts._verify
+        verify = Passwords.verify
 
-        async def counted(accounts: Accounts, stored: str, password: str) -> bool:
+        async def counted(passwords: Passwords, stored: str, password: str) -> bool:
             checks.append(password)
-            return await verify(accounts, stored, password)
+            return await verify(passwords, stored, password)
 
-        monkeypatch.setattr(Accounts, "_verify", counted)
+        monkeypatch.setattr(Passwords, "verify", counted)
         found = await asyncio.gather(
             *(world.accounts.sign_in("op", PASSWORD, address=HERE) for _ in range(50))
         )

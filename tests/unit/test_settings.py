@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config import loading
+from config.fields import parse_seconds, parse_size
 from config.loading import SettingsFault, as_dict, find_file, load, render_default
-from config.settings import Settings, parse_seconds, parse_size
+from config.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -2,7 +2,8 @@
 //   data-type on a field: "list" (words between commas), "number", "seconds-days"; a checkbox is true or false
 //   data-omit on a field: leave it out when it is empty
 //   data-done on the form: where to go afterwards ("" stays and renews the page); data-message: what to say then
-//   data-result on the form: the id of the dialog that shows the answer
+//   data-result on the form: the id of the dialog that shows the answer: [data-answer] a value, [data-answer-rows] a list,
+//     a copy of the <template data-row> for each, with its values in [data-cell]
 import { call } from "./api.js";
 import { renew } from "./live.js";
 import { showTimes } from "./times.js";
@@ -87,6 +88,20 @@ async function showTheirs(form) {
   form.querySelector(".form-error").textContent = `Somebody changed this meanwhile: ${shown}. ${rest}`;
 }
 
+function showRows(dialog, answer) {
+  for (const place of dialog.querySelectorAll("[data-answer-rows]")) {
+    const template = dialog.querySelector(`template[data-row="${place.dataset.answerRows}"]`);
+    place.replaceChildren(...answer[place.dataset.answerRows].map((item) => {
+      const row = template.content.cloneNode(true);
+      for (const cell of row.querySelectorAll("[data-cell]")) {
+        const value = item[cell.dataset.cell];
+        cell.textContent = cell.dataset[value] ?? String(value ?? "");
+      }
+      return row;
+    }));
+  }
+}
+
 function showResult(form, answer) {
   const dialog = document.getElementById(form.dataset.result);
   for (const place of dialog.querySelectorAll("[data-answer]")) {
@@ -95,6 +110,7 @@ function showResult(form, answer) {
     else if (place.dataset.copy !== undefined) place.dataset.copy = value;
     else place.textContent = value;
   }
+  showRows(dialog, answer);
   showTimes(dialog);
   form.closest("dialog")?.close();
   dialog.showModal();
