@@ -14,7 +14,10 @@ from appliance.domain.errors import ApplianceError, InvalidInput
 
 from .pages import PageHandler
 
-TOPICS = ("packages", "transfers", "records", "peers", "jobs", "events", "uploads", "invites")
+TOPICS = (
+    "packages", "transfers", "records", "peers", "jobs", "events", "uploads", "invites",
+    "mdm_servers", "mdm_remote", "mdm_links", "mdm_points", "destinations", "deliveries",
+)  # fmt: skip
 LOOK_S = 1.0
 BEAT_S = 15.0  #: a proxy that hears nothing closes the connection
 LIFE_S = 600.0  #: the browser connects anew, and the session is checked again

@@ -41,6 +41,14 @@ _SECTIONS = (
         ),
     ),
     Section(
+        name="Connections",
+        entries=(
+            Entry(address="/ui/mdm", name="MDM servers"),
+            Entry(address="/ui/notifications", name="Notifications", role=Role.OPERATOR),
+            Entry(address="/ui/deliveries", name="Deliveries", role=Role.OPERATOR),
+        ),
+    ),
+    Section(
         name="Administration",
         entries=(
             Entry(address="/ui/users", name="Users", role=Role.ADMIN),

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import ClassVar
 from urllib.parse import quote, urlencode
 
+from appliance.api.install_manifest import install_manifest
+from appliance.api.mdm import package_records
 from appliance.api.models import PackagesQuery
 from appliance.api.packages import list_packages
 from appliance.api.views import package_detail_json, package_json
@@ -74,6 +76,8 @@ class PackagePage(PageHandler):
             author=node_name(shown["author"], app),
             transfer=live.view() if live else None,
             silent=sorted(node.name for id, node in app.holdings.nodes.items() if id not in said),
+            mdm_records=await package_records(self, package),
+            install_manifest="" if package.withdrawn else install_manifest(package, shown["url"]).decode(),
             command=f"curl -fO '{shown['url']}'",
             path=quote(package.id),
             history=[

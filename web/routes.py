@@ -6,8 +6,10 @@ from .assets import AssetHandler
 from .audit import AuditPage
 from .directory import DirectoryPage
 from .live import LiveHandler
+from .mdm import MdmPage, MdmServerPage
 from .network import NetworkPage, ReplicationPage
 from .node import AboutPage, SettingsPage
+from .notifications import DeliveriesPage, DestinationPage, NotificationsPage
 from .overview import OverviewHandler
 from .packages import PackagePage, PackagesPage, UploadPage
 from .pages import MissingPageHandler, RootHandler
@@ -24,6 +26,11 @@ PAGES: list[tuple[str, Any]] = [
     (r"/ui/replication", ReplicationPage),
     (r"/ui/transfers", TransfersPage),
     (r"/ui/jobs", JobsPage),
+    (r"/ui/mdm", MdmPage),
+    (r"/ui/mdm/([^/]+)", MdmServerPage),
+    (r"/ui/notifications", NotificationsPage),
+    (r"/ui/notifications/([^/]+)", DestinationPage),
+    (r"/ui/deliveries", DeliveriesPage),
     (r"/ui/users", UsersPage),
     (r"/ui/directory", DirectoryPage),
     (r"/ui/tokens", TokensPage),

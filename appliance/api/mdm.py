@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel
 
 from appliance.domain.errors import NotFound
+from appliance.domain.package import Package
 from appliance.service.accounts import Role
 from appliance.service.mdm import MdmPort, Report, Shown
 
@@ -160,6 +161,15 @@ class PackagesHandler(MdmHandler):
         )
 
 
+class PackageRecordsHandler(MdmHandler):
+    """`/api/v1/packages/{id or filename}/mdm`."""
+
+    async def get(self, name: str) -> None:
+        """What the MDM servers know of one package."""
+        self.query_as(NoQuery)
+        self.write_list(await package_records(self, self.app.catalogue.resolve(name)))
+
+
 class PointsHandler(MdmHandler):
     """`/api/v1/mdm/servers/{id or name}/points`."""
 
@@ -190,6 +200,13 @@ class WebhooksHandler(MdmHandler):
         self.write_json({"removed": await self.mdm.remove_webhooks(name, actor=self.actor)})
 
 
+async def package_records(handler: BaseHandler, package: Package) -> list[dict[str, Any]]:
+    """The records of a package in every MDM server; none without a bridge."""
+    mdm = handler.app.mdm
+    rows = await mdm.records_of(package.id, package.body.filename) if mdm is not None else []
+    return [{**row, "at": iso(row["at"])} for row in rows]
+
+
 def sent(body: BaseModel) -> dict[str, Any]:
     """The fields that were sent, null ones included."""
     return body.model_dump(exclude_unset=True)
@@ -216,6 +233,7 @@ ROUTES: list[tuple[str, type[BaseHandler]]] = [
     (_SERVER + r"/pause", PauseHandler),
     (_SERVER + r"/resume", ResumeHandler),
     (_SERVER + r"/packages", PackagesHandler),
+    (r"/api/v1/packages/([^/]+)/mdm", PackageRecordsHandler),
     (_SERVER + r"/points", PointsHandler),
     (_SERVER + r"/segments", SegmentsHandler),
     (_SERVER + r"/webhooks", WebhooksHandler),

@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from appliance.domain.errors import PackageUnknown
+from appliance.domain.errors import PackageUnknown, PackageWithdrawn
 from appliance.domain.package import Package
 
 from .base import BaseHandler
 from .cursors import decode, encode
-from .models import PackageChange, PackagesQuery
+from .install_manifest import install_manifest
+from .models import NoQuery, PackageChange, PackagesQuery
 from .views import job_json, manifest_json, package_detail_json, package_json
 
 _KEYS: dict[str, Callable[[Package], Any]] = {
@@ -110,6 +111,19 @@ class PackageHandler(BaseHandler):
             self.app.catalogue.resolve(name).id, actor=self.actor, within=self.within
         )
         self.write_json(package_json(package, self.app.download_url))
+
+
+class InstallManifestHandler(BaseHandler):
+    """`/api/v1/packages/{id or filename}/install-manifest`."""
+
+    async def get(self, name: str) -> None:
+        """What the MDM command InstallEnterpriseApplication takes, as a property list."""
+        self.query_as(NoQuery)
+        package = self.app.catalogue.resolve(name)
+        if package.withdrawn:
+            raise PackageWithdrawn("The package was withdrawn: there is nothing to install.")
+        self.set_header("Content-Type", "application/xml")
+        self.finish(install_manifest(package, package_json(package, self.app.download_url)["url"]))
 
 
 class ManifestHandler(BaseHandler):

@@ -39,6 +39,7 @@ API: list[tuple[str, type[tornado.web.RequestHandler]]] = [
     (r"/api/v1/events", system.EventsHandler),
     (r"/api/v1/packages", packages.PackagesHandler),
     (_PACKAGE, packages.PackageHandler),
+    (_PACKAGE + r"/install-manifest", packages.InstallManifestHandler),
     (_PACKAGE + r"/manifest", packages.ManifestHandler),
     (_PACKAGE + r"/verify", packages.VerifyHandler),
     (r"/api/v1/uploads", uploads.UploadsHandler),

@@ -155,6 +155,10 @@ _PROPERTIES: dict[str, dict[str, Schema]] = {
         "direction": TEXT, "state": TEXT, "file_name": TEXT, "package": TEXT, "remote": TEXT, "ours": YES,
         "error": TEXT, "at": TIME,
     },
+    "MdmPackageRecord": {
+        "server": TEXT, "server_name": TEXT, "direction": TEXT, "state": TEXT, "file_name": TEXT, "package": TEXT,
+        "remote": TEXT, "ours": YES, "error": TEXT, "at": TIME,
+    },
     "MdmPoint": {
         "node": TEXT, "name": TEXT, "remote": TEXT, "ours": YES, "state": TEXT, "error": TEXT, "at": TIME,
     },

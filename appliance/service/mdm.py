@@ -127,6 +127,14 @@ class MdmPort(Protocol):
             Items with "direction", "state", "file_name", "package", "remote", "ours", "error" and "at" (UTC ms).
         """
 
+    async def records_of(self, package: str, file_name: str) -> list[Shown]:
+        """What every server knows of one package: rows as of `packages`, with "server" and "server_name".
+
+        Args:
+            package: Its id.
+            file_name: Its name, by which records of an MDM are found.
+        """
+
     async def points(self, name: str) -> list[Shown]:
         """The nodes' distribution point records: "node", "name", "remote", "ours", "state", "error", "at" (UTC ms)."""
 

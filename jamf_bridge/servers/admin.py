@@ -15,7 +15,7 @@ from ..hooks.rules import wanted_events
 from ..jobs import sync_job, sync_key
 from .config import ServerConfig
 from .registry import Registry
-from .rows import package_rows, point_rows
+from .rows import package_rows, point_rows, rows_of_package
 from .server import Server, ServerState
 from .servers import Servers
 
@@ -143,6 +143,14 @@ class ServerAdmin:
             self._store, server.id, direction=direction, state=state, limit=limit, after=after,
             file_name=self._file_name,
         )  # fmt: skip
+
+    async def records_of(self, package: str, file_name: str) -> list[Shown]:
+        """As `MdmPort.records_of`."""
+        return [
+            {"server": server.id, "server_name": server.config.name, **row}
+            for server in await self._servers.all()
+            for row in await rows_of_package(self._store, server.id, package, file_name)
+        ]
 
     async def points(self, name: str) -> list[Shown]:
         """As `MdmPort.points`."""

@@ -153,12 +153,13 @@ def _validated(model: type[M], data: Any, section: str) -> M:
     try:
         return model.model_validate(data)
     except ValidationError as exc:
-        faults = {
-            ".".join(filter(None, (section, *map(str, fault["loc"])))) or "body": fault["msg"].removeprefix(
-                "Value error, "
-            )
-            for fault in exc.errors(include_input=False, include_url=False)
-        }
+        faults = {}
+        for fault in exc.errors(include_input=False, include_url=False):
+            place, reason = [*map(str, fault["loc"])], fault["msg"].removeprefix("Value error, ")
+            field, colon, rest = reason.partition(": ")
+            if not place and colon and field in model.model_fields:  # a check of several fields names one
+                place, reason = [field], rest
+            faults[".".join(filter(None, (section, *place))) or "body"] = reason
         raise InvalidInput(
             "; ".join(f"{name}: {reason}" for name, reason in faults.items()), fields=faults
         ) from None

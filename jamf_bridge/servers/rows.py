@@ -54,6 +54,17 @@ async def package_rows(
     return Rows(items=[_package(part, doc, file_name) for part, doc in page], next=following)
 
 
+async def rows_of_package(
+    store: Store, server_id: str, package: str, file_name: str
+) -> list[Mapping[str, Any]]:
+    """The rows of one package; see `MdmPort.records_of`."""
+    found: list[Mapping[str, Any]] = []
+    for part, where in (("in", {"file_name": file_name}), ("out", {"package": package})):
+        docs = await store.find(_PARTS[part], {"server": server_id, **where}, limit=20)
+        found += [_package(part, doc, lambda _: file_name) for doc in docs]
+    return found
+
+
 def _stored(part: str, state: str) -> str:
     return next((own for own, shown in _SHOWN[part].items() if shown == state), state)
 

@@ -34,6 +34,13 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
             made.api("POST", "/users", {"name": role, "password": PASSWORD, "role": role})
         made.api("POST", "/tokens", {"name": "admins-token"})
         made.api("POST", "/peers/invites", {})
+        jamf = {"url": "https://127.0.0.1:1", "client_id": SECRET, "client_secret": "the-client-secret"}
+        made.api(
+            "POST", "/mdm/servers",
+            {"name": f"{SECRET}.pkg", "kind": "jamf", "enabled": False, "settings": jamf},
+        )  # fmt: skip
+        hook = {"kind": "webhook", "url": "http://127.0.0.1:1/", "allow_private": True, "enabled": False}
+        made.api("POST", "/destinations", {"name": SECRET, **hook})
         yield made
 
 
@@ -52,6 +59,9 @@ def state(node: NodeProcess) -> Any:
         "/peers/invites",
         "/uploads",
         "/transfers",
+        "/mdm/servers",
+        "/destinations",
+        "/deliveries",
     )
     return {name: node.api("GET", name) for name in lists}
 
@@ -92,10 +102,13 @@ def handlers() -> Iterator[tuple[str, type[BaseHandler]]]:
 def test_pages_for_others_are_refused(node: NodeProcess, name: str, role: Role) -> None:
     person = BrowserClient(node)
     person.sign_in(name)
+    destination = node.api("GET", "/destinations")["items"][0]["id"]
     for path, handler in handlers():
         if path in OPEN or "get" not in handler.__dict__:
             continue
-        answer = person.get(path)
+        prefix = "/ui/notifications/"
+        answer = person.get(f"{prefix}{destination}" if path.startswith(prefix) else path)
+        assert b"the-client-secret" not in answer.body
         least = handler.roles.get("GET", Role.VIEWER)
         assert answer.status == (200 if role >= least else 403), path
         if role < least:

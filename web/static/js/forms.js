@@ -1,5 +1,8 @@
 // A form with data-call="METHOD /path" is a call of the admin API with the form's fields as JSON.
-//   data-type on a field: "list" (words between commas), "number", "seconds-days"; a checkbox is true or false
+//   a name with a dot, such as "settings.url", is a field of an object
+//   data-type on a field: "list" (words between commas), "number", "seconds-days", "map" (lines of key = value); a checkbox
+//     is true or false, or with "choice" one of the values of a list
+//   data-call on a button of it: that call instead, with data-result of the button, and without the field data-leave
 //   data-omit on a field: leave it out when it is empty
 //   data-done on the form: where to go afterwards ("" stays and renews the page); data-message: what to say then
 //   data-result on the form: the id of the dialog that shows the answer: [data-answer] a value, [data-answer-rows] a list,
@@ -14,25 +17,40 @@ function valueOf(field) {
   switch (field.dataset.type) {
     case "list": return field.value.split(",").map((word) => word.trim()).filter(Boolean);
     case "number": return Number(field.value);
+    case "map": return Object.fromEntries(field.value.split("\n").filter((line) => line.trim()).map((line) => {
+      const [key, ...rest] = line.split("=");
+      return [key.trim(), rest.join("=").trim()];
+    }));
     case "seconds-days": return Math.round(Number(field.value) * 86400);
     default: return field.value;
   }
 }
 
-function bodyOf(form) {
+function bodyOf(form, leave) {
   const body = {};
   for (const field of form.elements) {
-    if (!field.name || field.disabled || (field.dataset.omit !== undefined && field.value === "")) continue;
-    body[field.name] = valueOf(field);
+    if (!field.name || field.disabled || field.name === leave || (field.dataset.omit !== undefined && field.value === "")) continue;
+    const path = field.name.split(".");
+    const last = path.pop();
+    const place = path.reduce((inside, name) => (inside[name] ??= {}), body);
+    if (field.dataset.type === "choice") {
+      place[last] ??= [];
+      if (field.checked) place[last].push(field.value);
+    } else place[last] = valueOf(field);
   }
   return Object.keys(body).length ? body : undefined;
+}
+
+function fieldOf(form, name) {
+  const found = form.elements[name];
+  return found instanceof RadioNodeList ? found[0] : found;
 }
 
 function showErrors(form, error) {
   const general = form.querySelector(".form-error");
   const left = [];
   for (const [name, reason] of Object.entries(error.fields || {})) {
-    const field = form.elements[name];
+    const field = fieldOf(form, name);
     const place = field && form.querySelector(`[data-error-of="${CSS.escape(name)}"]`);
     if (!place) { left.push(`${name}: ${reason}`); continue; }
     place.textContent = reason;
@@ -43,7 +61,7 @@ function showErrors(form, error) {
   const about = !named && form.querySelector(`[data-error-code~="${CSS.escape(error.code || "-")}"]`);
   if (about) {
     about.textContent = error.message;
-    const field = form.elements[about.dataset.errorOf];
+    const field = fieldOf(form, about.dataset.errorOf);
     field.setAttribute("aria-invalid", "true");
     field.focus();
   } else if (general) general.textContent = named ? left.join("; ") : error.message;
@@ -102,30 +120,34 @@ function showRows(dialog, answer) {
   }
 }
 
-function showResult(form, answer) {
-  const dialog = document.getElementById(form.dataset.result);
+function showResult(form, id, answer) {
+  const dialog = document.getElementById(id);
   for (const place of dialog.querySelectorAll("[data-answer]")) {
     const value = String(answer[place.dataset.answer] ?? "");
     if (place.tagName === "TIME") place.dateTime = value;
+    else if (place.dataset[value] !== undefined) place.textContent = place.dataset[value];
     else if (place.dataset.copy !== undefined) place.dataset.copy = value;
     else place.textContent = value;
   }
   showRows(dialog, answer);
   showTimes(dialog);
-  form.closest("dialog")?.close();
+  const around = form.closest("dialog");
+  const tried = id !== form.dataset.result; // nothing is saved: what was typed stays
+  if (!tried) around?.close();
   dialog.showModal();
-  dialog.addEventListener("close", () => { form.reset(); renew(); }, { once: true });
+  dialog.addEventListener("close", () => { if (!tried) form.reset(); renew(); }, { once: true });
 }
 
-async function submit(form) {
-  const [method, path] = form.dataset.call.split(" ");
-  const button = form.querySelector("button:not([type])");
+async function submit(form, pressed) {
+  const button = pressed?.dataset.call ? pressed : form.querySelector("button:not([type]):not([data-call])");
+  const [method, path] = (button.dataset.call || form.dataset.call).split(" ");
+  const result = button.dataset.call ? button.dataset.result : form.dataset.result;
   clearErrors(form);
   if (button.getAttribute("aria-busy") === "true") return;
   button.setAttribute("aria-busy", "true");
   try {
-    const answer = await call(method, path, method === "DELETE" ? undefined : bodyOf(form) ?? {});
-    if (form.dataset.result) return showResult(form, answer);
+    const answer = await call(method, path, method === "DELETE" ? undefined : bodyOf(form, button.dataset.leave) ?? {});
+    if (result) return showResult(form, result, answer);
     form.closest("dialog")?.close();
     if (form.dataset.done) {
       if (form.dataset.message) toastLater(form.dataset.message);
@@ -149,6 +171,6 @@ export function bindForms() {
   document.addEventListener("submit", (event) => {
     if (!event.target.dataset.call) return;
     event.preventDefault();
-    submit(event.target);
+    submit(event.target, event.submitter);
   });
 }
