@@ -1,7 +1,7 @@
 """The manifest that tells a Mac what to install: a property list for the MDM command InstallEnterpriseApplication.
 
-Its fields are those of https://support.apple.com/guide/deployment/dep873c25ac4/web. The hashes are of parts of equal size; one
-part, the whole file, lets the SHA-256 serve that every package has. Devices want an HTTPS address.
+Its fields are those of https://support.apple.com/guide/deployment/dep873c25ac4/web. The hashes are of parts of equal
+size; one part, the whole file, lets the SHA-256 serve that every package has. Devices want an HTTPS address.
 """
 
 import plistlib

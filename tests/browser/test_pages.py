@@ -17,14 +17,29 @@ RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"
 PAGES = (
     "/ui/", "/ui/packages", "/ui/packages?q=nothing-fits", "/ui/packages/Page%200.pkg", "/ui/upload", "/ui/network",
     "/ui/replication", "/ui/transfers", "/ui/transfers?state=failed", "/ui/jobs", "/ui/users", "/ui/tokens",
-    "/ui/sessions", "/ui/audit", "/ui/audit?actor=nobody", "/ui/settings", "/ui/about", "/ui/password",
+    "/ui/directory", "/ui/mdm", "/ui/mdm/Jamf", "/ui/notifications", "/ui/deliveries", "/ui/sessions", "/ui/audit",
+    "/ui/audit?actor=nobody", "/ui/settings", "/ui/about", "/ui/password",
 )  # fmt: skip
 DIALOGS = {
     "/ui/network": ("Invite a node", "Join a network"),
     "/ui/users": ("Add a user", "Role of viewer", "Password of viewer", "Remove viewer"),
+    "/ui/mdm": ("Connect a server",),
+    "/ui/mdm/Jamf": ("Disconnect",),
+    "/ui/notifications": ("Add a webhook", "Add a mailbox"),
     "/ui/tokens": ("Make a token", "Revoke script"),
     "/ui/packages/Page%200.pkg": ("Withdraw",),
 }
+DIRECTORY = {
+    "DIRECTORY_SERVERS": "ldaps://127.0.0.1:1",
+    "DIRECTORY_BASE_DN": "dc=example,dc=com",
+    "DIRECTORY_GROUPS": "staff=viewer;helpdesk=operator:test",
+}
+MDM = {
+    "name": "Jamf",
+    "kind": "jamf",
+    "settings": {"url": "https://127.0.0.1:1", "client_id": "id", "client_secret": "secret"},
+}
+WEBHOOK = {"name": "Script", "kind": "webhook", "url": "http://127.0.0.1:1/", "allow_private": True}
 LOOKS = [(theme, width) for theme in ("light", "dark") for width in ("desktop", "phone")]
 
 
@@ -33,13 +48,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
     """Two nodes with packages, accounts and tokens."""
     directory = tmp_path_factory.mktemp("pages")
     with Network(directory) as network:
-        amsterdam, berlin = network.chain("Amsterdam", "Berlin")
+        amsterdam, berlin = network.node("Amsterdam", **DIRECTORY), network.node("Berlin")
+        berlin.join(amsterdam)
         for number in range(4):
             file = make_file(directory / f"Page {number}.pkg", 1000 * (1 + number), number)
             amsterdam.publish(file.path, stage=("prod", "test")[number % 2], tags="browsers,office")
         amsterdam.api("POST", "/users", {"name": "viewer", "password": PASSWORD, "role": "viewer"})
         amsterdam.api("POST", "/tokens", {"name": "script", "role": "operator"})
+        amsterdam.api("POST", "/destinations", WEBHOOK)
+        amsterdam.api("POST", "/mdm/servers", MDM)
         amsterdam.api("POST", "/peers/invites", {})
+        eventually(lambda: amsterdam.api("GET", "/deliveries")["items"], 60, "nothing is owed")
         eventually(lambda: berlin.presence("Page 0.pkg") == "held", 60, "Berlin has not got it")
         yield amsterdam
 
@@ -68,7 +87,8 @@ def test_every_page_is_accessible_and_fits(
     found = faults(visitor, axe)
     visitor.show(f"sign-in-{theme}-{width}")
     visitor.sign_in(site)
-    for path in PAGES:
+    destination = site.api("GET", "/destinations")["items"][0]["id"]
+    for path in (*PAGES, f"/ui/notifications/{destination}"):
         visitor.go(path)
         visitor.page.wait_for_load_state("load")
         found += faults(visitor, axe)
