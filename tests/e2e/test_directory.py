@@ -13,6 +13,7 @@ from tests.conftest import skip_or_fail
 from tests.harness import Network, NodeProcess, eventually
 from tests.harness.browser_client import BrowserClient
 from tests.harness.command import ods
+from tests.harness.directory import directory_settings
 from tests.harness.node import Answer
 from tests.harness.people import (
     ANNA,
@@ -20,14 +21,13 @@ from tests.harness.people import (
     CARA,
     DORA,
     EVE,
-    GRANTS,
     HELPDESK,
     READERS,
     company,
     password_of,
     uid,
 )
-from tests.harness.slapd import BASE, READER, READER_PASSWORD, Authority, Slapd, find_slapd
+from tests.harness.slapd import READER_PASSWORD, Authority, Slapd, find_slapd
 
 
 @pytest.fixture
@@ -42,21 +42,6 @@ def servers(tmp_path: Path) -> Iterator[tuple[Slapd, Slapd, Authority]]:
     finally:
         for server in made:
             server.dispose()
-
-
-def directory_settings(authority: Authority, *urls: str) -> dict[str, str]:
-    """The settings of a node that asks these servers."""
-    return {
-        "DIRECTORY_SERVERS": ",".join(urls),
-        "DIRECTORY_CA_FILE": str(authority.file),
-        "DIRECTORY_BIND_DN": READER,
-        "DIRECTORY_BIND_PASSWORD": READER_PASSWORD,
-        "DIRECTORY_BASE_DN": BASE,
-        "DIRECTORY_GROUPS": ";".join(f"{group}={grant}" for group, grant in GRANTS.items()),
-        "DIRECTORY_CONNECT_TIMEOUT_S": "2",
-        "DIRECTORY_RECEIVE_TIMEOUT_S": "2",
-        "DIRECTORY_RECHECK_S": "10",
-    }
 
 
 def asks(
