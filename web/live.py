@@ -9,8 +9,9 @@ import contextlib
 
 from tornado.iostream import StreamClosedError
 
+from appliance.api.base import BaseHandler
 from appliance.api.cookies import read_session
-from appliance.domain.errors import ApplianceError, InvalidInput
+from appliance.domain.errors import ApplianceError, InvalidInput, NotAuthenticated
 
 from .pages import PageHandler
 
@@ -27,6 +28,19 @@ class LiveHandler(PageHandler):
     """`/ui/live?topics=packages,transfers`."""
 
     background = True
+
+    async def prepare(self) -> None:
+        """Tell a page whose session has ended, in the one form that it can read."""
+        try:
+            await BaseHandler.prepare(self)
+            ended = self.session is not None and self.session.must_change
+        except NotAuthenticated:
+            if self.request.method not in {"GET", "HEAD"}:
+                raise
+            ended = True
+        if ended:
+            self.set_header("Content-Type", "text/event-stream; charset=utf-8")
+            self.finish("event: ended\ndata: sign in\n\n")
 
     async def get(self) -> None:
         """Write a line for each change, until the client leaves or the node stops."""

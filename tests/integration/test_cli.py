@@ -457,6 +457,7 @@ def test_the_demo_is_ended_at_any_time(tmp_path: Path, number: signal.Signals, c
     demo = subprocess.Popen(
         [*ODS, "demo"], env={**plain_environment(tmp_path), "TMPDIR": str(scratch)}, cwd=tmp_path,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - as at a terminal
     )  # fmt: skip
     eventually(lambda: len(list(scratch.rglob("ods.sqlite3"))) == 3)
     demo.send_signal(number)

@@ -83,6 +83,8 @@ def test_strangers_see_and_change_nothing(node: NodeProcess, path: str) -> None:
         assert SECRET.encode() not in answer.body
         if path in OPEN:
             assert answer.status in {200, 405}, (method, answer.status)
+        elif path.startswith("/ui/live") and method in {"GET", "HEAD"}:
+            assert answer.body in {b"", b"event: ended\ndata: sign in\n\n"}
         elif method in {"GET", "HEAD"}:
             assert answer.status == 302
             assert answer.headers["location"].startswith("/ui/sign-in?next=")

@@ -117,7 +117,7 @@ def test_changes_need_the_sessions_token(one_node: NodeProcess) -> None:
     name = user(one_node, "target")
     for headers in ({}, {"X-XSRF-Token": ""}, {"X-XSRF-Token": "0" * 64}, {"X-XSRF-Token": "é"}):
         answer = person.request("DELETE", f"/api/v1/users/{name}", headers=headers)
-        assert (answer.status, answer.json()["code"]) == (403, "password_change_required")
+        assert (answer.status, answer.json()["code"]) == (403, "permission_denied")
     assert person.form("/ui/sign-out", {"_xsrf": "wrong"}).status == 403
     foreign = {"X-XSRF-Token": person.xsrf(), "Origin": "https://evil.example"}
     assert person.request("DELETE", f"/api/v1/users/{name}", headers=foreign).status == 403

@@ -52,16 +52,21 @@ export function followChanges() {
   const topics = new Set(parts().flatMap((part) => part.dataset.live.split(" ")).filter(Boolean));
   if (!topics.size) return;
   let source = null;
+  const again = async () => {
+    source = null;
+    await renew(); // if the session has ended, it asks
+    if (!source && !document.hidden) open();
+  };
   const open = () => {
     source = new EventSource(`/ui/live?topics=${[...topics].join(",")}`);
     source.addEventListener("changed", soon);
+    source.addEventListener("ended", () => {
+      source?.close();
+      again();
+    });
     source.addEventListener("error", () => {
       if (source?.readyState !== EventSource.CLOSED) return; // the browser tries again by itself
-      source = null;
-      setTimeout(async () => {
-        await renew(); // if the session has ended, it asks
-        if (!source && !document.hidden) open();
-      }, 5000);
+      setTimeout(again, 5000);
     });
   };
   document.addEventListener("visibilitychange", () => {
