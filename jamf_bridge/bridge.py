@@ -135,9 +135,12 @@ class Bridge(ServerAdmin):
         """Start a pull again, now."""
         await self._pulling.want_again(doc["pull"]["server"], doc["pull"]["remote"])
 
+    def job_key(self, doc: Doc) -> str:
+        """The key of a pull's job."""
+        return pull_key(doc["pull"]["server"], doc["pull"]["remote"])
+
     async def cancel(self, doc: Doc) -> None:
         """Stop a pull that waits; one that runs sees it in its document."""
-        key = pull_key(doc["pull"]["server"], doc["pull"]["remote"])
-        for job in await self._store.find_jobs({"active_key": key}, limit=1):
+        for job in await self._store.find_jobs({"active_key": self.job_key(doc)}, limit=1):
             with contextlib.suppress(InvalidTransition, JobUnknown):
                 await self._store.cancel_job(job.id, now=self._now())

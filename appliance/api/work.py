@@ -1,4 +1,4 @@
-"""Transfers and jobs: look, retry, cancel."""
+"""Transfers and jobs: look, retry, cancel, put first."""
 
 from typing import Any
 
@@ -34,22 +34,26 @@ class TransferHandler(BaseHandler):
 
 
 class TransferActionHandler(BaseHandler):
-    """`/api/v1/transfers/{id}/retry` and `/cancel`."""
+    """`/api/v1/transfers/{id}/retry`, `/cancel` and `/prioritize`."""
 
     async def post(self, id: str, action: str) -> None:
         """Do it."""
-        act = self.app.transfers.retry if action == "retry" else self.app.transfers.cancel
-        before = await self.app.transfers.get(id)
+        transfers = self.app.transfers
+        act, event = {
+            "retry": (transfers.retry, EventType.TRANSFER_RETRIED),
+            "cancel": (transfers.cancel, EventType.TRANSFER_CANCELLED),
+            "prioritize": (transfers.prioritize, EventType.TRANSFER_PRIORITIZED),
+        }[action]
+        before = await transfers.get(id)
         doc = await act(id, actor=self.actor)
+        after = str(TransferState.CANCELLED) if action == "cancel" else doc["state"]  # it ends soon
         await self.app.events.record(
-            EventType.TRANSFER_RETRIED if action == "retry" else EventType.TRANSFER_CANCELLED,
+            event,
             actor=self.actor,
             subject=doc["package"],
             filename=doc["filename"],
             before={"state": before["state"]},
-            after={
-                "state": doc["state"] if action == "retry" else str(TransferState.CANCELLED)
-            },  # it ends soon
+            after={"state": after},
         )
         self.write_json(transfer_json(doc))
 
@@ -81,15 +85,20 @@ class JobHandler(BaseHandler):
 
 
 class JobActionHandler(BaseHandler):
-    """`/api/v1/jobs/{id}/retry` and `/cancel`."""
+    """`/api/v1/jobs/{id}/retry`, `/cancel` and `/prioritize`."""
 
     async def post(self, id: str, action: str) -> None:
         """Do it."""
-        act = self.app.store.retry_job if action == "retry" else self.app.store.cancel_job
-        before = await self.app.store.get_job(id)
+        store = self.app.store
+        act, event = {
+            "retry": (store.retry_job, EventType.JOB_RETRIED),
+            "cancel": (store.cancel_job, EventType.JOB_CANCELLED),
+            "prioritize": (store.prioritize_job, EventType.JOB_PRIORITIZED),
+        }[action]
+        before = await store.get_job(id)
         job = await act(id, now=self.app.now())
         await self.app.events.record(
-            EventType.JOB_RETRIED if action == "retry" else EventType.JOB_CANCELLED,
+            event,
             actor=self.actor,
             subject=id,
             name=job.name,

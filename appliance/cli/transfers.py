@@ -10,7 +10,7 @@ from .output import Output, moment, size
 
 @group("transfer")
 def transfer() -> None:
-    """Look at transfers; retry or cancel them."""
+    """Look at transfers; retry or cancel them, put one first."""
 
 
 @transfer.command("list")
@@ -42,6 +42,14 @@ def list_(client: NodeClient, output: Output, state: str) -> None:
 def retry(client: NodeClient, output: Output, id: str) -> None:
     """Try a transfer again that failed or was cancelled."""
     _act(client, output, id, "retry")
+
+
+@transfer.command("first")
+@click.argument("id")
+@remote
+def first(client: NodeClient, output: Output, id: str) -> None:
+    """Let a transfer that waits go before all others."""
+    _act(client, output, id, "prioritize")
 
 
 @transfer.command("cancel")

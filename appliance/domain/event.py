@@ -24,8 +24,10 @@ class EventType(StrEnum):
     TRANSFER_STALLED = "transfer.stalled"
     TRANSFER_RETRIED = "transfer.retried"  #: by a person
     TRANSFER_CANCELLED = "transfer.cancelled"
+    TRANSFER_PRIORITIZED = "transfer.prioritized"
     JOB_RETRIED = "job.retried"
     JOB_CANCELLED = "job.cancelled"
+    JOB_PRIORITIZED = "job.prioritized"
     UPLOAD_ENDED = "upload.ended"  #: given up before it was complete
     PEER_INVITED = "peer.invited"
     PEER_INVITE_REVOKED = "peer.invite_revoked"

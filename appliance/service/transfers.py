@@ -73,6 +73,9 @@ class Pulls(Protocol):
     async def retry(self, doc: Doc) -> None:
         """Start one again, now."""
 
+    def job_key(self, doc: Doc) -> str:
+        """The key of the job that does one."""
+
     async def cancel(self, doc: Doc) -> None:
         """Stop one whose document says already that it was cancelled."""
 
@@ -193,6 +196,25 @@ class Transfers:
             "a transfer was cancelled", extra={"action": "transfer_cancelled", "transfer": id, "actor": actor}
         )
         await self._holdings.settle(doc["package"])
+        return await self.get(id)
+
+    async def prioritize(self, id: str, *, actor: str) -> Doc:
+        """Let a transfer that waits go before all others.
+
+        Raises:
+            JobUnknown: There is none of this id.
+            InvalidTransition: It does not wait.
+        """
+        doc = await self.get(id)
+        pulled = "pull" in doc and self.pulls is not None
+        key = self.pulls.job_key(doc) if pulled and self.pulls else f"fetch:{doc['package']}"
+        jobs = await self._store.find_jobs({"active_key": key}, limit=1)
+        if not jobs:
+            raise InvalidTransition(f"The transfer is {doc['state']}; only one that waits can go first.")
+        await self._store.prioritize_job(jobs[0].id, now=self._now())
+        log.info(
+            "a transfer goes first", extra={"action": "transfer_prioritized", "transfer": id, "actor": actor}
+        )
         return await self.get(id)
 
     # For the job

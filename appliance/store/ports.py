@@ -206,6 +206,14 @@ class Store(Protocol):
             InvalidTransition: It is DONE.
         """
 
+    async def prioritize_job(self, id: str, *, now: int) -> Job:
+        """Let a TODO job go before all others of its queue, now.
+
+        Raises:
+            JobUnknown: There is none of this id.
+            InvalidTransition: It does not wait.
+        """
+
     async def get_job(self, id: str) -> Job | None:
         """Return a job or None."""
 

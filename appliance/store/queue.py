@@ -115,6 +115,19 @@ def retried(stored: Job, *, now: int) -> Job:
             )
 
 
+def prioritized(stored: Job, *, now: int) -> Job:
+    """What a waiting job becomes when it goes before all others, those that were put first before it included.
+
+    Raises:
+        InvalidTransition: It does not wait.
+    """
+    if stored.state is not JobState.TODO:
+        raise InvalidTransition(
+            f"Job {stored.id} is {stored.state}; only one that waits can go first.", job=stored.id
+        )
+    return replace(stored, priority=max(now, stored.priority), run_at=min(stored.run_at, now), updated_at=now)
+
+
 def key_taken(job: Job) -> InvalidTransition:
     """The error for a retry whose key another active job has."""
     return InvalidTransition(

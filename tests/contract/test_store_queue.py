@@ -251,6 +251,22 @@ def test_retry_by_hand(place: Place) -> None:
     place.run(test)
 
 
+def test_one_that_waits_can_go_first(place: Place) -> None:
+    async def test(store: Store) -> None:
+        with pytest.raises(JobUnknown):
+            await store.prioritize_job("j", now=NOW)
+        for id in ("a", "b", "c"):
+            await store.enqueue(job(id, run_at=NOW + 60_000 if id == "c" else NOW))
+        await store.prioritize_job("b", now=NOW)
+        await store.prioritize_job("c", now=NOW + 1)
+        taken = await store.claim("hash", "w", now=NOW + 1, lease_ms=1000, limit=3)
+        assert [one.id for one in taken] == ["c", "b", "a"], "the last that was put first is the first"
+        with pytest.raises(InvalidTransition):
+            await store.prioritize_job("a", now=NOW + 2)
+
+    place.run(test)
+
+
 def test_retry_by_hand_respects_the_key(place: Place) -> None:
     async def test(store: Store) -> None:
         await store.enqueue(job("old", key="k"))

@@ -178,7 +178,7 @@ def test_every_change_of_the_api_has_a_page(pages: dict[str, str]) -> None:
         template.read_text(encoding="utf-8") for template in (files("web") / "templates").iterdir()
     )
     for kind in ("transfers", "jobs"):
-        for action in ("retry", "cancel"):
+        for action in ("retry", "cancel", "prioritize"):
             assert f"POST /{kind}/{{{{ item.id }}}}/{action}" in texts
     assert "POST /deliveries/{{ item.id }}/resend" in texts
     offered = set()

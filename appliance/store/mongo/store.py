@@ -156,6 +156,10 @@ class MongoStore:
         """Make a job CANCELLED."""
         return await self._change_job(id, lambda job: rules.cancelled(job, now=now))
 
+    async def prioritize_job(self, id: str, *, now: int) -> Job:
+        """Let a TODO job go before all others."""
+        return await self._change_job(id, lambda job: rules.prioritized(job, now=now))
+
     async def get_job(self, id: str) -> Job | None:
         """Return a job or None."""
         doc = await self.get(JOBS.name, id)

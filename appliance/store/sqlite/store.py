@@ -129,6 +129,12 @@ class SqliteStore:
             lambda transaction: transaction.change_job(id, lambda job: queue.cancelled(job, now=now))
         )
 
+    async def prioritize_job(self, id: str, *, now: int) -> Job:
+        """Let a TODO job go before all others."""
+        return await self._writer.run(
+            lambda transaction: transaction.change_job(id, lambda job: queue.prioritized(job, now=now))
+        )
+
     async def get_job(self, id: str) -> Job | None:
         """Return a job or None."""
         doc = await self.get(JOBS.name, id)
