@@ -44,18 +44,26 @@ def pages(bench: Bench) -> list[Row]:
     node = Node(directory / "run", "a", ODS_DATA_DIR=str(directory / "data"), ODS_NODE_STAGE="prod")
     rows = []
     with running(node):
+        connected = _connect(node)
+        asyncio.run(_owe(directory / "data", count, *connected))
         cookie = _sign_in(node)
+        server, destination = (f"/ui/mdm/{connected[0]}", f"/ui/notifications/{connected[1]}")
         some = f"/ui/packages/{package_id(_name(count // 2))}"
         for path in (
             "/ui/", "/ui/packages", "/ui/packages?q=7&sort=-size", some, "/ui/upload", "/ui/network",
             "/ui/replication", "/ui/transfers", "/ui/jobs", "/ui/users", "/ui/tokens", "/ui/sessions", "/ui/audit",
-            "/ui/settings", "/ui/about",
+            "/ui/settings", "/ui/about", "/ui/directory", "/ui/mdm", server, "/ui/notifications", destination,
+            "/ui/deliveries",
         ):  # fmt: skip
             for _ in range(ROUNDS):
                 status, _, body = _get(node, path, cookie)
                 assert status == 200, (path, status, body[:300])
             took = [line["ms"] / 1000 for line in node.events("request") if line["path"] == path]
-            name = path.replace(some, "/ui/packages/{id}")
+            name = {
+                some: "/ui/packages/{id}",
+                server: "/ui/mdm/{id}",
+                destination: "/ui/notifications/{id}",
+            }.get(path, path)
             print(
                 f"  {name:<32} {statistics.median(took) * 1000:6.1f} ms, at most {max(took) * 1000:6.1f} ms"
             )
@@ -64,6 +72,41 @@ def pages(bench: Bench) -> list[Row]:
                 Row(case=f"page {name}", ours=max(took), rival="", theirs=0.0, target="<= 0.2 s", met=met)
             )
     return rows
+
+
+def _connect(node: Node) -> tuple[str, str]:
+    """An MDM server and a destination that are switched off; their ids."""
+    jamf = {"url": "https://192.0.2.1", "client_id": "id", "client_secret": "secret"}
+    server = node.api(
+        "POST", "/mdm/servers", {"name": "Jamf", "kind": "jamf", "enabled": False, "settings": jamf}
+    )
+    destination = node.api(
+        "POST",
+        "/destinations",
+        {"name": "Chat", "kind": "webhook", "url": "https://192.0.2.1/", "enabled": False},
+    )
+    return str(server["id"]), str(destination["id"])
+
+
+async def _owe(data: Path, count: int, server: str, destination: str) -> None:
+    """Write that every package was mirrored, and that a webhook was told of it."""
+    store = await open_store("", data)
+    for start in range(0, count, _AT_ONCE):
+        batch: list[Insert] = []
+        for number in range(start, min(count, start + _AT_ONCE)):
+            link = {
+                "_id": f"{server}:{package_id(_name(number))}", "server": server, "state": "mirrored",
+                "package": package_id(_name(number)), "file_name": _name(number), "remote_id": str(number), "at": AT,
+            }  # fmt: skip
+            row = {
+                "_id": f"{number:012d}.{destination}", "destination": destination, "seq": number, "attempts": 1,
+                "type": "package.published", "subject": package_id(_name(number)), "state": "delivered",
+                "due_at": AT, "status": 200, "latency_ms": 20, "answer": "ok", "error": "", "created_at": AT,
+                "updated_at": AT + number, "delivered_at": AT,
+            }  # fmt: skip
+            batch += [Insert("mdm_links", link), Insert("deliveries", row)]
+        await store.batch(batch)
+    await store.close()
 
 
 def _name(number: int) -> str:
