@@ -83,7 +83,7 @@ def _connect(node: Node) -> tuple[str, str]:
     destination = node.api(
         "POST",
         "/destinations",
-        {"name": "Chat", "kind": "webhook", "url": "https://192.0.2.1/", "enabled": False},
+        {"name": "Chat", "kind": "webhook", "url": "https://hooks.example.com/", "enabled": False},
     )
     return str(server["id"]), str(destination["id"])
 
