@@ -1,0 +1,108 @@
+"""What a person should look at, and where it can be mended."""
+
+from dataclasses import dataclass
+
+from appliance.api.base import BaseHandler
+from appliance.domain.destination import DestinationState
+from appliance.domain.package import Presence
+from appliance.domain.states import PeerState
+from appliance.service.accounts import Role
+from appliance.service.system import Readiness, SystemReport
+
+#: collection and state of what is known of records in MDM servers, and how one and several are told
+_RECORDS = (
+    (
+        "mdm_links",
+        "conflict",
+        "package differs from its record in an MDM.",
+        "packages differ from their records in an MDM.",
+    ),
+    (
+        "mdm_remote",
+        "quarantined",
+        "file of an MDM did not match its record.",
+        "files of an MDM did not match their records.",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Concern:
+    """Something that a person should look at."""
+
+    kind: str  #: "bad" or "warn"
+    text: str
+    address: str = ""  #: where it can be mended
+
+
+def concerns(handler: BaseHandler, report: SystemReport, readiness: Readiness) -> list[Concern]:
+    """What needs attention, the worst first."""
+    app, found = handler.app, []
+    for check in readiness.checks.values():
+        if not check.ok:
+            found.append(Concern(kind="bad", text=check.reason))
+    counts = dict.fromkeys(Presence, 0)
+    for package in app.catalogue.all():
+        counts[package.presence] += 1
+    if counts[Presence.DAMAGED]:
+        text = _plural(
+            counts[Presence.DAMAGED], "package is damaged here and is", "packages are damaged here and are"
+        )
+        found.append(
+            Concern(kind="bad", text=f"{text} fetched again.", address="/ui/packages?presence=damaged")
+        )
+    if report.counts.get("transfers_failed"):
+        text = _plural(report.counts["transfers_failed"] or 0, "transfer gave up.", "transfers gave up.")
+        found.append(Concern(kind="bad", text=text, address="/ui/transfers?state=failed"))
+    for peer in app.peers.all():
+        if peer.down:
+            text = f"{peer.name} is down: {peer.last_error}"
+            found.append(Concern(kind="bad", text=text, address="/ui/network"))
+        elif peer.quarantined_until > app.now():
+            text = f"{peer.name} is set aside as a source: {peer.last_strike}"
+            found.append(Concern(kind="warn", text=text, address="/ui/network"))
+        elif peer.state is not PeerState.ACTIVE:
+            text = f"The registration with {peer.name} is {peer.state}."
+            found.append(Concern(kind="warn", text=text, address="/ui/network"))
+    if counts[Presence.WAITING]:
+        text = _plural(counts[Presence.WAITING], "package waits", "packages wait")
+        found.append(
+            Concern(
+                kind="warn", text=f"{text} for a node that holds it.", address="/ui/packages?presence=waiting"
+            )
+        )
+    if report.counts.get("jobs_failed"):
+        text = _plural(report.counts["jobs_failed"] or 0, "job gave up.", "jobs gave up.")
+        found.append(Concern(kind="warn", text=text, address="/ui/jobs?state=failed"))
+    disk = report.disk
+    if disk.free < max(disk.floor * 2, disk.total // 20):
+        found.append(Concern(kind="warn", text="The disk is nearly full: new packages may find no room."))
+    return found
+
+
+async def connection_concerns(handler: BaseHandler) -> list[Concern]:
+    """What needs attention of MDM servers, notifications and the directory."""
+    app, found = handler.app, []
+    for server in await app.mdm.servers() if app.mdm is not None else ():
+        if server["state"] in {"attention", "unreachable"}:
+            text = f"{server['name']}: {server['reason']}"
+            found.append(Concern(kind="bad", text=text, address=f"/ui/mdm/{server['id']}"))
+    for collection, state, one, many in _RECORDS:
+        count = await app.store.count(collection, {"state": state})
+        if count:
+            found.append(Concern(kind="warn", text=_plural(count, one, many), address="/ui/mdm"))
+    if handler.principal is not None and handler.principal.role >= Role.OPERATOR:
+        for each in await app.notifications.destinations.all():
+            if each.state is DestinationState.SUSPENDED or each.failing_since:
+                kind = "bad" if each.state is DestinationState.SUSPENDED else "warn"
+                text = f"{each.name} takes no notifications: {each.last_error}"
+                found.append(Concern(kind=kind, text=text, address=f"/ui/notifications/{each.id}"))
+    for asked in app.directory.health() if app.directory is not None else ():
+        if asked.healthy is False:
+            text = f"The directory server {asked.url} is down: {asked.error}"
+            found.append(Concern(kind="warn", text=text, address="/ui/directory"))
+    return found
+
+
+def _plural(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
