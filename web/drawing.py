@@ -66,7 +66,7 @@ def draw(app: App) -> Drawing:
                 link=link,
             )
         )
-    for index, node in enumerate(far):
+    for index, (_, node) in enumerate(far):
         x, y = _around(middle, index, len(far), outer, turn=0.5 / max(1, len(peers)))
         spots.append(Spot(x=x, y=y, name=node.name, under="through others", kind="far", link=""))
     reach = max((abs(spot.y - middle[1]) for spot in spots), default=0.0) + _LABELS

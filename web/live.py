@@ -1,7 +1,8 @@
 """Tells an open page that something changed; the page then fetches its parts anew.
 
 Server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html): one line a change, with the
-topic, which is a collection of the store.
+topic, which is a collection of the store. Each has a mark as its id, so that a stream that was cut off, or begins after
+its page was made, tells what changed since.
 """
 
 import asyncio
@@ -13,19 +14,16 @@ from appliance.api.base import BaseHandler
 from appliance.api.cookies import read_session
 from appliance.domain.errors import ApplianceError, InvalidInput, NotAuthenticated
 
+from .marks import TOPICS, changed, mark
 from .pages import PageHandler
 
-TOPICS = (
-    "packages", "transfers", "records", "peers", "jobs", "events", "uploads", "invites",
-    "mdm_servers", "mdm_remote", "mdm_links", "mdm_points", "destinations", "deliveries",
-)  # fmt: skip
 LOOK_S = 1.0
 BEAT_S = 15.0  #: a proxy that hears nothing closes the connection
 LIFE_S = 600.0  #: the browser connects anew, and the session is checked again
 
 
 class LiveHandler(PageHandler):
-    """`/ui/live?topics=packages,transfers`."""
+    """`/ui/live?topics=packages,transfers&since=MARK`."""
 
     background = True
 
@@ -50,21 +48,22 @@ class LiveHandler(PageHandler):
             raise InvalidInput(f"Name topics out of: {', '.join(TOPICS)}.")
         self.set_header("Content-Type", "text/event-stream; charset=utf-8")
         self.set_header("X-Accel-Buffering", "no")
-        seen = {topic: await self.app.store.changed(topic, -1, timeout=0) for topic in topics}
+        since = self.request.headers.get("Last-Event-ID") or self.get_query_argument("since", "")
         with contextlib.suppress(
             StreamClosedError, ApplianceError
         ):  # gone, or the database is: it connects anew
             await self._say("retry: 2000\n\n")
-            await self._follow(seen)
+            await self._follow(topics, since or await mark(self.app.store))
 
-    async def _follow(self, seen: dict[str, int]) -> None:
+    async def _follow(self, topics: list[str], seen: str) -> None:
         loop = asyncio.get_running_loop()
         began = spoke = checked = loop.time()
         while loop.time() - began < LIFE_S and not self.app.system.draining:
-            await asyncio.sleep(LOOK_S)
-            found = [topic for topic in seen if await self._changed(topic, seen)]
+            now = await mark(self.app.store)
+            found = changed(topics, seen, now)
+            seen = now
             if found:
-                await self._say("".join(f"event: changed\ndata: {topic}\n\n" for topic in found))
+                await self._say("".join(f"id: {now}\nevent: changed\ndata: {topic}\n\n" for topic in found))
                 spoke = loop.time()
             elif loop.time() - spoke > BEAT_S:
                 await self._say(": still here\n\n")
@@ -72,11 +71,7 @@ class LiveHandler(PageHandler):
             if self.session is not None and loop.time() - checked > BEAT_S:
                 await self.app.sessions.check(read_session(self), active=False)
                 checked = loop.time()
-
-    async def _changed(self, topic: str, seen: dict[str, int]) -> bool:
-        count = await self.app.store.changed(topic, seen[topic], timeout=0)
-        changed, seen[topic] = count != seen[topic], count
-        return changed
+            await asyncio.sleep(LOOK_S)
 
     async def _say(self, text: str) -> None:
         self.write(text)

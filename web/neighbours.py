@@ -3,6 +3,7 @@
 from typing import Any
 
 from appliance.api.app import App
+from appliance.domain.node import NodeBody
 from appliance.domain.states import PeerState
 from appliance.service.peers import Peer
 
@@ -34,8 +35,8 @@ def _health(peer: Peer, now: int) -> tuple[str, str]:
     return "healthy", "good"
 
 
-def others(app: App) -> list[Any]:
-    """Nodes that are in the network and not registered with this one."""
+def others(app: App) -> list[tuple[str, NodeBody]]:
+    """Nodes that are in the network and not registered with this one, by name; with their ids."""
     known = {peer.id for peer in app.peers.all()} | {app.identity.node_id}
-    found = [node for id, node in app.holdings.nodes.items() if id not in known]
-    return sorted(found, key=lambda node: node.name)
+    found = [(id, node) for id, node in app.holdings.nodes.items() if id not in known]
+    return sorted(found, key=lambda item: item[1].name)

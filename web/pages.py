@@ -15,6 +15,7 @@ from appliance.domain.errors import ApplianceError, NotAuthenticated
 from appliance.service.accounts import Principal, Role
 from appliance.service.sessions import Session
 
+from .marks import mark
 from .navigation import sections
 from .templating import render
 
@@ -32,6 +33,7 @@ class PageHandler(BaseHandler):
 
     title = ""
     section = ""  #: the address of the navigation's entry that this page belongs to
+    _mark = ""  #: taken before anything that the page shows is read
 
     def set_default_headers(self) -> None:
         """Scripts and styles from here only, no frames, nothing kept by others."""
@@ -61,6 +63,7 @@ class PageHandler(BaseHandler):
             return
         if self.session is not None and self.session.must_change and not self.for_new_password:
             self.redirect(PASSWORD)
+        self._mark = await mark(self.app.store)
 
     def _guard_session(self, session: Session, *, reading: bool) -> None:
         if session.must_change and not self.for_new_password and reading:
@@ -95,6 +98,7 @@ class PageHandler(BaseHandler):
             "me": self.principal,
             "can_operate": bool(role and role >= Role.OPERATOR),
             "can_admin": bool(role and role >= Role.ADMIN),
+            "mark": self._mark,
             "xsrf": self.session.xsrf if self.session else "",
             "node": {
                 "name": self.app.node_name,

@@ -32,6 +32,7 @@ _WORDS = {
     "peer.down": "cannot be reached",
     "peer.up": "is back",
     "peer.struck": "broke the rules",
+    "node.removed": "removed from the network",
     "node.started": "started",
     "node.stopped": "stopped",
     "disk.low": "disk is nearly full",
@@ -43,7 +44,7 @@ _WORDS = {
     "sign_in.refused": "sign-in refused",
 }
 _BAD = {"package.damaged", "transfer.failed", "peer.down", "peer.struck", "disk.low"}
-_WARN = {"transfer.stalled", "sign_in.refused", "package.superseded", "package.withdrawn"}
+_WARN = {"transfer.stalled", "sign_in.refused", "package.superseded", "package.withdrawn", "node.removed"}
 
 
 def event_view(event: Event, app: App) -> dict[str, Any]:

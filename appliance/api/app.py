@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from appliance.peering.identity import Identity
     from appliance.service.accounts import Accounts
     from appliance.service.catalogue import Catalogue
+    from appliance.service.departures import Departures
     from appliance.service.directory import Directory
     from appliance.service.events import Events
     from appliance.service.holdings import Holdings
@@ -61,6 +62,7 @@ class App:
     metrics: Metrics
     throughput: Throughput
     registrations: Registrations
+    departures: Departures
     nonces: Nonces
     notifications: Notifications
     runner: Runner | None  #: None where another process does the work

@@ -1,4 +1,4 @@
-"""Peers: invite, join, list, remove; and every node of the network."""
+"""Peers: invite, join, list, remove."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -103,27 +103,3 @@ class JoinHandler(AdminHandler):
         """Register with the node that made an invite."""
         peer = await self.app.registrations.join(self.body_as(JoinInput).invite, actor=self.actor)
         self.write_json(self.shown(peer), 201)
-
-
-class NodesHandler(BaseHandler):
-    """`/api/v1/nodes`."""
-
-    async def get(self) -> None:
-        """Every node of the network that this one has heard of."""
-        self.query_as(NoQuery)
-        active = set(self.app.peers.active_ids())
-        items = [
-            {
-                "id": id,
-                "name": node.name,
-                "url": node.url,
-                "stage": node.stage,
-                "version": node.version,
-                "tags_take": list(node.tags_take),
-                "tags_refuse": list(node.tags_refuse),
-                "self": id == self.app.identity.node_id,
-                "registered": id in active,
-            }
-            for id, node in sorted(self.app.holdings.nodes.items(), key=lambda item: item[1].name)
-        ]
-        self.write_json({"items": items, "next": None})

@@ -19,6 +19,7 @@ from appliance.peering.records import node_body, record_json
 from appliance.service.accounts import Accounts
 from appliance.service.catalogue import Catalogue
 from appliance.service.coverage import Coverage
+from appliance.service.departures import Departures
 from appliance.service.directory import Directory
 from appliance.service.events import Events
 from appliance.service.holdings import Holdings
@@ -107,7 +108,14 @@ def connect(
         await intake.take(peer, [record_json(record)])
         await replication.joined(peer)
 
+    departures = Departures(
+        store=store, records=records, holdings=holdings, peers=peers, node_id=node_id, now=now_ms
+    )
+
     async def node_changed(record: Record) -> None:
+        if record.deleted:
+            await departures.heard(record)
+            return
         body = node_body(record)
         await peers.describe(record.id, name=body.name, url=body.url, tls_fingerprint=body.tls_fingerprint)
 
@@ -154,7 +162,7 @@ def connect(
         ),
         events=Events(store, now_ms), system=system,
         metrics=metrics, throughput=Throughput(metrics, now_ms),
-        registrations=registrations, nonces=Nonces(store, now_ms), runner=runner,
+        registrations=registrations, departures=departures, nonces=Nonces(store, now_ms), runner=runner,
         notifications=connect_notifications(settings, store, box, teller, calls), now=now_ms, mdm=bridge,
         directory=directory,
     )  # fmt: skip

@@ -1,6 +1,10 @@
 """`ods node`: every node of the network."""
 
-from .client import NodeClient
+import sys
+
+import click
+
+from .client import NodeClient, segment
 from .command import group
 from .options import remote
 from .output import Output
@@ -8,7 +12,7 @@ from .output import Output
 
 @group("node")
 def node() -> None:
-    """Look at the nodes of the network."""
+    """See the nodes of the network, and remove those that are gone."""
 
 
 @node.command("list")
@@ -29,3 +33,23 @@ def list_(client: NodeClient, output: Output) -> None:
             for n in found
         ],
     )  # fmt: skip
+
+
+@node.command("remove")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@remote
+def remove(client: NodeClient, output: Output, name: str, yes: bool) -> None:
+    """Take a node that is gone for good off every node's lists, by name or id.
+
+    Nothing waits for it any more, and its distribution point in an MDM goes. A node that still runs comes back by
+    itself.
+    """
+    found = client.get(f"/nodes/{segment(name)}")
+    if not yes and sys.stdin.isatty():
+        click.confirm(f"Is {found['name']} at {found['url']} gone for good?", abort=True, err=True)
+    client.delete(f"/nodes/{found['id']}")
+    if output.json:
+        output.data({"removed": found["id"]})
+    else:
+        output.line(f"{found['name']} is removed from the network.")

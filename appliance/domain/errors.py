@@ -4,8 +4,8 @@
       InvalidInput          InvalidName, InvalidDigest, InvalidSettings, WireInvalid, TooLarge
       NotAllowed            NotAuthenticated, PermissionDenied, TooManyAttempts, PasswordChangeRequired
         SignatureRefused    SignatureMissing, SignatureInvalid, ClockSkew, RequestReplayed, PeerUnknown
-      NotFound              PackageUnknown, PackageWithdrawn, UploadUnknown, PeerNotFound, JobUnknown,
-                            AccountUnknown, TokenUnknown, SessionUnknown
+      NotFound              PackageUnknown, PackageWithdrawn, UploadUnknown, PeerNotFound, NodeUnknown,
+                            JobUnknown, AccountUnknown, TokenUnknown, SessionUnknown
       Conflict              PackageExists, OffsetMismatch, InvalidTransition, DuplicateKey, StaleRevision,
                             InviteRefused, AccountExists
       IntegrityFailure      DigestMismatch, SizeMismatch, ManifestInvalid, ChunkInvalid, BlobMissing
@@ -168,6 +168,12 @@ class PeerNotFound(NotFound):
     """There is no such peer."""
 
     code = "peer_not_found"
+
+
+class NodeUnknown(NotFound):
+    """There is no such node in the network."""
+
+    code = "node_unknown"
 
 
 class JobUnknown(NotFound):

@@ -36,6 +36,7 @@ class EventType(StrEnum):
     PEER_DOWN = "peer.down"
     PEER_UP = "peer.up"
     PEER_STRUCK = "peer.struck"  #: it served wrong bytes, forged records or broke the protocol
+    NODE_REMOVED = "node.removed"  #: an administrator said that a node is gone for good
     NODE_STARTED = "node.started"
     NODE_STOPPED = "node.stopped"
     DISK_LOW = "disk.low"

@@ -18,7 +18,7 @@ MAX_NESTING = 32  #: levels of objects and lists in a record; MongoDB keeps at m
 class RecordKind(StrEnum):
     """What a record describes."""
 
-    NODE = "node"  #: a node: only that node writes it
+    NODE = "node"  #: a node: only that node writes it; any node of the network may write that it is gone
     PACKAGE = "package"  #: a package: any node of the network may write the next revision
     REPLICA = "replica"  #: that a node holds, or does not hold, a package: only that node writes it
 

@@ -145,7 +145,7 @@ def _check_rules(record: Record) -> None:
     match record.kind:
         case RecordKind.NODE:
             node = node_body(record)
-            if record.id != record.author:
+            if record.id != record.author and not record.deleted:
                 raise WireInvalid("A node record is written by another node.")
             _check_node(node)
         case RecordKind.REPLICA:

@@ -200,6 +200,7 @@ class Holdings:
             replica
             for replica in map(replica_body, about.living())
             if replica.node != self._node_id
+            and replica.node in self._nodes
             and replica.sha256 == body.sha256
             and replica.presence == Presence.HELD
         ]
@@ -219,8 +220,7 @@ class Holdings:
             sources=[self._name(node) for node in near],
             out_of_reach=[self._name(replica.node) for replica in others if replica.node not in near],
             safe_elsewhere=any(
-                replica.node in self._nodes and self._admission(self._nodes[replica.node], body).admitted
-                for replica in others
+                self._admission(self._nodes[replica.node], body).admitted for replica in others
             ),
         )
 

@@ -95,7 +95,7 @@ class Intake:
         if any(record.kind is RecordKind.NODE for record in winners):
             await self._holdings.refresh_nodes()
             for record in winners:
-                if record.kind is RecordKind.NODE and not record.deleted and self.on_node is not None:
+                if record.kind is RecordKind.NODE and self.on_node is not None:
                     await self.on_node(record)
         packages: list[str] = []
         for record in winners:
@@ -108,9 +108,14 @@ class Intake:
         await self._holdings.settle_many(packages)
         if self.on_own_record is not None:
             for record in winners:
-                if record.author == self._node_id and record.kind is not RecordKind.PACKAGE:
-                    # An older life of this node wrote it: a copy of its data was restored.
+                if self._is_own(record):
                     await self.on_own_record(record)
+
+    def _is_own(self, record: Record) -> bool:
+        """Whether only this node should have written it: an older life of it did, or another says that it is gone."""
+        if record.kind is RecordKind.NODE:
+            return record.id == self._node_id
+        return record.kind is RecordKind.REPLICA and record.author == self._node_id
 
 
 def _verified(raw: Sequence[Any]) -> tuple[list[Record], list[str]]:

@@ -120,9 +120,10 @@ class Replication:
         return record
 
     async def _overtake(self, record: Record) -> None:
-        """Outrank a record that an earlier life of this node wrote and that came back from a peer."""
+        """Outrank a record of an earlier life of this node that came back from a peer, or one that says it is gone."""
         if record.kind is RecordKind.NODE:
             await self.own_record()
+            await self._holdings.refresh_nodes()
         else:
             await self._holdings.say_again(record.id.partition(".")[0])
 

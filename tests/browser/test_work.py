@@ -54,3 +54,26 @@ def test_a_node_that_is_down_needs_attention(network: Network, browser: Browser,
     source.start()
     expect(visitor.page.locator("#peers")).to_contain_text("healthy", timeout=90_000)
     eventually(lambda: here.peer(source)["healthy"], 30, "it is not healthy")
+
+
+def test_a_node_that_is_gone_is_removed(network: Network, visitor: Visitor) -> None:
+    amsterdam, berlin, cairo = network.chain("Amsterdam", "Berlin", "Cairo")
+    page = visitor.page
+    visitor.sign_in(amsterdam)
+    visitor.menu("Nodes")
+    others = page.locator("#others")
+    expect(others).to_contain_text("Cairo")
+    cairo.kill9()
+    others.get_by_role("button", name="Remove").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("button", name="Remove")).to_be_disabled()
+    dialog.get_by_label("Type").fill("Cairo")
+    visitor.show("remove-node")
+    dialog.get_by_role("button", name="Remove").click()
+    expect(page.get_by_text("Cairo is removed from the network.")).to_be_visible()
+    expect(others).to_be_hidden()
+    eventually(
+        lambda: "Cairo" not in {node["name"] for node in berlin.api("GET", "/nodes")["items"]},
+        20,
+        "Berlin remembers it",
+    )

@@ -10,7 +10,7 @@ import pytest
 
 from appliance.api.operations import OPERATIONS, Operation
 from tests.builders import make_file
-from tests.harness import Network
+from tests.harness import Network, eventually
 from tests.harness.browser_client import BrowserClient
 from tests.harness.node import PASSWORD, NodeProcess
 from tests.unit.test_openapi import example
@@ -68,7 +68,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     directory = tmp_path_factory.mktemp("parity")
     with Network(directory) as network:
         node = network.node("Amsterdam", **DIRECTORY)
-        network.node("Berlin").join(node)
+        berlin = network.node("Berlin")
+        berlin.join(node)
+        network.node("Cairo").join(berlin)
+        eventually(lambda: len(node.api("GET", "/nodes")["items"]) == 3, 20, "Cairo is not heard of")
         node.publish(make_file(directory / "Some.pkg", 1000, 1).path)
         node.api("POST", "/users", {"name": "op", "password": PASSWORD, "role": "operator"})
         node.api("POST", "/tokens", {"name": "x"})

@@ -114,6 +114,10 @@ def test_a_node_speaks_only_for_itself() -> None:
     )
     with pytest.raises(InvalidInput):
         verify_record(forged)
+    gone = sign_record(
+        alice, kind=RecordKind.NODE, id=mallory.node_id, revision=9, at=1, deleted=True, body=asdict(body)
+    )
+    verify_record(gone)  # that a node is gone may be said by another
 
 
 @pytest.mark.parametrize(

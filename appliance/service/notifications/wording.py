@@ -28,6 +28,7 @@ _TITLES: Mapping[str, str] = {
     EventType.PEER_DOWN: "{name} does not answer",
     EventType.PEER_UP: "{name} answers again",
     EventType.PEER_STRUCK: "{name} misbehaved",
+    EventType.NODE_REMOVED: "{name} was removed from the network",
     EventType.NODE_STARTED: "The node started",
     EventType.NODE_STOPPED: "The node stopped",
     EventType.DISK_LOW: "Disk space is low",

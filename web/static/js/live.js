@@ -5,6 +5,10 @@ import { showTimes } from "./times.js";
 const EVERY_MS = 1000;
 let timer = null;
 let last = 0;
+let stale = false; // a part is shown that was in use when a newer one came
+
+const markOf = (page) => page.querySelector("meta[name=mark]")?.content ?? "";
+let mark = markOf(document); // how far the node's data had changed when what is shown was read
 
 const parts = () => [...document.querySelectorAll("[data-live]")];
 
@@ -29,9 +33,16 @@ export async function renew() {
     return; // the node is away: what is shown stays
   }
   const fresh = new DOMParser().parseFromString(text, "text/html");
+  mark = markOf(fresh);
+  stale = false;
   for (const part of parts()) {
     const other = fresh.getElementById(part.id);
-    if (!other || busy(part)) continue;
+    if (!other) continue;
+    if (busy(part)) {
+      stale = true;
+      continue;
+    }
+    part.hidden = other.hidden;
     showTimes(other);
     if (other.innerHTML === part.innerHTML) continue;
     const focused = part.contains(document.activeElement) ? document.activeElement.id : "";
@@ -58,7 +69,7 @@ export function followChanges() {
     if (!source && !document.hidden) open();
   };
   const open = () => {
-    source = new EventSource(`/ui/live?topics=${[...topics].join(",")}`);
+    source = new EventSource(`/ui/live?${new URLSearchParams({ topics: [...topics].join(","), since: mark })}`);
     source.addEventListener("changed", soon);
     source.addEventListener("ended", () => {
       source?.close();
@@ -73,11 +84,11 @@ export function followChanges() {
     if (document.hidden) {
       source?.close();
       source = null;
-    } else if (!source) {
-      open();
-      soon();
-    }
+    } else if (!source) open();
   });
+  const freed = () => stale && soon();
+  addEventListener("focusout", freed);
+  addEventListener("close", freed, true); // of a dialog: it does not bubble
   addEventListener("pagehide", () => source?.close());
   if (!document.hidden) open();
 }

@@ -1,0 +1,29 @@
+"""Marks: how far the node's data had changed when a page was made, so that the page misses nothing that comes after.
+
+A mark is opaque to the page: it goes into the page, and comes back with the request for its live stream.
+"""
+
+import secrets
+from collections.abc import Iterable
+
+from appliance.store.ports import Store
+
+TOPICS = (
+    "packages", "transfers", "records", "peers", "jobs", "events", "uploads", "invites",
+    "mdm_servers", "mdm_remote", "mdm_links", "mdm_points", "destinations", "deliveries",
+)  # fmt: skip
+_PROCESS = secrets.token_hex(4)  #: counts of another process mean nothing here
+
+
+async def mark(store: Store) -> str:
+    """The mark of this moment."""
+    counts = [await store.changed(topic, -1, timeout=0) for topic in TOPICS]
+    return ".".join([_PROCESS, *map(str, counts)])
+
+
+def changed(topics: Iterable[str], before: str, now: str) -> list[str]:
+    """Those of the topics that may have changed between two marks; all, if the first is not of this process."""
+    old, new = before.split("."), now.split(".")
+    if old[0] != new[0] or len(old) != len(new):
+        return list(topics)
+    return [topic for topic in topics if old[1 + TOPICS.index(topic)] != new[1 + TOPICS.index(topic)]]
