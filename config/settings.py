@@ -8,6 +8,9 @@ from pydantic import Field, field_validator, model_validator
 from .directory import Directory, parse_grant
 from .fields import Seconds, Section, Size
 
+MIN_PASSWORD = 12
+MAX_PASSWORD = 1024
+
 
 class Node(Section):
     """Who this node is to others."""
@@ -136,8 +139,16 @@ class Admin(Section):
 
     password: str = Field(
         "",
-        description='Password of the first account, "admin", used only when it is made. Empty: a random one.',
+        description='Password of the first account, "admin", used only when it is made: at least 12 characters. '
+        "Empty: a random one.",
     )
+
+    @field_validator("password")
+    @classmethod
+    def _password(cls, password: str) -> str:
+        if password and not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
+            raise ValueError(f"a password has {MIN_PASSWORD} to {MAX_PASSWORD} characters")
+        return password
 
 
 class Web(Section):

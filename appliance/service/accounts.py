@@ -29,6 +29,7 @@ from appliance.domain.errors import (
 from appliance.domain.event import EventType
 from appliance.domain.node import DEFAULT_STAGES, check_stage, check_within
 from appliance.store.ports import Doc, Insert, Remove, Replace, Store
+from config.settings import MAX_PASSWORD, MIN_PASSWORD
 
 from .directory import Directory
 from .journal import entry
@@ -42,8 +43,6 @@ from .throttle import Throttle
 __all__ = ["FIRST", "Accounts", "Principal", "Role", "parse_role"]
 
 FIRST = "admin"
-MIN_PASSWORD = 12
-MAX_PASSWORD = 1024
 MAX_TOKENS = 500  #: of one account; they go with it in one store operation
 TOKEN_LIFE_S = 90 * 24 * 3600
 TOKEN_MAX_LIFE_S = 366 * 24 * 3600

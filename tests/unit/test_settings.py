@@ -117,6 +117,7 @@ def test_every_fault_is_told_with_key_reason_and_line(tmp_path: Path) -> None:
         ("node:\n  url: https://me:secret@ods.example.com\n", 2, "node.url: it is not a URL"),
         ("database:\n  url: mysql://x\n", 2, "database.url"),
         ("http:\n  context: ../up\n", 2, "http.context"),
+        ("admin:\n  password: too-short\n", 2, "admin.password: a password has 12 to 1024 characters"),
         ("---\na: 1\n---\nb: 2\n", 3, "not valid YAML"),
     ],
 )
@@ -124,6 +125,7 @@ def test_files_that_are_refused(tmp_path: Path, text: str, line: int, words: str
     path = write(tmp_path, text)
     found = faults(path)
     assert any(fault.startswith(f"{path}:{line}:") and words in fault for fault in found), found
+    assert not any("too-short" in fault for fault in found), "a secret is in a message"
 
 
 def test_words_stay_words(tmp_path: Path) -> None:
