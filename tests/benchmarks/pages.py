@@ -1,4 +1,4 @@
-"""Every page of a node that knows 5,000 packages and 50 nodes: the time that the server takes for it."""
+"""Every page of a node that knows 5,000 packages and 50 nodes: the time that the server takes, and the browser."""
 
 import asyncio
 import hashlib
@@ -23,6 +23,7 @@ from appliance.service.records import record_doc
 from appliance.store.opening import open_store
 from appliance.store.ports import Insert
 
+from .browsing import browse
 from .cases import Bench, Row, running
 from .nodes import PASSWORD, Node
 
@@ -32,6 +33,11 @@ ROUNDS = 15
 LIMIT_S = 0.2
 AT = 1_750_000_000_000
 _AT_ONCE = 2_000
+_PAGES = (
+    "/ui/", "/ui/packages", "/ui/packages?q=7&sort=-size", "/ui/upload", "/ui/network", "/ui/replication",
+    "/ui/transfers", "/ui/jobs", "/ui/users", "/ui/tokens", "/ui/sessions", "/ui/audit", "/ui/settings",
+    "/ui/about", "/ui/directory", "/ui/mdm", "/ui/notifications", "/ui/deliveries",
+)  # fmt: skip
 _STAGES = ("dev", "test", "prod")
 
 
@@ -49,21 +55,16 @@ def pages(bench: Bench) -> list[Row]:
         cookie = _sign_in(node)
         server, destination = (f"/ui/mdm/{connected[0]}", f"/ui/notifications/{connected[1]}")
         some = f"/ui/packages/{package_id(_name(count // 2))}"
-        for path in (
-            "/ui/", "/ui/packages", "/ui/packages?q=7&sort=-size", some, "/ui/upload", "/ui/network",
-            "/ui/replication", "/ui/transfers", "/ui/jobs", "/ui/users", "/ui/tokens", "/ui/sessions", "/ui/audit",
-            "/ui/settings", "/ui/about", "/ui/directory", "/ui/mdm", server, "/ui/notifications", destination,
-            "/ui/deliveries",
-        ):  # fmt: skip
+        names = {path: path for path in _PAGES} | {
+            some: "/ui/packages/{id}",
+            server: "/ui/mdm/{id}",
+            destination: "/ui/notifications/{id}",
+        }
+        for path, name in names.items():
             for _ in range(ROUNDS):
                 status, _, body = _get(node, path, cookie)
                 assert status == 200, (path, status, body[:300])
             took = [line["ms"] / 1000 for line in node.events("request") if line["path"] == path]
-            name = {
-                some: "/ui/packages/{id}",
-                server: "/ui/mdm/{id}",
-                destination: "/ui/notifications/{id}",
-            }.get(path, path)
             print(
                 f"  {name:<32} {statistics.median(took) * 1000:6.1f} ms, at most {max(took) * 1000:6.1f} ms"
             )
@@ -71,6 +72,7 @@ def pages(bench: Bench) -> list[Row]:
             rows.append(
                 Row(case=f"page {name}", ours=max(took), rival="", theirs=0.0, target="<= 0.2 s", met=met)
             )
+        rows += browse(node.url, names, cookie)
     return rows
 
 

@@ -21,7 +21,7 @@ PAGES = (
     "/ui/audit?actor=nobody", "/ui/settings", "/ui/about", "/ui/password",
 )  # fmt: skip
 DIALOGS = {
-    "/ui/network": ("Invite a node", "Join a network"),
+    "/ui/network": ("Invite a node", "Join a network", "Remove Berlin"),
     "/ui/users": ("Add a user", "Role of viewer", "Password of viewer", "Remove viewer"),
     "/ui/mdm": ("Connect a server",),
     "/ui/mdm/Jamf": ("Disconnect",),
@@ -99,7 +99,11 @@ def test_every_page_is_accessible_and_fits(
         visitor.show(f"{path.strip('/').replace('/', '-').replace('?', '-') or 'root'}-{theme}-{width}")
         for opener in DIALOGS.get(path, ()):
             visitor.page.locator("main").get_by_role("button", name=opener).first.click()
-            expect(visitor.page.get_by_role("dialog")).to_be_visible()
+            dialog = visitor.page.get_by_role("dialog")
+            expect(dialog).to_be_visible()
+            wide = dialog.evaluate("(dialog) => dialog.scrollWidth - dialog.clientWidth")
+            assert wide <= 0, f"{path}: {opener}: it scrolls sideways by {wide} px"
+            visitor.show(f"dialog-{opener.replace(' ', '-')}-{theme}-{width}")
             found += faults(visitor, axe)
             visitor.page.keyboard.press("Escape")
             expect(visitor.page.get_by_role("dialog")).to_have_count(0)
