@@ -108,13 +108,10 @@ def connect(
         await intake.take(peer, [record_json(record)])
         await replication.joined(peer)
 
-    departures = Departures(
-        store=store, records=records, holdings=holdings, peers=peers, node_id=node_id, now=now_ms
-    )
-
     async def node_changed(record: Record) -> None:
         if record.deleted:
-            await departures.heard(record)
+            if peers.is_down(record.id):
+                await registrations.left(record.id, by=record.author)
             return
         body = node_body(record)
         await peers.describe(record.id, name=body.name, url=body.url, tls_fingerprint=body.tls_fingerprint)
@@ -127,6 +124,9 @@ def connect(
         url=place.url, tls_fingerprint=place.tls_fingerprint, ca_file=ca_file, calls=calls,
         own_record=replication.own_record, on_joined=joined, now=now_ms,
     )  # fmt: skip
+    departures = Departures(
+        store=store, records=records, holdings=holdings, peers=peers, node_id=node_id, now=now_ms
+    )
     transfers = Transfers(
         store=store, records=records, catalogue=catalogue, holdings=holdings, blobs=blobs,
         peers=peers, node_id=node_id, now=now_ms,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from appliance.domain.errors import Conflict, NodeUnknown
 from appliance.domain.event import EventType
-from appliance.domain.record import Record, RecordKind
+from appliance.domain.record import RecordKind
 from appliance.store.ports import Store
 
 from .holdings import Holdings
@@ -87,18 +87,3 @@ class Departures:
         log.info(
             "a node was removed", extra={"action": "node_removed", "peer": id, "peer_name": body["name"]}
         )
-
-    async def heard(self, record: Record) -> None:
-        """Another node's tombstone of a node: a registration with it that is down ends."""
-        peer = self._peers.find(record.id)
-        if peer is None or not peer.down:
-            return
-        event = entry(
-            EventType.PEER_LEFT,
-            at=self._now(),
-            actor=f"node:{record.author}",
-            subject=record.id,
-            name=peer.name,
-            removed_here=False,
-        )
-        await self._peers.drop(record.id, [event])

@@ -338,13 +338,18 @@ class Registrations:
             )
         await self._peers.drop(id, [event])
 
-    async def left(self, id: str) -> None:
-        """A peer ended the registration."""
+    async def left(self, id: str, *, by: str = "") -> None:
+        """A peer ended the registration, or another node says that the peer is gone for good.
+
+        Args:
+            id: The peer.
+            by: The node that says so, if not the peer.
+        """
         peer = self._peers.get(id)
         event = entry(
             EventType.PEER_LEFT,
             at=self._now(),
-            actor=f"node:{id}",
+            actor=f"node:{by or id}",
             subject=id,
             name=peer.name,
             removed_here=False,
