@@ -80,6 +80,10 @@ def test_what_changed_between_the_page_and_its_stream_is_told(node: NodeProcess,
         assert told(answer) == "packages"
 
 
+def test_strangers_get_no_mark(node: NodeProcess) -> None:
+    assert b'<meta name="mark" content="">' in BrowserClient(node).get("/ui/sign-in").body
+
+
 def test_a_stream_that_was_cut_goes_on_where_it_was(node: NodeProcess, tmp_path: Path) -> None:
     person = signed_in(node)
     with listening(node, "packages", person=person) as answer:
