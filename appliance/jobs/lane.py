@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from appliance.domain.job import Job
 
-EMPTY_PAUSE_S = 0.005  #: after an answer without rows the queue is asked again no sooner than this
+EMPTY_PAUSE_S = 0.02  #: after an answer without rows the queue is asked again no sooner than this
 
 
 class Lane:

@@ -12,7 +12,7 @@ from appliance.domain.errors import StaleRevision, StoreUnavailable
 from appliance.domain.event import EventType
 from appliance.domain.node import NodeBody, admit
 from appliance.domain.package import PackageBody, Presence
-from appliance.domain.record import RecordKind
+from appliance.domain.record import Record, RecordKind
 from appliance.peering.records import node_body, package_body, replica_body
 from appliance.store.ports import Doc, Operation, Replace, Store
 
@@ -77,8 +77,7 @@ class Coverage:
         if any(doc["kind"] == RecordKind.NODE for doc in docs):
             # A node that left, or admits less than before, may have been the last that was missing.
             touched |= dict.fromkeys(await self._waiting())
-        for package in touched:
-            await self._judge(package, nodes)
+        await self._judge_all(list(touched), nodes)
         new = {"_id": CURSOR, "seq": docs[-1]["seq"]}
         await self._store.replace("followers", new, expect=cursor["_rev"])
         return len(docs) == PAGE
@@ -88,16 +87,21 @@ class Coverage:
         found = await self._store.find("notices", {"_id": {"prefix": "coverage:"}}, limit=100_000)
         return [doc["package"] for doc in found if not doc["told"]]
 
-    async def _judge(self, package: str, nodes: Mapping[str, NodeBody]) -> None:
-        record = (await self._records.known(RecordKind.PACKAGE, package)).record
-        if record is None:
-            return
-        body = package_body(record)
-        id = f"coverage:{package}"
-        notice = await self._store.get("notices", id)
+    async def _judge_all(self, packages: Sequence[str], nodes: Mapping[str, NodeBody]) -> None:
+        for start in range(0, len(packages), PAGE):
+            part = packages[start : start + PAGE]
+            ids = [f"coverage:{package}" for package in part]
+            docs = await self._store.find("notices", {"_id": {"in": ids}}, limit=PAGE)
+            notices = {doc["package"]: doc for doc in docs}
+            for known in (await self._records.known_many(RecordKind.PACKAGE, part)).values():
+                if known.record is not None:
+                    await self._judge(known.record, notices.get(known.record.id), nodes)
+
+    async def _judge(self, record: Record, notice: Doc | None, nodes: Mapping[str, NodeBody]) -> None:
+        body, package = package_body(record), record.id
         if record.deleted or body.origin != self._node_id:
             if notice is not None:
-                await self._store.delete("notices", {"_id": id})
+                await self._store.delete("notices", {"_id": notice["_id"]})
             return
         if notice is not None and notice["told"] and notice["sha256"] == body.sha256:
             return

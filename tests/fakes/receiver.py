@@ -43,7 +43,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         length = int(self.headers["Content-Length"])
         body = self.rfile.read(length)
-        if len(body) < length:  # the sender was killed in the middle of it: no receiver takes that for a request
+        if len(body) < length:  # the sender was killed in the middle of it
             self.close_connection = True
             return
         headers = {name.lower(): value for name, value in self.headers.items()}

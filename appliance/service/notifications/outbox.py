@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 CURSOR = "outbox"
 PAGE = 100  #: events that are read at once
 POLL_S = 1.0  #: what falls due later is looked for so often
+GATHER_S = 0.1  #: the log is read no more often than this
 
 
 class Outbox:
@@ -45,6 +46,8 @@ class Outbox:
         seen = -1
         while True:
             try:
+                if seen >= 0:  # the first look is at once: it notes from where on events count
+                    await asyncio.sleep(GATHER_S)
                 seen = await self._store.changed("events", seen, timeout=POLL_S)
                 while await self.relay():
                     pass
