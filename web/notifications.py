@@ -71,7 +71,7 @@ class DestinationPage(PageHandler):
             destination=shown,
             path=quote(id),
             events=[*EVENTS, *(one for one in shown["events"] if one not in EVENTS)],
-            deliveries=[delivery_json(doc) for doc in docs],
+            deliveries=[delivery_json(doc, {id: found}) for doc in docs],
         )
 
 
@@ -86,7 +86,8 @@ class DeliveriesPage(PageHandler):
         """What was delivered and what is owed, the last changed first."""
         query = self.query_as(DeliveriesQuery)
         parts = self.app.notifications
-        names = {each.id: each.name for each in await parts.destinations.all()}
+        known = await parts.destinations.by_id()
+        names = {id: each.name for id, each in known.items()}
         where: dict[str, Any] = {
             name: value for name in ("destination", "state", "type") if (value := getattr(query, name))
         }
@@ -95,7 +96,7 @@ class DeliveriesPage(PageHandler):
         cursor = encode([shown[-1]["updated_at"], shown[-1]["_id"]]) if len(docs) > PAGE else ""
         self.page(
             "deliveries.html",
-            items=[{**delivery_json(doc), "name": names.get(doc["destination"], "")} for doc in shown],
+            items=[{**delivery_json(doc, known), "name": names.get(doc["destination"], "")} for doc in shown],
             query=query,
             states=[str(state) for state in DeliveryState],
             destinations=names,

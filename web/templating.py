@@ -56,6 +56,11 @@ def time_tag(moment: str | int | None, empty: str = "never") -> Markup:
     return Markup('<time datetime="{}" title="{}">{}</time>').format(at.isoformat(), text, text)
 
 
+def due_tag(moment: str | int | None, empty: str = "never") -> Markup:
+    """A moment that something waits for, as `time_tag`; once it has passed the script says "now"."""
+    return time_tag(moment, empty).replace("<time ", Markup("<time data-due "), 1)
+
+
 def share(part: float, whole: float) -> int:
     """Percent, 0 to 100; 100 of nothing."""
     return 100 if not whole else min(100, max(0, int(100 * part / whole)))
@@ -76,6 +81,7 @@ def make_environment() -> Environment:
         "rate": human_rate,
         "duration": human_duration,
         "time": time_tag,
+        "due": due_tag,
         "sentence": lambda text: text[:1].upper() + text[1:],
         "number": lambda value: "unknown" if value is None else f"{value:,}".replace(",", "\u202f"),
     }

@@ -9,7 +9,7 @@ from appliance.domain.event import Event
 
 from .templating import human_size
 
-_WORDS = {
+WORDS: dict[str, str] = {
     "package.published": "published",
     "package.replaced": "replaced by other bytes",
     "package.changed": "changed",
@@ -18,14 +18,17 @@ _WORDS = {
     "package.arrived": "arrived here",
     "package.released": "left this node",
     "package.damaged": "is damaged here",
+    "package.replicated": "is on every node that takes it",
     "transfer.failed": "transfer gave up",
     "transfer.stalled": "transfer waits for a source",
     "peer.invited": "invite made",
     "peer.invite_revoked": "invite revoked",
     "transfer.retried": "transfer tried again",
     "transfer.cancelled": "transfer cancelled",
+    "transfer.prioritized": "transfer put first",
     "job.retried": "job tried again",
     "job.cancelled": "job cancelled",
+    "job.prioritized": "job put first",
     "upload.ended": "upload deleted",
     "peer.joined": "joined",
     "peer.left": "left",
@@ -36,15 +39,40 @@ _WORDS = {
     "node.started": "started",
     "node.stopped": "stopped",
     "disk.low": "disk is nearly full",
+    "disk.recovered": "disk has room again",
+    "certificate.expiring": "certificate is about to expire",
     "account.changed": "account changed",
     "token.created": "token made",
     "token.revoked": "token revoked",
     "session.started": "signed in",
     "session.ended": "signed out",
     "sign_in.refused": "sign-in refused",
+    "sign_in.locked": "locked for a while after many failed sign-ins",
+    "destination.added": "notifications added",
+    "destination.changed": "notifications changed",
+    "destination.removed": "notifications removed",
+    "destination.suspended": "takes no notifications, so they wait",
+    "destination.resumed": "gets notifications again",
+    "mdm.added": "MDM server connected",
+    "mdm.changed": "MDM server changed",
+    "mdm.removed": "MDM server disconnected",
+    "mdm.attention": "MDM server needs attention",
+    "mdm.recovered": "MDM server works again",
+    "mdm.pulled": "taken in from the MDM",
+    "mdm.quarantined": "from the MDM is not what its record states; set aside",
+    "mdm.record_written": "package record written",
+    "mdm.record_conflict": "package record differs and was left as it is",
+    "mdm.point_written": "distribution point written",
+    "mdm.hook_refused": "MDM webhook refused",
 }
-_BAD = {"package.damaged", "transfer.failed", "peer.down", "peer.struck", "disk.low"}
-_WARN = {"transfer.stalled", "sign_in.refused", "package.superseded", "package.withdrawn", "node.removed"}
+_BAD = {
+    "package.damaged", "transfer.failed", "peer.down", "peer.struck", "disk.low", "certificate.expiring",
+    "mdm.attention", "mdm.quarantined",
+}  # fmt: skip
+_WARN = {
+    "transfer.stalled", "sign_in.refused", "sign_in.locked", "package.superseded", "package.withdrawn",
+    "node.removed", "destination.suspended", "mdm.record_conflict", "mdm.hook_refused",
+}  # fmt: skip
 
 
 def event_view(event: Event, app: App) -> dict[str, Any]:
@@ -63,13 +91,18 @@ def event_view(event: Event, app: App) -> dict[str, Any]:
         "at": iso(event.at),
         "type": event.type,
         "kind": "bad" if event.type in _BAD else "warn" if event.type in _WARN else "",
-        "what": _WORDS.get(event.type, event.type.replace(".", " ").replace("_", " ")),
+        "what": words_of(event.type),
         "name": str(data.get("filename") or data.get("name") or node_name(event.subject, app)),
         "link": f"/ui/packages/{event.subject}" if known else "",
         "actor": node_name(event.actor.removeprefix("node:"), app),
         "address": address,
         "changes": _changes(data),
     }
+
+
+def words_of(type: str) -> str:
+    """A kind of event in words; one that is not known, of a later version, by its name."""
+    return WORDS.get(type, type.replace(".", " ").replace("_", " "))
 
 
 def node_name(id: str, app: App) -> str:

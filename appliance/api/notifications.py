@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from appliance.domain.destination import Destination, DestinationKind
+from appliance.domain.destination import DeliveryState, Destination, DestinationKind, DestinationState
 from appliance.service.accounts import Role
 from appliance.service.notifications.deliveries import Attempt
 
@@ -46,8 +46,13 @@ def destination_json(destination: Destination, owed: int) -> dict[str, Any]:
     }
 
 
-def delivery_json(doc: Mapping[str, Any]) -> dict[str, Any]:
-    """A delivery."""
+def delivery_json(doc: Mapping[str, Any], destinations: Mapping[str, Destination]) -> dict[str, Any]:
+    """A delivery.
+
+    Args:
+        doc: As it is stored.
+        destinations: Those that there are, by id.
+    """
     return {
         "id": doc["_id"],
         "destination": doc["destination"],
@@ -56,7 +61,7 @@ def delivery_json(doc: Mapping[str, Any]) -> dict[str, Any]:
         "subject": doc["subject"],
         "state": doc["state"],
         "attempts": doc["attempts"],
-        "due_at": iso(doc["due_at"]),
+        "due_at": iso(_next_try(doc, destinations.get(doc["destination"]))),
         "status": doc["status"],
         "latency_ms": doc["latency_ms"],
         "answer": doc["answer"],
@@ -65,6 +70,13 @@ def delivery_json(doc: Mapping[str, Any]) -> dict[str, Any]:
         "updated_at": iso(doc["updated_at"]),
         "delivered_at": iso(doc["delivered_at"]),
     }
+
+
+def _next_try(doc: Mapping[str, Any], destination: Destination | None) -> int:
+    """When it is tried at the earliest, in UTC milliseconds; 0 while nothing is sent to its destination."""
+    if destination is None or destination.state is not DestinationState.ACTIVE:
+        return 0
+    return max(int(doc["due_at"]), destination.not_before) if doc["state"] == DeliveryState.PENDING else 0
 
 
 def attempt_json(attempt: Attempt) -> dict[str, Any]:
@@ -164,7 +176,8 @@ class DeliveriesHandler(BaseHandler):
         )
         page = docs[: query.limit]
         following = encode([page[-1]["updated_at"], page[-1]["_id"]]) if len(docs) > len(page) else None
-        self.write_json({"items": [delivery_json(doc) for doc in page], "next": following})
+        known = await self.app.notifications.destinations.by_id()
+        self.write_json({"items": [delivery_json(doc, known) for doc in page], "next": following})
 
 
 class DeliveryHandler(BaseHandler):
@@ -174,7 +187,8 @@ class DeliveryHandler(BaseHandler):
 
     async def get(self, id: str) -> None:
         """One delivery."""
-        self.write_json(delivery_json(await self.app.notifications.deliveries.get(id)))
+        parts = self.app.notifications
+        self.write_json(delivery_json(await parts.deliveries.get(id), await parts.destinations.by_id()))
 
 
 class DeliveryResendHandler(BaseHandler):
@@ -182,4 +196,5 @@ class DeliveryResendHandler(BaseHandler):
 
     async def post(self, id: str) -> None:
         """Send it again now."""
-        self.write_json(delivery_json(await self.app.notifications.deliveries.resend(id)))
+        parts = self.app.notifications
+        self.write_json(delivery_json(await parts.deliveries.resend(id), await parts.destinations.by_id()))

@@ -223,7 +223,7 @@ def deliveries(
         [
             (
                 d["id"], d["type"], d["state"], d["attempts"], d["status"] or "", d["latency_ms"],
-                moment(d["updated_at"]), moment(d["due_at"]) if d["state"] == "pending" else "", d["error"],
+                moment(d["updated_at"]), moment(d["due_at"]), d["error"],
             )
             for d in found
         ],

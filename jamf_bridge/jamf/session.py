@@ -7,7 +7,9 @@ on 408, 429, 500, 502, 503 and 504; POST and PATCH only when the server says tha
 
 import asyncio
 import logging
+import os
 import random
+import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -214,6 +216,7 @@ def _back_off(attempt: int) -> float:
 
 
 def _broken(exc: httpx.HTTPError, url: str, call: str) -> JamfError:
+    reason = type(exc).__name__
     seen: BaseException | None = exc
     while seen is not None:
         if isinstance(seen, ssl.SSLCertVerificationError):
@@ -222,6 +225,10 @@ def _broken(exc: httpx.HTTPError, url: str, call: str) -> JamfError:
             )
         if isinstance(seen, ssl.SSLError):
             return JamfTlsError(f"TLS with {url} failed: {seen.reason or 'protocol error'}.", call=call)
+        if isinstance(seen, OSError) and seen.errno:
+            named = isinstance(seen, socket.gaierror)  # its numbers are not those of the system
+            reason = (named and seen.strerror) or os.strerror(seen.errno)
         seen = seen.__cause__ or seen.__context__
-    reason = "it does not answer in time" if isinstance(exc, httpx.TimeoutException) else type(exc).__name__
+    if isinstance(exc, httpx.TimeoutException):
+        reason = "it does not answer in time"
     return JamfUnreachable(f"{url} cannot be reached: {reason}.", call=call)

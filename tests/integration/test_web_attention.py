@@ -36,7 +36,7 @@ def test_connections_that_fail(network: Network) -> None:
     eventually(lambda: node.api("GET", f"/destinations/{destination['id']}")["failing_since"], 60, node.tail)
     page = overview(node, "admin")
     for text, address in (
-        ("Far Jamf: https://127.0.0.1:1 cannot be reached", f"/ui/mdm/{server['id']}"),
+        ("Far Jamf: https://127.0.0.1:1 cannot be reached: Connection refused.", f"/ui/mdm/{server['id']}"),
         ("Deaf chat takes no notifications", f"/ui/notifications/{destination['id']}"),
         ("The directory server ldaps://127.0.0.1:1 is down", "/ui/directory"),
     ):

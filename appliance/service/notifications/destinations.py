@@ -97,6 +97,10 @@ class Destinations:
         docs = await self._store.find("destinations", order="name", limit=10 * MAX_DESTINATIONS)
         return [destination_of(doc) for doc in docs]
 
+    async def by_id(self) -> dict[str, Destination]:
+        """Every destination by its id."""
+        return {each.id: each for each in await self.all()}
+
     async def get(self, id: str) -> Destination:
         """One destination.
 

@@ -17,7 +17,8 @@ export function showTimes(root) {
   for (const element of root.querySelectorAll("time[datetime]")) {
     const date = new Date(element.dateTime);
     if (Number.isNaN(date.getTime())) continue;
-    const text = words(date);
+    const passed = element.hasAttribute("data-due") && date < Date.now();
+    const text = words(passed ? new Date() : date);
     if (element.textContent !== text) element.textContent = text;
     element.title = full.format(date);
   }
