@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 
 from appliance.domain.errors import (
+    ApplianceError,
     DigestMismatch,
     IntegrityFailure,
     ManifestInvalid,
@@ -36,6 +37,7 @@ from .metrics import Metrics
 from .packages import manifest_doc
 from .peers import Peers
 from .recent import Buffers
+from .salvage import salvage
 from .transfers import Live, Transfers
 
 log = logging.getLogger(__name__)
@@ -120,6 +122,11 @@ class Bringing:
                 if live.first_chunk_at == 0:
                     live.first_chunk_at = self._now()
 
+            def salvaged(count: int) -> None:
+                live.progress.bytes_done += count
+                live.progress.chunks_done += 1
+
+            salvage(self._layout.damaged(manifest.sha256), manifest, partial, check, salvaged)
             with Landing(partial, whole, manifest.size) as landing:
                 fetch = Fetch(
                     package=live.package.id,
@@ -129,7 +136,7 @@ class Bringing:
                     pool=self._pool,
                     check=check,
                     landing=landing,
-                    on_strike=lambda source, reason: self._strike(context, source, reason),
+                    on_strike=lambda source, error: self._strike(context, source, error),
                     on_fetched=fetched,
                 )
                 live.add_sources = fetch.add_sources
@@ -172,7 +179,7 @@ class Bringing:
                     raise PeerMisbehaved("Its manifest does not match the signed record.")
             except (PeerMisbehaved, ManifestInvalid) as exc:
                 source.strikes += 1
-                self._strike(context, source, exc.message)
+                self._strike(context, source, exc)
                 reasons.append(f"{source.name}: {exc.message}")
             except PeerError as exc:
                 reasons.append(f"{source.name}: {exc.message}")
@@ -181,13 +188,13 @@ class Bringing:
                 return manifest
         raise PeerError(f"No source gave the manifest ({'; '.join(reasons) or 'there is no source'}).")
 
-    def _strike(self, context: JobContext, source: Source, reason: str) -> None:
+    def _strike(self, context: JobContext, source: Source, error: ApplianceError) -> None:
         log.warning(
             "a source served what was not asked for",
-            extra={"action": "source_struck", "peer": source.node, "reason": reason},
+            extra={"action": "source_struck", "peer": source.node, "reason": error.message},
         )
-        self._metrics.chunk_failure(source.node, reason)
-        context.wait(self._peers.strike(source.node, reason))
+        self._metrics.chunk_failure(source.node, error.code)
+        context.wait(self._peers.strike(source.node, error.message))
 
 
 def _spawn(work: Callable[[], None]) -> threading.Thread:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from appliance.domain.chunkmap import ChunkMap
 from appliance.domain.errors import (
+    ApplianceError,
     ChunkInvalid,
     IntegrityFailure,
     PeerBusy,
@@ -84,7 +85,7 @@ class Fetch:
         pool: ContentPool,
         check: Callable[[], None],
         landing: Landing,
-        on_strike: Callable[[Source, str], None],
+        on_strike: Callable[[Source, ApplianceError], None],
         on_fetched: Callable[[Source, int], None],
     ) -> None:
         self._package = package
@@ -239,12 +240,12 @@ class Fetch:
                     self._spawn()
                 self._waited_s, self._waited_for = 0.0, 0
 
-    def _struck(self, source: Source, index: int, error: Exception) -> None:
-        source.error = str(error)
+    def _struck(self, source: Source, index: int, error: ApplianceError) -> None:
+        source.error = error.message
         source.strikes += 1
         if isinstance(error, ChunkInvalid):
             self._refused[source.node, index] = self._refused.get((source.node, index), 0) + 1
-        self._on_strike(source, str(error))
+        self._on_strike(source, error)
 
     def _count(self, source: Source, size: int) -> None:
         with self._lock:

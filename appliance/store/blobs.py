@@ -146,7 +146,7 @@ class BlobStore:
     def quarantine(self, sha256: str) -> None:
         """Set a damaged blob aside."""
         if self.path(sha256).exists():
-            move(self.path(sha256), self._layout.quarantine / sha256)
+            move(self.path(sha256), self._layout.damaged(sha256))
 
     def adopt_or_clean(
         self, *, names: Mapping[str, str], blobs: set[str], partials: set[str], uploads: set[str]

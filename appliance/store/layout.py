@@ -73,6 +73,10 @@ class Layout:
         """Where an upload writes."""
         return self.uploads / id
 
+    def damaged(self, sha256: str) -> Path:
+        """Where a blob is set aside when its bytes turn out to be others."""
+        return self.quarantine / sha256
+
     def directories(self) -> tuple[Path, ...]:
         """All directories that a node needs."""
         return (self.identity, self.blobs, self.packages, self.partials, self.uploads, self.quarantine)

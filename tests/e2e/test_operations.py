@@ -71,10 +71,12 @@ def test_a_package_that_was_damaged_on_disk_is_found_and_fetched_again(
         byte = damaged.read(1)
         damaged.seek(3 * MIB)
         damaged.write(bytes([byte[0] ^ 1]))
+    fetched = b.metric("ods_fetched_bytes_total")
     b.api("POST", f"/packages/{file.name}/verify")
     eventually(lambda: b.events("package.damaged"), 20, "the damage is not found")
     b.wait_holds(file.name, file.sha256)
     assert b.sha1(file.name) == file.sha1
+    assert b.metric("ods_fetched_bytes_total") - fetched == MIB, "of the damaged file four chunks are right"
     # Deleted behind its back: the next reader brings it back.
     b.layout.blob(file.sha256).unlink()
     shutil.rmtree(b.layout.packages)

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from appliance.store.layout import Layout
 
 from .curl import CurlAnswer, curl_upload
@@ -322,6 +324,16 @@ class NodeProcess:
         """Events of a type, newest first."""
         items: list[dict[str, Any]] = self.api("GET", f"/events?type={type}&limit=500")["items"]
         return items
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of a metric's samples that have these labels."""
+        families = text_string_to_metric_families(self.request("GET", "/metrics").body.decode())
+        return sum(
+            sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
 
     # Looking inside
 
