@@ -104,9 +104,9 @@ def connect(
         peers=peers, identity=identity, own=own, calls=calls,
     )  # fmt: skip
 
-    async def joined(peer: str, record: Record) -> None:
-        await intake.take(peer, [record_json(record)])
-        await replication.joined(peer)
+    async def joined(record: Record, by_us: bool) -> None:
+        await intake.take(record.id, [record_json(record)])
+        await replication.joined(record.id, by_us=by_us)
 
     async def node_changed(record: Record) -> None:
         if record.deleted:

@@ -73,9 +73,10 @@ class Registrations:
         ca_file: str,
         calls: Executor,
         own_record: Callable[[], Awaitable[Record]],
-        on_joined: Callable[[str, Record], Awaitable[None]],
+        on_joined: Callable[[Record, bool], Awaitable[None]],
         now: Callable[[], int],
     ) -> None:
+        """Take what registering needs; `on_joined` gets the peer's record and whether it was this node that joined."""
         self._store = store
         self._identity = identity
         self._peers = peers
@@ -172,7 +173,7 @@ class Registrations:
                 await self._peers.drop(invite.node, [])
             raise
         peer = await self._complete(record, invite.tls_fingerprint, actor)
-        await self._on_joined(peer.id, record)
+        await self._on_joined(record, True)
         return peer
 
     async def _register(self, invite: Invite) -> Record:
@@ -228,11 +229,11 @@ class Registrations:
             # Burnt in the same write that makes the registration: after a crash both are done, or neither.
             burnt = Replace("invites", {**doc, "used_by": signer}, doc["_rev"])
             try:
-                peer = await self._complete(record, "", doc["created_by"], [burnt])
+                await self._complete(record, "", doc["created_by"], [burnt])
             except StaleRevision:
                 raise InviteRefused("The invite was revoked or used just now; make a new one.") from None
         self._throttle.succeeded(source)
-        await self._on_joined(peer.id, record)
+        await self._on_joined(record, False)
         own = record_json(await self._own_record())
         return Registered(record=own, mac=answer_mac(secret, message.invite, own, message.nonce))
 

@@ -79,6 +79,9 @@ class Replication:
         self._telling: dict[str, asyncio.Task[None]] = {}
         self._told: dict[str, int] = {}
         self._heard: dict[str, set[tuple[str, int]]] = {}
+        self._ungreeted: set[str] = (
+            set()
+        )  #: peers that wait to hear that we completed a registration with them
         self._start_sequence = 0
         self._stopped = False
         holdings.on_written = self.announce
@@ -147,13 +150,15 @@ class Replication:
             while not self._stopped:
                 since = self._told.get(peer, self._start_sequence)
                 docs = await self._store.find("records", {"seq": {"gt": since}}, order="seq", limit=PAGE)
-                if not docs:
+                if not docs and peer not in self._ungreeted:
                     return
                 heard = self._heard.get(peer, set())
                 news = [doc for doc in docs if _mark(doc["record"]) not in heard]
                 heard.difference_update(_mark(doc["record"]) for doc in docs)
-                self._told[peer] = docs[-1]["seq"]
-                if news:
+                if docs:
+                    self._told[peer] = docs[-1]["seq"]
+                if news or peer in self._ungreeted:
+                    self._ungreeted.discard(peer)
                     await self._call_announce(peer, news)
                 pause_s = min(2 * pause_s, _GATHER_MOST_S) if len(news) >= _MANY else GATHER_S
                 await asyncio.sleep(pause_s)
@@ -191,11 +196,20 @@ class Replication:
         else:
             self._reading[peer] = asyncio.get_running_loop().create_task(self._read(peer))
 
-    async def joined(self, peer: str) -> None:
-        """A registration became active: read the peer's feed, and see what it can give us."""
+    async def joined(self, peer: str, *, by_us: bool) -> None:
+        """A registration became active: read the peer's feed, and see what it can give us.
+
+        Args:
+            peer: Node id.
+            by_us: Whether this node joined, and not the peer. The one that joins completes the registration last: it
+                says when it has, and is read then.
+        """
         self._heard.pop(peer, None)
         await self._holdings.refresh_nodes()
-        self.announced(peer)
+        if by_us:
+            self._ungreeted.add(peer)
+            self.announce()
+            self.announced(peer)
         await self.fill()
 
     async def reconcile(self) -> None:

@@ -101,6 +101,14 @@ def test_leaving_ends_the_exchange_on_both_sides(network: Network, tmp_path: Pat
     b.wait_holds(second.name, second.sha256)
 
 
+def test_joining_leaves_no_warning(network: Network) -> None:
+    a, b = network.node("a"), network.node("b")
+    b.join(a)
+    for node in (a, b):
+        eventually(lambda node=node: len(node.api("GET", "/nodes")["items"]) == 2, 20, node.tail)
+        assert '"level": "warning"' not in node.log_text(), node.tail(30)
+
+
 def test_an_invite_works_once(network: Network) -> None:
     a, b, c = (network.node(name) for name in "abc")
     invite = a.invite()
