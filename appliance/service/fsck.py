@@ -216,8 +216,8 @@ class Fsck:
         return None
 
     async def _check_manifest(self, package: Package, *, repair: bool) -> None:
-        if package.held_sha256 == package.body.sha256 and inline_manifest(package.body) is not None:
-            return
+        if package.held_sha256 != package.body.sha256 or inline_manifest(package.body) is not None:
+            return  # an older file, kept until the newer one is here, is given to no peer
         if await self._manifest_doc(package.held_sha256) is not None or not await self._still_held(package):
             return
         detail = "the hashes of its chunks are missing, so peers cannot fetch it"

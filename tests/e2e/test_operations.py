@@ -86,6 +86,22 @@ def test_a_package_that_was_damaged_on_disk_is_found_and_fetched_again(
     assert b.sha1(file.name) == file.sha1
 
 
+def test_an_older_file_that_is_kept_while_the_newer_is_out_of_reach_is_no_fault(
+    network: Network, tmp_path: Path
+) -> None:
+    a, b, c = network.node("a"), network.node("b", NODE_TAGS_REFUSE="large"), network.node("c")
+    b.join(a)
+    c.join(b)
+    old, new = make_file(tmp_path / "Thing.pkg", MIB, 1), make_file(tmp_path / "new" / "Thing.pkg", MIB, 2)
+    a.publish(old.path)
+    c.wait_holds(old.name, old.sha256)
+    a.publish(new.path, replace="true", tags="large")
+    eventually(lambda: c.presence(new.name) == "waiting", 20, c.tail)
+    assert c.sha1(old.name) == old.sha1
+    done = ods(c, "fsck", "--read-data")
+    assert (done.returncode, "nothing is wrong" in done.stdout) == (0, True), done.stdout
+
+
 def test_leaving_ends_the_exchange_on_both_sides(network: Network, tmp_path: Path) -> None:
     a, b = network.chain("a", "b")
     first, second = make_file(tmp_path / "1.pkg", MIB, 1), make_file(tmp_path / "2.pkg", MIB, 2)
