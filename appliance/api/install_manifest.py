@@ -18,8 +18,10 @@ def install_manifest(package: Package, url: str) -> bytes:
     """
     body = package.body
     metadata = {"kind": "software", "title": body.filename}
-    for name in ("bundle-identifier", "bundle-version"):
-        value = body.metadata.get(name)
+    installer = body.metadata.get("installer")
+    own = installer if isinstance(installer, dict) else {}
+    for name, fact in (("bundle-identifier", "identifier"), ("bundle-version", "version")):
+        value = body.metadata.get(name) or own.get(fact)
         if isinstance(value, str) and value:
             metadata[name] = value
     asset = {

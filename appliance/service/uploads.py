@@ -38,6 +38,7 @@ from appliance.store.filesystem import remove
 from appliance.store.layout import Layout
 from appliance.store.ports import Store
 
+from .installer_facts import with_installer
 from .joining import check_parts, join_parts, joined_id
 from .packages import Packages
 from .receiving import Receiver
@@ -281,8 +282,8 @@ class UploadService:
             raise DigestMismatch(wrong, sha1=manifest.sha1, sha256=manifest.sha256)
         if upload.size is None:  # the file is another name of the blob from here on, and must not grow
             await self._note(upload.id, size=manifest.size)
-        path = self.file(upload.id)
-        await asyncio.to_thread(self._blobs.commit, path, manifest.sha256, keep=True)
+        await asyncio.to_thread(self._blobs.commit, self.file(upload.id), manifest.sha256, keep=True)
+        blob = self._blobs.path(manifest.sha256)
         try:
             package, created = await self._packages.publish(
                 manifest=manifest,
@@ -290,7 +291,7 @@ class UploadService:
                 stage=upload.stage,
                 tags=upload.tags,
                 notes=upload.notes,
-                metadata=upload.metadata,
+                metadata=await asyncio.to_thread(with_installer, upload.metadata, blob),
                 hashes=hashes or {},
                 actor=upload.actor,
                 replace=upload.replace,
