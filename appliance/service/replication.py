@@ -79,9 +79,7 @@ class Replication:
         self._telling: dict[str, asyncio.Task[None]] = {}
         self._told: dict[str, int] = {}
         self._heard: dict[str, set[tuple[str, int]]] = {}
-        self._ungreeted: set[str] = (
-            set()
-        )  #: peers that wait to hear that we completed a registration with them
+        self._ungreeted: set[str] = set()  #: peers that wait to hear that we completed a registration
         self._start_sequence = 0
         self._stopped = False
         holdings.on_written = self.announce
