@@ -189,7 +189,12 @@ class Worker(Section):
     embedded: bool = Field(
         True, description="Run jobs in the serving process; else start `ods worker` beside it."
     )
-    transfer_slots: int = Field(8, ge=1, le=64, description="Transfers at a time.")
+    transfer_slots: int = Field(
+        8,
+        ge=1,
+        le=64,
+        description="Transfers at a time; those of small packages have as many slots of their own.",
+    )
     hash_slots: int = Field(
         2, ge=1, le=64, description="Hashing tasks at a time; more than cores are no better."
     )

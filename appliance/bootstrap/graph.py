@@ -22,7 +22,7 @@ from appliance.service.coverage import Coverage
 from appliance.service.departures import Departures
 from appliance.service.directory import Directory
 from appliance.service.events import Events
-from appliance.service.holdings import Holdings
+from appliance.service.holdings import FILE_THREADS, Holdings
 from appliance.service.intake import Intake
 from appliance.service.maintenance import Maintenance
 from appliance.service.metrics import Metrics, Sources
@@ -65,7 +65,8 @@ class Graph:
     coverage: Coverage
     vigil: Vigil
     pool: ContentPool
-    calls: ThreadPoolExecutor
+    calls: ThreadPoolExecutor  #: threads for requests to peers
+    files: ThreadPoolExecutor  #: threads for short looks at files
 
 
 def connect(
@@ -87,12 +88,13 @@ def connect(
     )
     node_id, stages, ca_file = identity.node_id, settings.node.stages, settings.http.tls.ca_file
     calls = ThreadPoolExecutor(CALLS, thread_name_prefix="call")
+    files = ThreadPoolExecutor(FILE_THREADS, thread_name_prefix="files")
     catalogue = Catalogue(store)
     records = Records(store, identity, now_ms)
     peers = Peers(store=store, identity=identity, ca_file=ca_file, now=now_ms, jitter=random.random)
     holdings = Holdings(
         store=store, records=records, catalogue=catalogue, blobs=blobs, sources=peers,
-        stages=stages, node_id=node_id, own=own, now=now_ms,
+        stages=stages, node_id=node_id, own=own, now=now_ms, files=files,
     )  # fmt: skip
     packages = Packages(
         store=store, records=records, catalogue=catalogue, holdings=holdings,
@@ -128,7 +130,7 @@ def connect(
         store=store, records=records, holdings=holdings, peers=peers, node_id=node_id, now=now_ms
     )
     transfers = Transfers(
-        store=store, records=records, catalogue=catalogue, holdings=holdings, blobs=blobs,
+        store=store, records=records, catalogue=catalogue, holdings=holdings,
         peers=peers, node_id=node_id, now=now_ms,
     )  # fmt: skip
     uploads = UploadService(
@@ -177,7 +179,7 @@ def connect(
     )  # fmt: skip
     graph = Graph(
         app=app, maintenance=maintenance, bridge=bridge, coverage=coverage, vigil=vigil,
-        pool=ContentPool(identity, now_ms), calls=calls,
+        pool=ContentPool(identity, now_ms), calls=calls, files=files,
     )  # fmt: skip
     _watch(graph, layout)
     if runner is not None:
@@ -192,7 +194,7 @@ def _watch(graph: Graph, layout: Layout) -> None:
             packages=lambda: Counter(str(package.presence) for package in app.catalogue.all()),
             peers=lambda: Counter(str(peer.state) for peer in app.peers.all()),
             jobs_running=lambda: (
-                {name: runner.running(name) for name in ("transfer", "hash", "delivery", "default")}
+                {name: runner.running(name) for name in ("transfer", "small", "hash", "delivery", "default")}
                 if runner
                 else {}
             ),
@@ -207,6 +209,7 @@ def _runner(settings: Settings, store: Store, metrics: Metrics, *, worker_id: st
         store,
         worker_id=worker_id,
         transfer_slots=worker.transfer_slots,
+        small_slots=worker.transfer_slots,
         hash_slots=worker.hash_slots,
         default_slots=worker.default_slots,
         delivery_slots=worker.delivery_slots,

@@ -6,7 +6,7 @@ from appliance.domain.job import Job, RetryPolicy
 from appliance.jobs.context import JobContext
 from appliance.jobs.runner import Runner
 from appliance.service.bringing import Bringing
-from appliance.service.holdings import FETCH_JOB
+from appliance.service.holdings import FETCH_JOB, FETCH_SMALL_JOB
 from appliance.service.maintenance import PURGE_JOB, purge_job
 from appliance.service.newcomers import RECHECK_JOB, recheck_job
 from appliance.service.notifications.deliveries import QUEUE, SEND_JOB
@@ -51,6 +51,7 @@ def register_jobs(graph: "Graph", runner: Runner, layout: Layout) -> None:
         await app.accounts.newcomers.recheck()
 
     runner.register(FETCH_JOB, bringing.run, queue="transfer", policy=FETCHING, on_failed=gave_up)
+    runner.register(FETCH_SMALL_JOB, bringing.run_small, queue="small", policy=FETCHING, on_failed=gave_up)
     runner.register(VERIFY_JOB, app.verifying.run, queue="hash", policy=ONCE)
     runner.register(RECONCILE_JOB, reconcile, queue="default", policy=ONCE)
     runner.register(PURGE_JOB, purge, queue="default", policy=ONCE)

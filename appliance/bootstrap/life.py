@@ -73,6 +73,7 @@ class Life:
         if self._graph.app.directory is not None:
             self._graph.app.directory.close()
         self._graph.calls.shutdown(wait=False, cancel_futures=True)
+        self._graph.files.shutdown(wait=False)
 
 
 def _tell_end(task: asyncio.Task[None]) -> None:

@@ -13,7 +13,7 @@ class Job:
     """One unit of deferred work."""
 
     id: str
-    queue: str  #: the executor that runs it: "transfer", "hash", "delivery" or "default"
+    queue: str  #: the executor that runs it: "transfer", "small", "hash", "delivery" or "default"
     name: str  #: what to do, for example "transfer.fetch"
     args: Mapping[str, Any] = field(default_factory=dict)
     key: str = ""  #: at most one active (TODO or DOING) job has this key; "" means no limit

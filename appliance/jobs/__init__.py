@@ -12,8 +12,9 @@ batch as the change that calls for it; this package runs it, however often the p
     run         one claimed row while it runs, and what its end means
     context     what the running function sees: stop signal, bridge to the event loop
 
-Functions of the queues "transfer", "hash" and "delivery" run in threads, those of "default" are coroutines on the event
-loop. Any function may be run again after a crash, also when its first run had nearly finished: it must be
+Functions of the queues "transfer", "small", "hash" and "delivery" run in threads, those of "default" are coroutines on
+the event loop. "small" is for jobs that cost more in messages and writes than in work: its function takes several at
+once. Any function may be run again after a crash, also when its first run had nearly finished: it must be
 written so that twice is once. APScheduler is imported here and nowhere else; metrics and health read this
 package through callbacks, since they live above it.
 """

@@ -2,9 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import TypeVar
 
 from appliance.domain.job import Job
+
+T = TypeVar("T")
 
 EMPTY_PAUSE_S = 0.02  #: after an answer without rows the queue is asked again no sooner than this
 
@@ -17,20 +20,28 @@ class Lane:
     """
 
     def __init__(
-        self, queue: str, slots: int, claim: Callable[[str, int], Awaitable[list[Job] | None]], poll_s: float
+        self,
+        queue: str,
+        slots: int,
+        claim: Callable[[str, int], Awaitable[list[Job] | None]],
+        poll_s: float,
+        *,
+        together: int = 1,
     ) -> None:
         """Make a lane.
 
         Args:
             queue: Its name.
-            slots: At most so many rows run at a time.
+            slots: At most so many runs at a time.
             claim: Asks for up to so many rows, begins them and returns them, or None when the store is down.
             poll_s: Ask at least so often while slots are free: rows fall due without anybody telling.
+            together: At most so many rows share a slot, one after the other.
         """
         self.queue = queue
         self.slots = slots
         self.running = 0
         self.beat = time.monotonic()  #: when the loop last came round
+        self._together = together
         self._claim = claim
         self._poll_s = poll_s
         self._wake = asyncio.Event()
@@ -48,8 +59,9 @@ class Lane:
             free = self.slots - self.running
             if self._due and free > 0:
                 self._due = False
-                jobs = await self._claim(self.queue, free)
-                if jobs is None or len(jobs) == free:
+                wanted = free * self._together
+                jobs = await self._claim(self.queue, wanted)
+                if jobs is None or len(jobs) == wanted:
                     self._due = True
                 elif not jobs:
                     self._quiet_until = loop.time() + EMPTY_PAUSE_S
@@ -59,6 +71,11 @@ class Lane:
                 poll.cancel()
         if self._timer is not None:
             self._timer.cancel()
+
+    def shares(self, rows: Sequence[T]) -> Iterator[list[T]]:
+        """Rows that were claimed at once, in equal parts for the slots that are free."""
+        parts = min(len(rows), self.slots - self.running)
+        return (list(rows[number::parts]) for number in range(parts))
 
     def changed(self) -> None:
         """There may be rows to claim."""

@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from appliance.domain.errors import ApplianceError, LeaseLost, Stopping
 from appliance.domain.job import Job, RetryPolicy, decide_retry
@@ -13,10 +13,28 @@ from appliance.store.ports import Done, Failed, Outcome, Retry
 
 from .context import JobContext
 
+T = TypeVar("T")
+
 ERROR_LENGTH = 300
 
-JobFunction = Callable[[Job, JobContext], Any]
+TOGETHER = {"small": 8}  #: queues whose functions take several jobs at once, and at most how many
+
+JobFunction = Callable[..., Any]  #: of a job and its context, or of a list of `Task`s; see `Runner.register`
 FailedHook = Callable[[Job, str], Awaitable[None]]
+
+
+class Task(NamedTuple):
+    """One of several jobs that a function does in turn."""
+
+    job: Job
+    context: JobContext
+
+    def catch(self, step: Callable[[], T]) -> T | BaseException:
+        """What a step returns, or what it raises: the others go on."""
+        try:
+            return step()
+        except BaseException as exc:  # the runner's net
+            return exc
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +59,17 @@ class Run:
     began: float = field(default_factory=time.monotonic)
     task: "asyncio.Task[Any] | None" = None  #: of a coroutine that runs now
     ended: bool = False
+
+
+def call(runs: Sequence[Run]) -> Sequence[BaseException | None]:
+    """Call the plain function of runs that share a slot; how each ended."""
+    registration = runs[0].registration
+    if registration.queue in TOGETHER:
+        return list(registration.function([Task(run.job, run.context) for run in runs]))
+    [run] = runs
+    run.context.check()
+    registration.function(run.job, run.context)
+    return [None]
 
 
 def describe(error: BaseException) -> str:

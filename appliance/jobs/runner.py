@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from appliance.domain.errors import LeaseLost, Stopping, StoreUnavailable
@@ -19,7 +19,7 @@ from .engine import LOOP, Engine
 from .lane import Lane
 from .leases import Leases
 from .outage import LONGEST_S, Outage
-from .run import FailedHook, JobFunction, Registration, Run
+from .run import TOGETHER, FailedHook, JobFunction, Registration, Run, call
 from .settling import Observer, Settling
 from .timers import Timers
 
@@ -41,6 +41,7 @@ class Runner:
         hash_slots: int,
         default_slots: int,
         delivery_slots: int = 4,
+        small_slots: int = 8,
         lease_s: float,
         now: Callable[[], int],
         jitter: Callable[[], float],
@@ -57,6 +58,7 @@ class Runner:
             hash_slots: How many of "hash", each in a thread.
             default_slots: How many coroutines of "default".
             delivery_slots: How many of "delivery", each in a thread.
+            small_slots: How many threads run jobs of the queue "small", each several of them in turn.
             lease_s: Seconds after which the jobs of a worker that died are taken over by others.
             now: Returns UTC milliseconds.
             jitter: Returns 0.0 to 1.0, for the waits between retries.
@@ -68,6 +70,7 @@ class Runner:
             "transfer": transfer_slots,
             "hash": hash_slots,
             "delivery": delivery_slots,
+            "small": small_slots,
             LOOP: default_slots,
         }
         self._store = store
@@ -78,7 +81,10 @@ class Runner:
         self._registered: dict[str, Registration] = {}
         self._engine = Engine(slots)
         self._timers = Timers(self._engine, store)
-        self._lanes = {queue: Lane(queue, count, self._claim, poll_s) for queue, count in slots.items()}
+        self._lanes = {
+            queue: Lane(queue, count, self._claim, poll_s, together=TOGETHER.get(queue, 1))
+            for queue, count in slots.items()
+        }
         self._leases = Leases(store, lease_ms=self._lease_ms, now=now)
         self._outage = Outage(jitter)
         self._settling = Settling(store, now=now, jitter=jitter, outage=self._outage, observe=observe)
@@ -102,16 +108,19 @@ class Runner:
         Args:
             name: The job's name.
             function: Called with the job and its `JobContext`: a coroutine function if the queue is
-                "default", else a plain one, in a thread. What it raises decides about a retry.
+                "default", else a plain one, in a thread. What it raises decides about a retry. On the queue
+                "small" it is called with a list of `Task`s, and returns for each what it would have raised, or None.
             queue: Whose slots it takes; jobs of this name must be enqueued with the same one.
             policy: How often it is tried again.
             on_failed: Awaited with the job and the error line when it gave up and that has been recorded.
 
         Raises:
-            ValueError: The queue does not exist, or runs the other kind of function.
+            ValueError: The queue does not exist, runs the other kind of function, or takes no second one.
         """
         if queue not in self._lanes:
             raise ValueError(f"there is no queue {queue}")
+        if queue in TOGETHER and any(each.queue == queue for each in self._registered.values()):
+            raise ValueError(f"{name}: the queue {queue} has its function")
         if inspect.iscoroutinefunction(function) != (queue == LOOP):
             raise ValueError(f"{name}: coroutine functions, and no others, run on the queue {LOOP}")
         self._registered[name] = Registration(
@@ -133,7 +142,7 @@ class Runner:
         return self._engine.pool(queue)
 
     def running(self, queue: str) -> int:
-        """How many jobs of this queue run here now."""
+        """How many slots of this queue are taken here now."""
         return self._lanes[queue].running
 
     def heartbeat_age(self) -> float:
@@ -207,8 +216,10 @@ class Runner:
             await self._pause(LONGEST_S)
             return None
         self._outage.over()
-        for job in jobs:
-            self._begin(job)
+        runs = [run for job in jobs if (run := self._admitted(job)) is not None]
+        for group in self._lanes[queue].shares(runs):
+            self._lanes[queue].running += 1
+            self._engine.submit(queue, self._coroutine if queue == LOOP else self._thread, group)
         return jobs
 
     async def _recover(self) -> None:
@@ -233,7 +244,8 @@ class Runner:
                     )
             after = (page[-1].updated_at, page[-1].id) if page else (0, "")
 
-    def _begin(self, job: Job) -> None:
+    def _admitted(self, job: Job) -> Run | None:
+        """The run of a job that was claimed, or None if it cannot be run and was given back."""
         registration = self._registered.get(job.name)
         if self._closing.is_set():
             self._spawn(self._give_back(job, Retry(run_at=self._now(), count=False)))
@@ -255,8 +267,8 @@ class Runner:
                 lease_until=job.lease_until,
             )
             self._leases.add(run)
-            self._lanes[job.queue].running += 1
-            self._engine.submit(job.queue, self._coroutine if job.queue == LOOP else self._thread, run)
+            return run
+        return None
 
     async def _give_back(self, job: Job, outcome: Outcome, registration: Registration | None = None) -> None:
         """Settle a job that was claimed and not begun."""
@@ -269,21 +281,21 @@ class Runner:
 
     # Running
 
-    def _thread(self, run: Run) -> None:
+    def _thread(self, runs: list[Run]) -> None:
         """Run a function in its pool; the slot becomes free whatever it raises."""
-        error: BaseException | None = None
+        errors: Sequence[BaseException | None]
         try:
-            run.context.check()
-            run.registration.function(run.job, run.context)
+            errors = call(runs)
         except BaseException as exc:  # the runner's net
-            error = exc
+            errors = [exc] * len(runs)
         loop = self._loop
         if loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop has been closed since: the process ends
-                loop.call_soon_threadsafe(self._ended, run, error)
+                loop.call_soon_threadsafe(self._ended, runs, errors)
 
-    async def _coroutine(self, run: Run) -> None:
+    async def _coroutine(self, runs: list[Run]) -> None:
         """Run a coroutine function; the slot becomes free whatever it raises."""
+        [run] = runs
         error: BaseException | None = None
         run.task = asyncio.current_task()
         try:
@@ -293,13 +305,14 @@ class Runner:
             error = LeaseLost(run.context.lost) if run.context.lost else Stopping()
         except BaseException as exc:  # the runner's net
             error = exc
-        self._ended(run, error)
+        self._ended(runs, [error])
 
-    def _ended(self, run: Run, error: BaseException | None) -> None:
-        run.ended, run.task = True, None
-        self._lanes[run.job.queue].freed()
-        # A task of its own: no cancellation of the run can lose its outcome, and the lane claims meanwhile.
-        self._spawn(self._record(run, error))
+    def _ended(self, runs: list[Run], errors: Sequence[BaseException | None]) -> None:
+        self._lanes[runs[0].job.queue].freed()
+        for run, error in zip(runs, errors, strict=True):
+            run.ended, run.task = True, None
+            # A task of its own: no cancellation of the run can lose its outcome, and the lane claims meanwhile.
+            self._spawn(self._record(run, error))
 
     async def _record(self, run: Run, error: BaseException | None) -> None:
         try:

@@ -4,10 +4,14 @@ It runs in a thread of the `transfer` executor. Every step can be cut off by a c
 with its chunk map and the job's lease are enough to go on.
 """
 
+import asyncio
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Executor
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 from appliance.domain.errors import (
     ApplianceError,
@@ -23,6 +27,7 @@ from appliance.domain.job import Job
 from appliance.domain.manifest import Manifest
 from appliance.domain.states import TransferState
 from appliance.jobs.context import JobContext
+from appliance.jobs.run import Task
 from appliance.peering.content import ContentPool
 from appliance.store.blobs import BlobStore
 from appliance.store.layout import Layout
@@ -31,7 +36,7 @@ from appliance.store.ports import Store
 
 from .fetcher import Fetch, Source
 from .frontier import FrontierHash
-from .holdings import Holdings
+from .holdings import Holdings, inline_manifest
 from .landing import Landing
 from .metrics import Metrics
 from .packages import manifest_doc
@@ -40,11 +45,24 @@ from .recent import Buffers
 from .salvage import salvage
 from .transfers import Live, Transfers
 
+T = TypeVar("T")
+
 log = logging.getLogger(__name__)
+
+
+_TELL_S = 0.2  #: several small packages that are done are told of together, and so late at most
 
 
 class _Unwanted(Exception):
     """The bytes are no longer wanted."""
+
+
+class _End(NamedTuple):
+    """How an attempt ended."""
+
+    state: TransferState
+    words: str = ""
+    error: ApplianceError | None = None
 
 
 class Bringing:
@@ -89,23 +107,71 @@ class Bringing:
         live = context.wait(self._transfers.begin(job.args["package"]))
         if live is None:
             return
-        end = context.wait
         try:
+            end = self._attempt(live, context)
+        except BaseException:
+            self._transfers.forget(live)
+            raise
+        context.wait(self._transfers.end(live, end.state, end.words))
+        if end.error is not None:
+            raise end.error
+
+    def run_small(self, tasks: Sequence[Task]) -> list[BaseException | None]:
+        """Bring several small packages here, one after the other: each costs messages and writes, not bytes.
+
+        What the database is asked and told is gathered, so that it is one round for all of them.
+
+        Returns:
+            What `run` would have raised, for each.
+        """
+        wait = tasks[0].context.wait
+        begun = wait(_all(self._transfers.begin(task.job.args["package"]) for task in tasks))
+        errors = [live if isinstance(live, BaseException) else None for live in begun]
+        ended: dict[int, Coroutine[Any, Any, None]] = {}
+        away: dict[str, Source] = {}  # asking again for each package would hold up all
+        told = time.monotonic()
+
+        def tell() -> None:
+            nonlocal told
+            for position, result in zip(list(ended), wait(_all(ended.values())), strict=True):
+                errors[position] = result or errors[position]
+            ended.clear()
+            told = time.monotonic()
+
+        for position, (task, live) in enumerate(zip(tasks, begun, strict=True)):
+            if isinstance(live, Live):
+                sources = live.progress.sources
+                for source in sources:
+                    if source.node in away:
+                        source.like(away[source.node])
+                end = task.catch(partial(self._attempt, live, task.context))
+                if isinstance(end, BaseException):
+                    self._transfers.forget(live)
+                    errors[position] = end
+                else:
+                    errors[position] = end.error
+                    ended[position] = self._transfers.end(live, end.state, end.words)
+                away |= {source.node: source for source in sources if source.away}
+            if time.monotonic() - told > _TELL_S:
+                tell()
+        tell()
+        return errors
+
+    def _attempt(self, live: Live, context: JobContext) -> "_End":
+        try:
+            context.check()
             self._bring(live, context)
         except _Unwanted:
             why = live.doc["error"] if live.cancelled else "no longer wanted"
-            end(self._transfers.end(live, TransferState.CANCELLED, why))
-        except Stopping:
-            end(self._transfers.end(live, TransferState.PENDING))
-            raise
+            return _End(TransferState.CANCELLED, why)
+        except Stopping as exc:
+            return _End(TransferState.PENDING, error=exc)
         except (PeerError, StorageError, IntegrityFailure) as exc:
-            end(self._transfers.end(live, TransferState.STALLED, exc.message))
-            raise
-        else:
-            end(self._transfers.end(live, TransferState.DONE))
+            return _End(TransferState.STALLED, exc.message, exc)
+        return _End(TransferState.DONE)
 
     def _bring(self, live: Live, context: JobContext) -> None:
-        manifest = self._manifest(live, context)
+        manifest = inline_manifest(live.package.body) or self._manifest(live, context)
         partial = PartialFile.open(
             self._layout, live.doc["_id"], manifest, check_space=self._blobs.check_space
         )
@@ -195,6 +261,11 @@ class Bringing:
         )
         self._metrics.chunk_failure(source.node, error.code)
         context.wait(self._peers.strike(source.node, error.message))
+
+
+async def _all(steps: Iterable[Awaitable[T]]) -> list[T | BaseException]:
+    """Await all; one that fails leaves its error in its place."""
+    return await asyncio.gather(*steps, return_exceptions=True)
 
 
 def _spawn(work: Callable[[], None]) -> threading.Thread:

@@ -52,14 +52,24 @@ class Source:
     bytes: int = 0
     chunks: int = 0
     strikes: int = 0  #: wrong bytes or a broken protocol
-    failures: int = 0  #: connections lost in a row
+    failures: int = 0  #: connections lost in a row, or answers that it is busy
+    refused: bool = False  #: it does not give this package
     busy: int = 0  #: runs being fetched from it now
     error: str = ""
 
     @property
     def usable(self) -> bool:
         """Whether it may be asked again in this transfer."""
-        return self.strikes < STRIKES and self.failures < FAILURES
+        return self.strikes < STRIKES and not self.away and not self.refused
+
+    @property
+    def away(self) -> bool:
+        """Whether it does not answer now, whatever it is asked for."""
+        return self.failures >= FAILURES
+
+    def like(self, other: "Source") -> None:
+        """Be away as it was a moment ago, for another package."""
+        self.failures, self.error = other.failures, other.error
 
 
 @dataclass(slots=True)
@@ -218,7 +228,7 @@ class Fetch:
             time.sleep(_BUSY_WAIT_S)
         except PeerRefused as exc:
             source.error = exc.message
-            source.failures = FAILURES
+            source.refused = True
         except PeerError as exc:
             source.error = exc.message
             source.failures += 1

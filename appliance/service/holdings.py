@@ -11,7 +11,9 @@ import base64
 import logging
 import secrets
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 from weakref import WeakValueDictionary
 
@@ -27,6 +29,7 @@ from appliance.domain.states import TransferState
 from appliance.peering.records import node_body, package_body, replica_body
 from appliance.store.blobs import BlobStore
 from appliance.store.ports import Doc, Enqueue, Operation, Replace, Store
+from appliance.store.rounds import Rounds
 
 from .catalogue import Catalogue, package_doc
 from .consequences import events_of, lost_to_another, view_of
@@ -36,6 +39,9 @@ from .records import About, Known, Records
 log = logging.getLogger(__name__)
 
 FETCH_JOB = "transfer.fetch"
+FETCH_SMALL_JOB = "transfer.fetch_small"
+SMALL = 8 * 1024 * 1024  #: bytes; packages of at most so many are brought several in one run
+FILE_THREADS = 4
 _TRIES = 8
 _UNDER_WAY = {TransferState.PENDING, TransferState.FETCHING, TransferState.VERIFYING}
 
@@ -47,14 +53,15 @@ class Sources(Protocol):
         """Those of the nodes that are registered, active and not set aside for misbehaviour."""
 
 
-def fetch_job(package: str, now: int) -> Job:
+def fetch_job(view: Package, now: int) -> Job:
     """The job that brings a package here; one at a time for each package."""
+    small = view.body.size <= SMALL
     return Job(
         id=secrets.token_hex(12),
-        queue="transfer",
-        name=FETCH_JOB,
-        args={"package": package},
-        key=f"fetch:{package}",
+        queue="small" if small else "transfer",
+        name=FETCH_SMALL_JOB if small else FETCH_JOB,
+        args={"package": view.id},
+        key=f"fetch:{view.id}",
         run_at=now,
         created_at=now,
     )
@@ -87,7 +94,23 @@ class Holdings:
         node_id: str,
         own: NodeBody,
         now: Callable[[], int],
+        files: Executor,
     ) -> None:
+        """Make one.
+
+        Args:
+            store: Where what is held is written.
+            records: What the network agrees on.
+            catalogue: The view of packages in memory.
+            blobs: The bytes.
+            sources: Who may be asked for bytes.
+            stages: All stages, in their order.
+            node_id: This node's id.
+            own: This node's own record.
+            now: UTC milliseconds.
+            files: Threads in which files are looked at and linked.
+        """
+        self._files = Rounds(files, FILE_THREADS)
         self._store = store
         self._records = records
         self._catalogue = catalogue
@@ -120,6 +143,10 @@ class Holdings:
             if doc is not None:
                 found = Manifest(size=doc["size"], sha1=doc["sha1"], sha256=doc["_id"], chunks=doc["chunks"])
         return found
+
+    async def on_disk(self, body: PackageBody) -> bool:
+        """Whether the bytes of a package are a blob here."""
+        return await self._files.run(partial(self._blobs.exists, body.sha256, body.size))
 
     def cares_for_replicas_of(self, id: str) -> bool:
         """Whether it matters here that another node holds a package: it is wanted, or may be let go."""
@@ -179,7 +206,7 @@ class Holdings:
         decision = decide(await self._situation(record, about, body, old, transfer))
         view = view_of(record, body, old, decision)
         if decision.action is Action.ADOPT or (old and view.held_filename not in {"", old.held_filename}):
-            await asyncio.to_thread(self._blobs.publish, view.held_sha256, view.held_filename)
+            await self._files.run(partial(self._blobs.publish, view.held_sha256, view.held_filename))
         operations = [*self._operations(old, view, about, decision, transfer, actor), *extra]
         if operations:
             stored = await self._store.batch(operations)
@@ -207,7 +234,7 @@ class Holdings:
         near = self._sources.usable_sources(replica.node for replica in others)
         on_disk = False
         if held != body.sha256:
-            on_disk = await asyncio.to_thread(self._blobs.exists, body.sha256, body.size)
+            on_disk = await self.on_disk(body)
             on_disk = on_disk and await self.manifest(body) is not None
         return Situation(
             withdrawn=record.deleted,
@@ -284,7 +311,7 @@ class Holdings:
         if transfer is not None and transfer["state"] in _UNDER_WAY:
             return []
         doc = new_transfer_doc(view, now)
-        return [Replace("transfers", doc), Enqueue(fetch_job(view.id, now))]
+        return [Replace("transfers", doc), Enqueue(fetch_job(view, now))]
 
     async def _let_go(self, old: Package | None, view: Package, decision: Decision) -> None:
         """Remove files that the store no longer mentions."""

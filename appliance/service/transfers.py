@@ -17,7 +17,6 @@ from appliance.domain.event import EventType
 from appliance.domain.package import Package, Presence
 from appliance.domain.states import JobState, TransferState, advance
 from appliance.peering.records import replica_body
-from appliance.store.blobs import BlobStore
 from appliance.store.ports import Doc, Enqueue, Operation, Replace, Store
 
 from .catalogue import Catalogue
@@ -90,7 +89,6 @@ class Transfers:
         records: Records,
         catalogue: Catalogue,
         holdings: Holdings,
-        blobs: BlobStore,
         peers: Peers,
         node_id: str,
         now: Callable[[], int],
@@ -99,7 +97,6 @@ class Transfers:
         self._records = records
         self._catalogue = catalogue
         self._holdings = holdings
-        self._blobs = blobs
         self._peers = peers
         self._node_id = node_id
         self._now = now
@@ -161,14 +158,14 @@ class Transfers:
             raise InvalidTransition("Other bytes have this name now; the transfer is of no use any more.")
         now = self._now()
         await self._store.batch(
-            [Replace("transfers", new_transfer_doc(package, now)), Enqueue(fetch_job(package.id, now))]
+            [Replace("transfers", new_transfer_doc(package, now)), Enqueue(fetch_job(package, now))]
         )
         log.info(
             "a transfer is retried", extra={"action": "transfer_retried", "transfer": id, "actor": actor}
         )
         await self._holdings.settle(package.id)
         # A worker that was faster than this found the package not wanted yet, and its job is done.
-        await self._store.enqueue(fetch_job(package.id, now))
+        await self._store.enqueue(fetch_job(package, now))
         return await self.get(id)
 
     async def cancel(self, id: str, *, actor: str) -> Doc:
@@ -224,15 +221,18 @@ class Transfers:
         package = self._catalogue.by_id(package_id)
         if package is None or package.presence is not Presence.ARRIVING:
             return None
-        sources = await self.sources(package)
-        body = package.body
-        if not sources or await asyncio.to_thread(self._blobs.exists, body.sha256, body.size):
+        id = transfer_id(package.id, package.body.sha256)
+        sources, here, doc = await asyncio.gather(
+            self.sources(package), self._holdings.on_disk(package.body), self._store.get("transfers", id)
+        )
+        if here or not sources:
             package = await self._holdings.settle(package_id)
             if package is None or package.presence is not Presence.ARRIVING:
                 await self._close(package)
                 return None
-        id = transfer_id(package.id, package.body.sha256)
-        doc = await self._store.get("transfers", id) or new_transfer_doc(package, self._now())
+            id = transfer_id(package.id, package.body.sha256)
+            doc = await self._store.get("transfers", id)
+        doc = doc or new_transfer_doc(package, self._now())
         if doc["state"] == TransferState.CANCELLED:
             return None
         doc["attempts"] += 1
@@ -275,6 +275,10 @@ class Transfers:
             for node in self._peers.usable_sources(holders)
         ]
 
+    def forget(self, live: Live) -> None:
+        """Its job ended in a way that says nothing of the transfer: another one goes on with it."""
+        self._live.pop(live.doc["_id"], None)
+
     def set_state(self, live: Live, state: TransferState) -> None:
         """The one setter of a running transfer's state."""
         if live.state is not state:
@@ -293,7 +297,7 @@ class Transfers:
 
     async def end(self, live: Live, state: TransferState, error: str = "") -> None:
         """Write how a running transfer ended, and settle its package."""
-        self._live.pop(live.doc["_id"], None)
+        self.forget(live)
         self.set_state(live, state)
         doc = {**live.view(), "rate": 0.0, "error": error, "updated_at": self._now()}
         operations: list[Operation] = [Replace("transfers", doc)]

@@ -12,7 +12,7 @@ def test_what_is_put_first_arrives_first(network: Network, tmp_path: Path) -> No
     network.proxies["a"].limit(8 * MIB)  # bytes a second
     files = [
         make_file(tmp_path / f"{name}.pkg", size * MIB, size)
-        for name, size in (("Long", 24), ("Second", 9), ("Third", 8))
+        for name, size in (("Long", 24), ("Second", 10), ("Third", 9))
     ]
     b.join(a)
     a.publish(files[0].path)

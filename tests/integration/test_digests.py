@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ class Node:
         own = NodeBody(name="n", url="https://n.example.com", stage="prod", version="1")
         self.holdings = Holdings(
             store=store, records=self.records, catalogue=self.catalogue, blobs=self.blobs, sources=Alone(),
-            stages=STAGES, node_id=node_id, own=own, now=clock,
+            stages=STAGES, node_id=node_id, own=own, now=clock, files=ThreadPoolExecutor(1),
         )  # fmt: skip
         self.packages = Packages(
             store=store, records=self.records, catalogue=self.catalogue, holdings=self.holdings, stages=STAGES,

@@ -13,7 +13,7 @@ import pytest
 from appliance.domain.manifest import CHUNK_SIZE, Manifest
 from appliance.peering.address import PeerAddress
 from appliance.service import fetcher as module
-from appliance.service.fetcher import Fetch, Progress, Source
+from appliance.service.fetcher import FAILURES, Fetch, Progress, Source
 from appliance.service.frontier import FrontierHash
 from appliance.service.landing import Landing
 from appliance.service.recent import Buffers
@@ -101,3 +101,14 @@ def test_more_connections_while_the_network_is_what_is_waited_for(
     whole.close()
     assert len(began) + 1 == threads
     assert partial.finish().read_bytes() == DATA
+
+
+def test_for_other_packages_a_source_is_away_but_not_refusing() -> None:
+    address = PeerAddress(node="n", url="http://127.0.0.1:1")
+    gone, refusing, other = (Source(node=node, name=node, address=address) for node in ("a", "b", "c"))
+    gone.failures, gone.error = FAILURES, "a cut the connection."
+    refusing.refused = True
+    assert (gone.usable, gone.away) == (False, True)
+    assert (refusing.usable, refusing.away) == (False, False)
+    other.like(gone)
+    assert (other.usable, other.error) == (False, "a cut the connection.")

@@ -37,8 +37,9 @@ def broken(connection: sqlite3.Connection) -> Any:
 def test_together_in_a_few_threads(tmp_path: Path, count: int, tasks: int) -> None:
     async def test(readers: Readers) -> None:
         groups: list[int] = []
-        run = readers._run
-        readers._run = lambda group, loop: (groups.append(len(group)), run(group, loop))[1]  # type: ignore
+        rounds = readers._rounds
+        run = rounds._run
+        rounds._run = lambda group, loop: (groups.append(len(group)), run(group, loop))[1]  # type: ignore
         answers = await asyncio.gather(*(readers.run(number(value)) for value in range(count)))
         assert answers == list(range(count))
         assert len(groups) == tasks
