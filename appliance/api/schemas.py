@@ -69,6 +69,7 @@ _PROPERTIES: dict[str, dict[str, Schema]] = {
     },
     "Replica": {
         "node": TEXT, "name": TEXT, "presence": TEXT, "reason": TEXT, "sha256": TEXT, "current": YES, "at": TIME,
+        "bytes_done": {"type": ["integer", "null"]},
     },
     "Manifest": {"size": INT, "sha1": TEXT, "sha256": TEXT, "chunk_size": INT, "chunks": _WORDS},
     "Verification": {"job": ref("Job")},
