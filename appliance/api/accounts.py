@@ -22,6 +22,7 @@ def user_json(doc: Mapping[str, Any]) -> dict[str, Any]:
         "must_change": doc["must_change"],
         "created_at": iso(doc["created_at"]),
         "changed_at": iso(doc["changed_at"]),
+        "revision": doc["_rev"],
     }
 
 
@@ -62,8 +63,17 @@ class UsersHandler(BaseHandler):
 class UserHandler(BaseHandler):
     """`/api/v1/users/{name}`."""
 
-    roles: ClassVar[Mapping[str, Role]] = {"PATCH": Role.VIEWER, "DELETE": Role.ADMIN}
+    roles: ClassVar[Mapping[str, Role]] = {
+        "GET": Role.ADMIN,
+        "PATCH": Role.VIEWER,
+        "DELETE": Role.ADMIN,
+    }
     for_new_password = True
+
+    async def get(self, name: str) -> None:
+        """One account."""
+        self._only_new_password(own=False)
+        self.write_json(user_json(await self.app.accounts.user(name)))
 
     async def patch(self, name: str) -> None:
         """Change one's own password, or as an administrator anybody's password, role and stages.
@@ -81,6 +91,7 @@ class UserHandler(BaseHandler):
             password=body.password,
             role=parse_role(body.role) if body.role else None,
             stages=body.stages,
+            expect=body.revision,
             actor=self.actor,
         )
         self.write_json(user_json(doc))

@@ -123,6 +123,7 @@ class UserChange(Input):
     stages: list[str] | None = Field(
         None, max_length=100, description="The stages that an operator is limited to; an empty list: all."
     )
+    revision: int | None = Field(None, description="Change only if the account is at this revision.")
 
 
 class DirectoryTest(Input):

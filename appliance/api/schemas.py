@@ -101,7 +101,7 @@ _PROPERTIES: dict[str, dict[str, Schema]] = {
     "Event": {"seq": INT, "type": TEXT, "at": TIME, "actor": TEXT, "subject": TEXT, "data": ANY},
     "User": {
         "name": TEXT, "role": TEXT, "stages": array(TEXT), "source": TEXT, "blocked": YES, "must_change": YES,
-        "created_at": TIME, "changed_at": TIME,
+        "created_at": TIME, "changed_at": TIME, "revision": INT,
     },
     "Directory": {
         "configured": YES, "servers": array(ref("DirectoryServer")), "groups": array(ref("DirectoryGroup")),

@@ -180,7 +180,7 @@ class Accounts:
             await self._store.batch([Insert("accounts", doc), self._changed(name, actor, "created", role)])
         except DuplicateKey:
             raise AccountExists(f'There is an account "{name}" already.') from None
-        return await self._user(name)
+        return await self.user(name)
 
     def _checked_stages(self, role: Role, stages: Sequence[str]) -> list[str]:
         if stages and role is not Role.OPERATOR:
@@ -196,6 +196,7 @@ class Accounts:
         password: str | None = None,
         role: Role | None = None,
         stages: Sequence[str] | None = None,
+        expect: int | None = None,
         actor: str,
     ) -> Doc:
         """Change password, role or stages; another role has no limit unless one is given with it.
@@ -204,11 +205,14 @@ class Accounts:
             AccountUnknown: There is no such account.
             Conflict: It is the last administrator, or an account of the directory.
             InvalidInput: Password or stages break a rule, or there is nothing to change.
+            StaleRevision: It is at another revision than `expect`.
         """
         if password is None and role is None and stages is None:
             raise InvalidInput("Give a password, a role, stages, or several of them.")
         async with self._changing:
-            doc = await self._user(name)
+            doc = await self.user(name)
+            if expect is not None and doc["_rev"] != expect:
+                raise StaleRevision("Somebody else changed this account first; read it again.")
             if of_directory(doc):
                 raise Conflict(f'"{name}" is an account of the directory; change password and groups there.')
             before = {"role": doc["role"], "stages": doc.get("stages", [])}
@@ -236,7 +240,7 @@ class Accounts:
             )
             await self._store.batch([Replace("accounts", doc, doc["_rev"]), change])
             self._passwords.forget(name)
-            return await self._user(name)
+            return await self.user(name)
 
     async def remove_user(self, name: str, *, actor: str) -> None:
         """Delete an account and its tokens.
@@ -246,7 +250,7 @@ class Accounts:
             Conflict: It is the last administrator.
         """
         async with self._changing:
-            doc = await self._user(name)
+            doc = await self.user(name)
             await self._not_the_last_admin(doc)
             tokens = await self._store.find("tokens", {"account": name}, limit=MAX_TOKENS)
             await self._store.batch(
@@ -258,7 +262,12 @@ class Accounts:
             )
             self._passwords.forget(name)
 
-    async def _user(self, name: str) -> Doc:
+    async def user(self, name: str) -> Doc:
+        """One account, with the hash of its password.
+
+        Raises:
+            AccountUnknown: There is none of this name.
+        """
         doc = await self._store.get("accounts", name)
         if doc is None:
             raise AccountUnknown(f'There is no account "{name}".')
@@ -353,7 +362,7 @@ class Accounts:
             role=role.word,
         )
         async with self._changing:  # a token that outlived its account would serve the next one of that name
-            await self._user(principal.name)
+            await self.user(principal.name)
             old = {"account": principal.name, "expires_at": {"lt": self._now() - _SHOWN_EXPIRED_MS}}
             await self._store.delete("tokens", old)
             if await self._store.count("tokens", {"account": principal.name}) >= MAX_TOKENS:

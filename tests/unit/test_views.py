@@ -156,6 +156,7 @@ def test_a_transfer() -> None:
 def test_accounts_and_tokens_show_no_secret() -> None:
     user = {
         "_id": "op",
+        "_rev": 1,
         "role": "viewer",
         "must_change": True,
         "created_at": AT,
