@@ -72,25 +72,29 @@ class JobsQuery(PageQuery):
     name: str = ""
 
 
-class EventsQuery(Input):
+class EventsExport(Input):
+    """Which events to export."""
+
+    type: str | None = Field(None, max_length=100, description='A type, or a pattern such as "package.*".')
+    subject: str | None = Field(None, max_length=255, description="Only about this.")
+    actor: str | None = Field(None, max_length=255, description="Only by this account, node:<id> or system.")
+    start: str | None = Field(None, max_length=40, description="From this day or time on, in ISO 8601.")
+    end: str | None = Field(
+        None, max_length=40, description="Until the end of this day, or before this time."
+    )
+    zone: str = Field(
+        "UTC", max_length=60, description="The time zone of days and of times without an offset."
+    )
+
+
+class EventsQuery(EventsExport):
     """Which events to list."""
 
     since: int | None = Field(
         None, ge=0, le=MAX_INT, description="Events behind this number, oldest first; else newest first."
     )
     before: int | None = Field(None, ge=0, le=MAX_INT, description="Events before this number.")
-    type: str | None = None
-    subject: str | None = None
-    actor: str | None = None
     limit: int = Field(100, ge=1, le=500)
-
-
-class EventsExport(Input):
-    """Which events to export."""
-
-    type: str | None = None
-    subject: str | None = None
-    actor: str | None = None
 
 
 class TokenInput(Input):
