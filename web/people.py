@@ -7,6 +7,7 @@ from appliance.api.accounts import token_json, user_json
 from appliance.api.models import NoQuery
 from appliance.api.sessions import session_json
 from appliance.service.accounts import Role
+from appliance.service.scopes import AREAS
 
 from .pages import PageHandler
 
@@ -36,9 +37,9 @@ class TokensPage(PageHandler):
         self.query_as(NoQuery)
         assert self.principal is not None
         mine = None if self.principal.role is Role.ADMIN else self.principal.name
-        items = [token_json(doc) for doc in await self.app.accounts.tokens(mine)]
+        items = [token_json(doc) for doc in await self.app.accounts.tokens.page(mine)]
         roles = [role.word for role in Role if role <= self.principal.role]
-        self.page("tokens.html", items=items, roles=roles, now=self.app.now())
+        self.page("tokens.html", items=items, roles=roles, areas=AREAS)
 
 
 class SessionsPage(PageHandler):

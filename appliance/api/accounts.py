@@ -34,6 +34,7 @@ def token_json(doc: Mapping[str, Any]) -> dict[str, Any]:
         "account": doc["account"],
         "role": doc["role"],
         "stages": doc.get("stages", []),
+        "scopes": doc.get("scopes", []),
         "created_at": iso(doc["created_at"]),
         "expires_at": iso(doc["expires_at"]),
         "last_used": iso(doc["used_at"]),
@@ -118,18 +119,19 @@ class TokensHandler(BaseHandler):
         self.query_as(NoQuery)
         assert self.principal is not None
         mine = None if self.principal.role is Role.ADMIN else self.principal.name
-        docs = await self.app.accounts.tokens(mine)
+        docs = await self.app.accounts.tokens.page(mine)
         self.write_json({"items": [token_json(doc) for doc in docs], "next": None})
 
     async def post(self) -> None:
         """Make a token; it is shown only now."""
         body = self.body_as(TokenInput)
         assert self.principal is not None
-        token, doc = await self.app.accounts.create_token(
+        token, doc = await self.app.accounts.tokens.create(
             self.principal,
             name=body.name,
             role=parse_role(body.role) if body.role else None,
             stages=body.stages,
+            scopes=body.scopes,
             expires_s=body.expires_in,
         )
         self.write_json({"token": token, **token_json(doc)}, 201)
@@ -143,6 +145,6 @@ class TokenHandler(BaseHandler):
     async def delete(self, id: str) -> None:
         """Revoke a token: one's own, or anybody's as an administrator."""
         assert self.principal is not None
-        await self.app.accounts.revoke_token(id, self.principal)
+        await self.app.accounts.tokens.revoke(id, self.principal)
         self.set_status(204)
         self.finish()

@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from appliance.service.scopes import SCOPES
+
 MAX_INT = 2**53 - 1  #: what JSON carries without loss
 
 
@@ -104,6 +106,11 @@ class TokenInput(Input):
     role: Literal["viewer", "operator", "admin"] | None = None
     stages: list[str] = Field(
         [], max_length=100, description="The stages that an operator's is limited to; none: yours."
+    )
+    scopes: list[str] = Field(
+        [],
+        max_length=100,
+        description=f"What it is good for: {', '.join(SCOPES)}. None: all that yours is good for.",
     )
     expires_in: int = Field(7_776_000, description="Its life in seconds, at most 366 days.")
 

@@ -48,8 +48,8 @@ _UPLOAD: dict[str, Schema] = {
     "tags": _WORDS, "partial": YES, "actor": TEXT, "created_at": TIME, "expires_at": TIME, "url": TEXT,
 }  # fmt: skip
 _TOKEN: dict[str, Schema] = {
-    "id": TEXT, "name": TEXT, "account": TEXT, "role": TEXT, "stages": array(TEXT), "created_at": TIME,
-    "expires_at": TIME, "last_used": TIME, "last_used_from": TEXT,
+    "id": TEXT, "name": TEXT, "account": TEXT, "role": TEXT, "stages": array(TEXT), "scopes": array(TEXT),
+    "created_at": TIME, "expires_at": TIME, "last_used": TIME, "last_used_from": TEXT,
 }  # fmt: skip
 _DESTINATION: dict[str, Schema] = {
     "id": TEXT, "name": TEXT, "kind": TEXT, "events": _WORDS, "state": TEXT, "format": TEXT, "url": TEXT,
