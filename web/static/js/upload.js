@@ -59,7 +59,7 @@ export class Upload {
   }
 
   async end() {
-    this.set("ended", "Ended.");
+    this.set("ended", "Cancelled.");
     this.request?.abort();
     this.wake?.();
     remember(this.file, null);
