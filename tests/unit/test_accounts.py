@@ -19,6 +19,7 @@ from appliance.domain.errors import (
 )
 from appliance.service.accounts import Accounts, Principal, Role, parse_role
 from appliance.service.passwords import REMEMBERED_MS, Passwords
+from appliance.service.signing_in import CROWD, CROWD_CAP_S
 from appliance.service.throttle import FREE
 from appliance.store.opening import open_store
 from appliance.store.ports import Store
@@ -349,3 +350,21 @@ def test_roles() -> None:
     for wrong in ("", "root", "admin "):
         with pytest.raises(InvalidInput):
             parse_role(wrong)
+
+
+def test_a_few_guesses_at_each_of_many_accounts_are_slowed_down(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        await world.user()
+        for number in range(CROWD):
+            with pytest.raises(NotAuthenticated):
+                await world.accounts.sign_in(f"somebody{number}", PASSWORD, address=HERE)
+        with pytest.raises(TooManyAttempts):
+            await world.accounts.sign_in("op", "another guess", address=HERE)
+        with pytest.raises(NotAuthenticated):
+            await world.accounts.sign_in("op", "another guess", address=THERE)
+        # A script whose password was right lately is not locked out by its neighbours.
+        assert (await world.accounts.sign_in("op", PASSWORD, address=HERE)).name == "op"
+        world.clock += 60_000 + CROWD_CAP_S * 1000
+        assert (await world.accounts.sign_in("op", PASSWORD, address=HERE)).name == "op"
+
+    in_world(tmp_path, test)
