@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 
 from appliance.api.base import BaseHandler
+from appliance.api.views import iso
 from appliance.domain.destination import DestinationState
 from appliance.domain.package import Presence
 from appliance.domain.states import PeerState
 from appliance.service.accounts import Role
 from appliance.service.system import Readiness, SystemReport
+from appliance.service.vigil import CERTIFICATE
 
 #: collection and state of what is known of records in MDM servers, and how one and several are told
 _RECORDS = (
@@ -81,12 +83,18 @@ def concerns(handler: BaseHandler, report: SystemReport, readiness: Readiness) -
 
 
 async def connection_concerns(handler: BaseHandler) -> list[Concern]:
-    """What needs attention of MDM servers, notifications and the directory."""
+    """What needs attention of MDM servers, notifications, the directory and the certificate."""
     app, found = handler.app, []
     for server in await app.mdm.servers() if app.mdm is not None else ():
         if server["state"] in {"attention", "unreachable"}:
             text = f"{server['name']}: {server['reason']}"
             found.append(Concern(kind="bad", text=text, address=f"/ui/mdm/{server['id']}"))
+    notice = await app.store.get("notices", CERTIFICATE)
+    if notice is not None and "ends_at" in notice:
+        ended = notice["ends_at"] <= app.now()
+        day = (iso(notice["ends_at"]) or "")[:10]
+        text = f"The TLS certificate of this node {'ended' if ended else 'ends'} on {day}. Replace it."
+        found.append(Concern(kind="bad" if ended else "warn", text=text))
     for collection, state, one, many in _RECORDS:
         count = await app.store.count(collection, {"state": state})
         if count:

@@ -53,13 +53,15 @@ class LiveHandler(PageHandler):
             StreamClosedError, ApplianceError
         ):  # gone, or the database is: it connects anew
             await self._say("retry: 2000\n\n")
-            await self._follow(topics, since or await mark(self.app.store))
+            await self._follow(topics, since or await mark(self.app))
 
     async def _follow(self, topics: list[str], seen: str) -> None:
         loop = asyncio.get_running_loop()
         began = spoke = checked = loop.time()
         while loop.time() - began < LIFE_S and not self.app.system.draining:
-            now = await mark(self.app.store)
+            if "progress" in topics:
+                self.app.neighbourhood.look()
+            now = await mark(self.app)
             found = changed(topics, seen, now)
             seen = now
             if found:

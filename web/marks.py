@@ -6,18 +6,22 @@ A mark is opaque to the page: it goes into the page, and comes back with the req
 import secrets
 from collections.abc import Iterable
 
-from appliance.store.ports import Store
+from appliance.api.app import App
 
 TOPICS = (
     "packages", "transfers", "records", "peers", "jobs", "events", "uploads", "invites",
+    "progress",  # at other nodes: of no collection
     "mdm_servers", "mdm_remote", "mdm_links", "mdm_points", "destinations", "deliveries",
 )  # fmt: skip
 _PROCESS = secrets.token_hex(4)  #: counts of another process mean nothing here
 
 
-async def mark(store: Store) -> str:
+async def mark(app: App) -> str:
     """The mark of this moment."""
-    counts = [await store.changed(topic, -1, timeout=0) for topic in TOPICS]
+    counts = [
+        app.neighbourhood.version if topic == "progress" else await app.store.changed(topic, -1, timeout=0)
+        for topic in TOPICS
+    ]
     return ".".join([_PROCESS, *map(str, counts)])
 
 

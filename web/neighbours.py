@@ -14,7 +14,7 @@ def peer_view(peer: Peer, app: App) -> dict[str, Any]:
     word, kind = _health(peer, app.now())
     return {
         "peer": peer,
-        "stage": node.stage if node else "",
+        "node": node,
         "version": node.version if node else "",
         "word": word,
         "kind": kind,

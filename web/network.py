@@ -10,8 +10,10 @@ from appliance.peering.records import replica_body
 from appliance.service.accounts import Role
 
 from .drawing import draw
+from .flows import flows
 from .neighbours import others, peer_view
 from .pages import PageHandler
+from .templating import share
 
 ROWS = 25
 
@@ -25,11 +27,20 @@ class NetworkPage(PageHandler):
     async def get(self) -> None:
         """Every node, how the registered ones are doing, and invites."""
         app = self.app
+        app.neighbourhood.look()
+        own, moving = app.identity.node_id, await flows(app)
         may = bool(self.principal and self.principal.role >= Role.ADMIN)
         self.page(
             "network.html",
-            drawing=draw(app),
-            peers=[peer_view(peer, app) for peer in app.peers.all()],
+            drawing=await draw(app),
+            peers=[
+                {
+                    **peer_view(peer, app),
+                    "incoming": moving.get((peer.id, own), 0.0),
+                    "outgoing": moving.get((own, peer.id), 0.0),
+                }
+                for peer in app.peers.all()
+            ],
             others=others(app),
             own_url=app.node_url,
             invites=await app.registrations.invites() if may else [],
@@ -48,13 +59,14 @@ class ReplicationPage(PageHandler):
         query = self.query_as(PackagesQuery).model_copy(update={"limit": ROWS, "withdrawn": False})
         found = list_packages(app.catalogue.all(), query)
         records = await app.records.replicas_of([package.id for package in found.items])
+        app.neighbourhood.look()
         nodes = sorted(
             app.holdings.nodes.items(), key=lambda item: (item[0] != app.identity.node_id, item[1].name)
         )
         rows = []
         for package in found.items:
             bodies = {body.node: body for body in map(replica_body, records[package.id])}
-            cells = [_cell(package, bodies.get(id), id == app.identity.node_id, app) for id, _ in nodes]
+            cells = [_cell(package, bodies.get(id), id, app) for id, _ in nodes]
             rows.append(
                 {"package": package, "cells": cells, "held": sum(cell["word"] == "held" for cell in cells)}
             )
@@ -69,16 +81,20 @@ class ReplicationPage(PageHandler):
         )
 
 
-def _cell(package: Package, body: Any, here: bool, app: App) -> dict[str, Any]:
-    """One square of the matrix: word, kind of badge, why, and percent while it arrives here."""
-    if here:
+def _cell(package: Package, body: Any, node: str, app: App) -> dict[str, Any]:
+    """One square of the matrix: word, why, and percent while the package arrives there."""
+    if node == app.identity.node_id:
         live = app.transfers.progress(package.id)
-        percent = None
-        if live and package.body.size:
-            percent = int(100 * live.progress.bytes_done / package.body.size)
+        percent = share(live.progress.bytes_done, package.body.size) if live else None
         return {"word": str(package.presence), "why": package.reason, "percent": percent}
+    held = body is not None and body.presence == Presence.HELD
+    if held and body.sha256 == package.body.sha256:
+        return {"word": "held", "why": body.reason, "percent": None}
+    moving = app.neighbourhood.moving(node, package.id, package.body.sha256)
+    if moving is not None:
+        return {"word": "arriving", "why": "", "percent": share(moving.done, package.body.size)}
+    if held:
+        return {"word": "older", "why": "It still holds earlier bytes of this name.", "percent": None}
     if body is None:
         return {"word": "", "why": "The node has not said anything about this package yet.", "percent": None}
-    if body.sha256 != package.body.sha256 and body.presence == Presence.HELD:
-        return {"word": "older", "why": "It still holds earlier bytes of this name.", "percent": None}
     return {"word": body.presence, "why": body.reason, "percent": None}

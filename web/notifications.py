@@ -12,10 +12,16 @@ from appliance.domain.event import EventType
 from appliance.service.accounts import Role
 
 from .pages import PageHandler
+from .wording import subject_name
 
 PAGE = 50
-EVENTS = tuple(
-    str(one) for one in EventType if not str(one).startswith(("destination.", "session.", "token.", "job."))
+EVENTS = (
+    "*",
+    *(
+        str(one)
+        for one in EventType
+        if not str(one).startswith(("destination.", "session.", "token.", "job."))
+    ),
 )
 #: what most people want to hear of
 USUAL = frozenset(
@@ -71,7 +77,10 @@ class DestinationPage(PageHandler):
             destination=shown,
             path=quote(id),
             events=[*EVENTS, *(one for one in shown["events"] if one not in EVENTS)],
-            deliveries=[delivery_json(doc, {id: found}) for doc in docs],
+            deliveries=[
+                {**delivery_json(doc, {id: found}), "about": subject_name(doc["subject"], self.app)}
+                for doc in docs
+            ],
         )
 
 
@@ -96,7 +105,14 @@ class DeliveriesPage(PageHandler):
         cursor = encode([shown[-1]["updated_at"], shown[-1]["_id"]]) if len(docs) > PAGE else ""
         self.page(
             "deliveries.html",
-            items=[{**delivery_json(doc, known), "name": names.get(doc["destination"], "")} for doc in shown],
+            items=[
+                {
+                    **delivery_json(doc, known),
+                    "name": names.get(doc["destination"], ""),
+                    "about": subject_name(doc["subject"], self.app),
+                }
+                for doc in shown
+            ],
             query=query,
             states=[str(state) for state in DeliveryState],
             destinations=names,

@@ -7,8 +7,8 @@ from urllib.parse import quote, urlencode
 from appliance.api.install_manifest import install_manifest
 from appliance.api.mdm import package_records
 from appliance.api.models import PackagesQuery
-from appliance.api.packages import list_packages
-from appliance.api.views import package_detail_json, package_json
+from appliance.api.packages import list_packages, package_detail
+from appliance.api.views import package_json
 from appliance.domain.package import Presence
 from appliance.service.accounts import Role
 
@@ -62,12 +62,10 @@ class PackagePage(PageHandler):
         """One package."""
         app = self.app
         package = app.catalogue.resolve(name)
-        replicas = await app.packages.replicas(package.id)
-        superseded = await app.packages.superseded(package.id)
         live = app.transfers.progress(package.id)
         self.title = package.body.filename
-        shown = package_detail_json(package, app.download_url, replicas, superseded)
-        said = {replica.node for replica in replicas}
+        shown = await package_detail(self, package)
+        said = {replica["node"] for replica in shown["replicas"]}
         self.page(
             "package.html",
             package=shown,

@@ -64,7 +64,7 @@ class PageHandler(BaseHandler):
         if self.session is not None and self.session.must_change and not self.for_new_password:
             self.redirect(PASSWORD)
         if self.session is not None:  # strangers do not learn how busy the node is
-            self._mark = await mark(self.app.store)
+            self._mark = await mark(self.app)
 
     def _guard_session(self, session: Session, *, reading: bool) -> None:
         if session.must_change and not self.for_new_password and reading:

@@ -56,6 +56,11 @@ def time_tag(moment: str | int | None, empty: str = "never") -> Markup:
     return Markup('<time datetime="{}" title="{}">{}</time>').format(at.isoformat(), text, text)
 
 
+def exact_tag(moment: str | int | None, empty: str = "never") -> Markup:
+    """A moment as `time_tag`; the script writes it to the second, never as "an hour ago"."""
+    return time_tag(moment, empty).replace("<time ", Markup("<time data-exact "), 1)
+
+
 def due_tag(moment: str | int | None, empty: str = "never") -> Markup:
     """A moment that something waits for, as `time_tag`; once it has passed the script says "now"."""
     return time_tag(moment, empty).replace("<time ", Markup("<time data-due "), 1)
@@ -82,6 +87,7 @@ def make_environment() -> Environment:
         "duration": human_duration,
         "time": time_tag,
         "due": due_tag,
+        "exact": exact_tag,
         "sentence": lambda text: text[:1].upper() + text[1:],
         "number": lambda value: "unknown" if value is None else f"{value:,}".replace(",", "\u202f"),
     }

@@ -105,6 +105,12 @@ def words_of(type: str) -> str:
     return WORDS.get(type, type.replace(".", " ").replace("_", " "))
 
 
+def subject_name(subject: str, app: App) -> str:
+    """What an event is about: a package's file name, a node's name, anything else as it is."""
+    package = app.catalogue.by_id(subject)
+    return package.body.filename if package is not None else node_name(subject, app)
+
+
 def node_name(id: str, app: App) -> str:
     """A node's name by its id; anything else as it is."""
     node = app.holdings.nodes.get(id)

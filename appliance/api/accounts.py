@@ -22,6 +22,7 @@ def user_json(doc: Mapping[str, Any]) -> dict[str, Any]:
         "must_change": doc["must_change"],
         "created_at": iso(doc["created_at"]),
         "changed_at": iso(doc["changed_at"]),
+        "revision": doc["_rev"],
     }
 
 
@@ -33,6 +34,7 @@ def token_json(doc: Mapping[str, Any]) -> dict[str, Any]:
         "account": doc["account"],
         "role": doc["role"],
         "stages": doc.get("stages", []),
+        "scopes": doc.get("scopes", []),
         "created_at": iso(doc["created_at"]),
         "expires_at": iso(doc["expires_at"]),
         "last_used": iso(doc["used_at"]),
@@ -62,8 +64,17 @@ class UsersHandler(BaseHandler):
 class UserHandler(BaseHandler):
     """`/api/v1/users/{name}`."""
 
-    roles: ClassVar[Mapping[str, Role]] = {"PATCH": Role.VIEWER, "DELETE": Role.ADMIN}
+    roles: ClassVar[Mapping[str, Role]] = {
+        "GET": Role.ADMIN,
+        "PATCH": Role.VIEWER,
+        "DELETE": Role.ADMIN,
+    }
     for_new_password = True
+
+    async def get(self, name: str) -> None:
+        """One account."""
+        self._only_new_password(own=False)
+        self.write_json(user_json(await self.app.accounts.user(name)))
 
     async def patch(self, name: str) -> None:
         """Change one's own password, or as an administrator anybody's password, role and stages.
@@ -81,6 +92,7 @@ class UserHandler(BaseHandler):
             password=body.password,
             role=parse_role(body.role) if body.role else None,
             stages=body.stages,
+            expect=body.revision,
             actor=self.actor,
         )
         self.write_json(user_json(doc))
@@ -107,18 +119,19 @@ class TokensHandler(BaseHandler):
         self.query_as(NoQuery)
         assert self.principal is not None
         mine = None if self.principal.role is Role.ADMIN else self.principal.name
-        docs = await self.app.accounts.tokens(mine)
+        docs = await self.app.accounts.tokens.page(mine)
         self.write_json({"items": [token_json(doc) for doc in docs], "next": None})
 
     async def post(self) -> None:
         """Make a token; it is shown only now."""
         body = self.body_as(TokenInput)
         assert self.principal is not None
-        token, doc = await self.app.accounts.create_token(
+        token, doc = await self.app.accounts.tokens.create(
             self.principal,
             name=body.name,
             role=parse_role(body.role) if body.role else None,
             stages=body.stages,
+            scopes=body.scopes,
             expires_s=body.expires_in,
         )
         self.write_json({"token": token, **token_json(doc)}, 201)
@@ -132,6 +145,6 @@ class TokenHandler(BaseHandler):
     async def delete(self, id: str) -> None:
         """Revoke a token: one's own, or anybody's as an administrator."""
         assert self.principal is not None
-        await self.app.accounts.revoke_token(id, self.principal)
+        await self.app.accounts.tokens.revoke(id, self.principal)
         self.set_status(204)
         self.finish()

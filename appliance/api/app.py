@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from appliance.service.holdings import Holdings
     from appliance.service.mdm import MdmPort
     from appliance.service.metrics import Metrics
+    from appliance.service.neighbourhood import Neighbourhood
     from appliance.service.nonces import Nonces
     from appliance.service.notifications import Notifications
     from appliance.service.packages import Packages
@@ -54,6 +55,7 @@ class App:
     transfers: Transfers
     verifying: Verifying
     peers: Peers
+    neighbourhood: Neighbourhood
     uploads: UploadService
     accounts: Accounts
     sessions: Sessions

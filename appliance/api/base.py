@@ -23,6 +23,7 @@ from appliance.domain.record import nested_too_deep
 from appliance.log import request_id
 from appliance.service.accounts import Principal, Role
 from appliance.service.journal import remote_address
+from appliance.service.scopes import check_scope
 from appliance.service.sessions import Session
 
 from .app import App
@@ -75,7 +76,7 @@ class BaseHandler(tornado.web.RequestHandler):
 
         Raises:
             NotAuthenticated: Nobody known, and the handler is not open.
-            PermissionDenied: The role does not suffice, or a page of another site sent this.
+            PermissionDenied: Role or scope do not suffice, or a page of another site sent this.
         """
         request_id.set(self.request_id)
         remote_address.set(self.request.remote_ip or "")
@@ -88,6 +89,7 @@ class BaseHandler(tornado.web.RequestHandler):
             self.refuse_other_sites()
         if self.session is not None:
             self._guard_session(self.session, reading=reading)
+        check_scope(self.principal.scopes, self.request.path, reading=reading)
         self.need(self.roles.get(method, Role.VIEWER if reading else Role.OPERATOR))
 
     def _guard_session(self, session: Session, *, reading: bool) -> None:
@@ -137,7 +139,7 @@ class BaseHandler(tornado.web.RequestHandler):
         kind, _, value = self.request.headers.get("Authorization", "").partition(" ")
         address = self.request.remote_ip or ""
         if kind.lower() == "bearer":
-            return await self.app.accounts.bearer(value.strip(), address=address)
+            return await self.app.accounts.tokens.check(value.strip(), address=address)
         if kind.lower() == "basic":
             try:
                 name, colon, password = base64.b64decode(value.strip(), validate=True).decode().partition(":")

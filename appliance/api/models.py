@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from appliance.service.scopes import SCOPES
+
 MAX_INT = 2**53 - 1  #: what JSON carries without loss
 
 
@@ -72,25 +74,29 @@ class JobsQuery(PageQuery):
     name: str = ""
 
 
-class EventsQuery(Input):
+class EventsExport(Input):
+    """Which events to export."""
+
+    type: str | None = Field(None, max_length=100, description='A type, or a pattern such as "package.*".')
+    subject: str | None = Field(None, max_length=255, description="Only about this.")
+    actor: str | None = Field(None, max_length=255, description="Only by this account, node:<id> or system.")
+    start: str | None = Field(None, max_length=40, description="From this day or time on, in ISO 8601.")
+    end: str | None = Field(
+        None, max_length=40, description="Until the end of this day, or before this time."
+    )
+    zone: str = Field(
+        "UTC", max_length=60, description="The time zone of days and of times without an offset."
+    )
+
+
+class EventsQuery(EventsExport):
     """Which events to list."""
 
     since: int | None = Field(
         None, ge=0, le=MAX_INT, description="Events behind this number, oldest first; else newest first."
     )
     before: int | None = Field(None, ge=0, le=MAX_INT, description="Events before this number.")
-    type: str | None = None
-    subject: str | None = None
-    actor: str | None = None
     limit: int = Field(100, ge=1, le=500)
-
-
-class EventsExport(Input):
-    """Which events to export."""
-
-    type: str | None = None
-    subject: str | None = None
-    actor: str | None = None
 
 
 class TokenInput(Input):
@@ -100,6 +106,11 @@ class TokenInput(Input):
     role: Literal["viewer", "operator", "admin"] | None = None
     stages: list[str] = Field(
         [], max_length=100, description="The stages that an operator's is limited to; none: yours."
+    )
+    scopes: list[str] = Field(
+        [],
+        max_length=100,
+        description=f"What it is good for: {', '.join(SCOPES)}. None: all that yours is good for.",
     )
     expires_in: int = Field(7_776_000, description="Its life in seconds, at most 366 days.")
 
@@ -123,6 +134,7 @@ class UserChange(Input):
     stages: list[str] | None = Field(
         None, max_length=100, description="The stages that an operator is limited to; an empty list: all."
     )
+    revision: int | None = Field(None, description="Change only if the account is at this revision.")
 
 
 class DirectoryTest(Input):

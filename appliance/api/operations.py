@@ -164,6 +164,8 @@ OPERATIONS = [
     Operation(method="get", path="/users", summary="Accounts", role="admin", answer="[User]"),
     Operation(method="post", path="/users", summary="Make an account", role="admin", answer="User", status=201,
               body=models.UserInput, errors=(e.AccountExists,)),
+    Operation(method="get", path="/users/{user}", summary="One account", role="admin", answer="User",
+              errors=(e.AccountUnknown,)),
     Operation(method="patch", path="/users/{user}", answer="User", body=models.UserChange,
               summary="Change one's own password, or as an administrator anybody's password and role",
               errors=(e.AccountUnknown, e.Conflict, e.StaleRevision)),

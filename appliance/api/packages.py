@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from appliance.domain.errors import PackageUnknown, PackageWithdrawn
-from appliance.domain.package import Package
+from appliance.domain.package import Package, Presence
+from appliance.service.packages import ReplicaView
 
 from .base import BaseHandler
 from .cursors import decode, encode
@@ -85,10 +86,7 @@ class PackageHandler(BaseHandler):
 
     async def get(self, name: str) -> None:
         """One package, with its replicas across the network."""
-        package = self.app.catalogue.resolve(name)
-        replicas = await self.app.packages.replicas(package.id)
-        superseded = await self.app.packages.superseded(package.id)
-        self.write_json(package_detail_json(package, self.app.download_url, replicas, superseded))
+        self.write_json(await package_detail(self, self.app.catalogue.resolve(name)))
 
     async def patch(self, name: str) -> None:
         """Change stage, tags, notes or metadata."""
@@ -144,3 +142,27 @@ class VerifyHandler(BaseHandler):
         """Enqueue the check of the file here against its hashes."""
         job = await self.app.packages.verify(name, actor=self.actor)
         self.write_json({"job": job_json(job)}, 202)
+
+
+async def package_detail(handler: BaseHandler, package: Package) -> dict[str, Any]:
+    """A package with its replicas across the network, and how much of it has arrived where it is on its way."""
+    app = handler.app
+    app.neighbourhood.look()
+    replicas = {replica.node: replica for replica in await app.packages.replicas(package.id)}
+    arriving = {}
+    for id, node in app.holdings.nodes.items():
+        moving = app.neighbourhood.moving(id, package.id, package.body.sha256)
+        known = replicas.get(id)
+        if moving is None or (known and known.current and known.presence == Presence.HELD):
+            continue
+        arriving[id] = moving.done
+        replicas[id] = ReplicaView(
+            node=id, name=node.name, presence=str(Presence.ARRIVING), reason="it is on its way there",
+            sha256=package.body.sha256, current=True, at=known.at if known else 0,
+        )  # fmt: skip
+    live = app.transfers.progress(package.id)
+    if live is not None:
+        arriving[app.identity.node_id] = live.progress.bytes_done
+    superseded = await app.packages.superseded(package.id)
+    shown = sorted(replicas.values(), key=lambda replica: replica.name)
+    return package_detail_json(package, app.download_url, shown, superseded, arriving)

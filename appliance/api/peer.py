@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import asdict
 from typing import Any
 
 import tornado.iostream
@@ -23,7 +24,7 @@ from appliance.domain.manifest import chunk_count
 from appliance.domain.package import Package, Presence
 from appliance.domain.record import RecordKind
 from appliance.peering.records import record_json
-from appliance.peering.wire import PAGE_LIMIT, Announcement, Registration, manifest_json, parse
+from appliance.peering.wire import PAGE_LIMIT, SIGHTS_LIMIT, Announcement, Registration, manifest_json, parse
 from appliance.service.registration import registering_key
 
 from .models import MAX_INT
@@ -140,6 +141,32 @@ class ChangesHandler(ActivePeerHandler):
         )
 
 
+class StatusHandler(ActivePeerHandler):
+    """`GET status?hops=N`: what is on its way to this node, and with hops what it heard of its peers."""
+
+    async def get(self) -> None:
+        """What is known now; nobody is waited for."""
+        around = self.app.neighbourhood
+        sights = [await around.own()]
+        if self.get_query_argument("hops", "0") != "0":
+            around.look(hops=0)
+            sights += [sight for sight in around.sights() if sight.node != self.peer]
+        now = self.app.now()
+        self.write_json(
+            {
+                "sights": [
+                    {
+                        "node": sight.node,
+                        "age_ms": max(0, now - sight.at),
+                        "peers": dict(sight.peers),
+                        "moving": [asdict(moving) for moving in sight.moving],
+                    }
+                    for sight in sights[:SIGHTS_LIMIT]
+                ]
+            }
+        )
+
+
 class PackageHandler(ActivePeerHandler):
     """`GET packages/{id}`: the full signed record."""
 
@@ -237,6 +264,7 @@ ROUTES = [
     (r"/peer/v1/registrations/([a-z2-7]{52})", RegistrationHandler),
     (r"/peer/v1/announcements", AnnouncementsHandler),
     (r"/peer/v1/changes", ChangesHandler),
+    (r"/peer/v1/status", StatusHandler),
     (r"/peer/v1/packages/([a-z2-7]{32})", PackageHandler),
     (r"/peer/v1/packages/([a-z2-7]{32})/manifest", ManifestHandler),
     (r"/peer/v1/packages/([a-z2-7]{32})/chunks", ChunksHandler),

@@ -48,8 +48,8 @@ _UPLOAD: dict[str, Schema] = {
     "tags": _WORDS, "partial": YES, "actor": TEXT, "created_at": TIME, "expires_at": TIME, "url": TEXT,
 }  # fmt: skip
 _TOKEN: dict[str, Schema] = {
-    "id": TEXT, "name": TEXT, "account": TEXT, "role": TEXT, "stages": array(TEXT), "created_at": TIME,
-    "expires_at": TIME, "last_used": TIME, "last_used_from": TEXT,
+    "id": TEXT, "name": TEXT, "account": TEXT, "role": TEXT, "stages": array(TEXT), "scopes": array(TEXT),
+    "created_at": TIME, "expires_at": TIME, "last_used": TIME, "last_used_from": TEXT,
 }  # fmt: skip
 _DESTINATION: dict[str, Schema] = {
     "id": TEXT, "name": TEXT, "kind": TEXT, "events": _WORDS, "state": TEXT, "format": TEXT, "url": TEXT,
@@ -69,6 +69,7 @@ _PROPERTIES: dict[str, dict[str, Schema]] = {
     },
     "Replica": {
         "node": TEXT, "name": TEXT, "presence": TEXT, "reason": TEXT, "sha256": TEXT, "current": YES, "at": TIME,
+        "bytes_done": {"type": ["integer", "null"]},
     },
     "Manifest": {"size": INT, "sha1": TEXT, "sha256": TEXT, "chunk_size": INT, "chunks": _WORDS},
     "Verification": {"job": ref("Job")},
@@ -100,7 +101,7 @@ _PROPERTIES: dict[str, dict[str, Schema]] = {
     "Event": {"seq": INT, "type": TEXT, "at": TIME, "actor": TEXT, "subject": TEXT, "data": ANY},
     "User": {
         "name": TEXT, "role": TEXT, "stages": array(TEXT), "source": TEXT, "blocked": YES, "must_change": YES,
-        "created_at": TIME, "changed_at": TIME,
+        "created_at": TIME, "changed_at": TIME, "revision": INT,
     },
     "Directory": {
         "configured": YES, "servers": array(ref("DirectoryServer")), "groups": array(ref("DirectoryGroup")),

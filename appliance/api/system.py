@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from appliance import __version__
 from appliance.domain.event import Event
@@ -13,6 +13,7 @@ from config.loading import described
 
 from .base import BaseHandler
 from .models import EventsExport, EventsQuery, NoQuery
+from .moments import moment
 from .views import iso
 
 _EXPORT_AT_ONCE = 500
@@ -70,10 +71,8 @@ class EventsHandler(BaseHandler):
         events = await self.app.events.page(
             since=query.since,
             before=query.before,
-            type=query.type,
-            subject=query.subject,
-            actor=query.actor,
             limit=query.limit + 1,
+            **event_filter(query),
         )
         items = [
             {
@@ -95,15 +94,15 @@ class EventsExportHandler(BaseHandler):
 
     async def get(self) -> None:
         """Every event that is kept, oldest first, as a table."""
-        query = self.query_as(EventsExport)
+        wanted = event_filter(self.query_as(EventsExport))
         self.set_header("Content-Type", "text/csv; charset=utf-8; header=present")
         self.set_header("Content-Disposition", 'attachment; filename="ods-events.csv"')
-        self.write(csv_line(["number", "time", "type", "actor", "address", "subject", "details"]))
+        self.write(
+            csv_line(["number", "time", "type", "actor", "address", "subject", "before", "after", "details"])
+        )
         since = 0
         while True:
-            events = await self.app.events.page(
-                since=since, type=query.type, subject=query.subject, actor=query.actor, limit=_EXPORT_AT_ONCE
-            )
+            events = await self.app.events.page(since=since, limit=_EXPORT_AT_ONCE, **wanted)
             self.write("".join(csv_line(_cells(event)) for event in events))
             await self.flush()
             if len(events) < _EXPORT_AT_ONCE:
@@ -111,11 +110,27 @@ class EventsExportHandler(BaseHandler):
             since = events[-1].seq
 
 
+def event_filter(query: EventsExport) -> dict[str, Any]:
+    """What a query asks for, as `Events.page` takes it.
+
+    Raises:
+        InvalidInput: A moment or the zone is none.
+    """
+    return {
+        "type": query.type,
+        "subject": query.subject,
+        "actor": query.actor,
+        "start": moment("start", query.start, query.zone),
+        "end": moment("end", query.end, query.zone, end=True),
+    }
+
+
 def _cells(event: Event) -> list[str]:
     data = dict(event.data)
     address = str(data.pop("address", ""))
-    details = json.dumps(data, ensure_ascii=False) if data else ""
-    return [str(event.seq), iso(event.at) or "", event.type, event.actor, address, event.subject, details]
+    parts = [data.pop("before", None), data.pop("after", None), data or None]
+    who = [str(event.seq), iso(event.at) or "", event.type, event.actor, address, event.subject]
+    return who + ["" if part is None else json.dumps(part, ensure_ascii=False) for part in parts]
 
 
 def csv_line(cells: list[str]) -> str:

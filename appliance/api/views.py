@@ -1,6 +1,7 @@
 """How things look in JSON."""
 
 import datetime
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -56,9 +57,21 @@ def package_json(package: Package, base_url: str) -> dict[str, Any]:
 
 
 def package_detail_json(
-    package: Package, base_url: str, replicas: list[ReplicaView], superseded: list[dict[str, Any]]
+    package: Package,
+    base_url: str,
+    replicas: list[ReplicaView],
+    superseded: list[dict[str, Any]],
+    arriving: Mapping[str, int],
 ) -> dict[str, Any]:
-    """A package with its replicas across the network, where its manifest is, and what lost the name to it here."""
+    """A package with its replicas across the network, where its manifest is, and what lost the name to it here.
+
+    Args:
+        package: The package.
+        base_url: The node's, with the download context if there is one.
+        replicas: What nodes say of it.
+        superseded: Documents of what lost the name.
+        arriving: By node, how many bytes of it are there so far, where that is known.
+    """
     return {
         **package_json(package, base_url),
         "replicas": [
@@ -70,6 +83,7 @@ def package_detail_json(
                 "sha256": replica.sha256,
                 "current": replica.current,
                 "at": iso(replica.at),
+                "bytes_done": arriving.get(replica.node),
             }
             for replica in replicas
         ],

@@ -26,6 +26,7 @@ from appliance.service.holdings import FILE_THREADS, Holdings
 from appliance.service.intake import Intake
 from appliance.service.maintenance import Maintenance
 from appliance.service.metrics import Metrics, Sources
+from appliance.service.neighbourhood import Neighbourhood
 from appliance.service.nonces import Nonces
 from appliance.service.notifications.bodies import Teller
 from appliance.service.packages import Packages
@@ -158,6 +159,9 @@ def connect(
         records=records, catalogue=catalogue, holdings=holdings, packages=packages,
         replication=replication, transfers=transfers,
         verifying=Verifying(catalogue=catalogue, blobs=blobs, holdings=holdings), peers=peers,
+        neighbourhood=Neighbourhood(
+            peers=peers, transfers=transfers, node_id=node_id, calls=calls, now=now_ms
+        ),
         uploads=uploads, accounts=Accounts(store, now_ms, stages=stages, directory=directory),
         sessions=Sessions(
             store, now_ms, idle_s=settings.web.session_idle_s, life_s=settings.web.session_life_s

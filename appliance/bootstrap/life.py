@@ -67,6 +67,7 @@ class Life:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._graph.bridge.stop()
+        await self._graph.app.neighbourhood.stop()
         self._graph.app.replication.stop()
         self._graph.app.uploads.close()
         self._graph.pool.close()

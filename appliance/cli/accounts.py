@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from appliance.service.scopes import AREAS, SCOPES
+
 from .client import NodeClient, segment
 from .command import group
 from .exits import CommandFailed, ExitCode
@@ -143,13 +145,28 @@ def token() -> None:
 @click.argument("name")
 @click.option("--role", type=ROLES, help="At most your own. Default: your own.")
 @click.option("--stage", "stages", multiple=True, help=_LIMIT)
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    type=click.Choice(SCOPES),
+    metavar="AREA:read|write",
+    help=f"What it is good for; without one, all. Areas: {', '.join(AREAS)}.",
+)
 @click.option("--expires", type=DURATION, default="90d", show_default=True, help="Its life, at most 366d.")
 @remote
 def create(
-    client: NodeClient, output: Output, name: str, role: str | None, stages: tuple[str, ...], expires: int
+    client: NodeClient,
+    output: Output,
+    name: str,
+    role: str | None,
+    stages: tuple[str, ...],
+    scopes: tuple[str, ...],
+    expires: int,
 ) -> None:
     """Make a token for the account that asks and print it; NAME says what it is for."""
-    body = {"name": name, "expires_in": expires, "stages": list(stages), **({"role": role} if role else {})}
+    body = {"name": name, "expires_in": expires, "stages": list(stages), "scopes": list(scopes)}
+    body |= {"role": role} if role else {}
     made = client.post("/tokens", body)
     if output.json:
         output.data(made)
@@ -167,11 +184,11 @@ def list_tokens(client: NodeClient, output: Output) -> None:
         output.data(found)
         return
     output.table(
-        ["id", "name", "account", "role", "expires", "last used", "from"],
+        ["id", "name", "account", "role", "scopes", "expires", "last used", "from"],
         [
             (
-                t["id"], t["name"], t["account"], _role(t), moment(t["expires_at"]), moment(t["last_used"]),
-                t["last_used_from"],
+                t["id"], t["name"], t["account"], _role(t), t["scopes"], moment(t["expires_at"]),
+                moment(t["last_used"]), t["last_used_from"],
             )
             for t in found
         ],

@@ -21,7 +21,14 @@ def _filters(function: Callable[..., Any]) -> Callable[..., Any]:
     function = click.option("--subject", help="Only about this: a package id, a node id, an account.")(
         function
     )
-    return click.option("--type", "kind", help="Only this event, such as package.withdrawn.")(function)
+    function = click.option("--from", "start", help="From this day or time on, such as 2026-07-23.")(function)
+    function = click.option("--until", "end", help="Until the end of this day, or before this time.")(
+        function
+    )
+    function = click.option("--zone", default="UTC", show_default=True, help="The time zone of these.")(
+        function
+    )
+    return click.option("--type", help="Only this event, such as package.withdrawn or package.*")(function)
 
 
 @group("audit")
@@ -33,11 +40,9 @@ def audit() -> None:
 @_filters
 @click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True)
 @remote
-def list_(
-    client: NodeClient, output: Output, kind: str | None, subject: str | None, actor: str | None, limit: int
-) -> None:
+def list_(client: NodeClient, output: Output, limit: int, **given: str | None) -> None:
     """List the newest events."""
-    found = client.get("/events", type=kind, subject=subject, actor=actor, limit=limit)["items"]
+    found = client.get("/events", limit=limit, **given)["items"]
     if output.json:
         output.data(found)
         return
@@ -58,11 +63,8 @@ def list_(
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @_filters
 @remote
-def export(
-    client: NodeClient, output: Output, file: Path, kind: str | None, subject: str | None, actor: str | None
-) -> None:
-    """Write every event that is kept to FILE as CSV, oldest first."""
-    given = {"type": kind, "subject": subject, "actor": actor}
+def export(client: NodeClient, output: Output, file: Path, **given: str | None) -> None:
+    """Write every event that is kept, or those that fit, to FILE as CSV, oldest first."""
     query = {name: value for name, value in given.items() if value}
     answer = client.call("GET", "/events.csv", params=query, stream=True)
     try:

@@ -19,7 +19,7 @@ from .identity import Identity
 from .pace import USUAL, Limits, Pace
 from .signing import sign_request
 from .transport import BROKEN, session_for
-from .wire import Changes, NodeInfo, Registered, parse, parse_manifest
+from .wire import Changes, NodeInfo, Registered, Status, parse, parse_manifest
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -78,6 +78,10 @@ class PeerClient:
             "GET", f"/peer/v1/changes?since={since}&feed={feed}&wait={wait_s:g}", extra_s=wait_s
         )
         return self._read(Changes, answer)
+
+    def status(self, hops: int) -> Status:
+        """What the peer says of itself, and with `hops` what it heard of its own peers."""
+        return self._read(Status, self._call("GET", f"/peer/v1/status?hops={hops}"))
 
     def package(self, id: str) -> dict[str, Any]:
         """The full signed record of a package."""

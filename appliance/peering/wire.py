@@ -10,10 +10,13 @@ from appliance.domain.manifest import Manifest
 
 PAGE_LIMIT = 500
 ANNOUNCED_LIMIT = 1000
+MOVING_LIMIT = 200  #: packages on their way to a node that are told of
+SIGHTS_LIMIT = 400  #: nodes that are told of
 
 M = TypeVar("M", bound=BaseModel)
 
 NodeId = Annotated[str, Field(pattern=r"^[a-z2-7]{52}$")]
+Rate = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]  #: bytes a second
 
 
 class _Wire(BaseModel):
@@ -66,6 +69,33 @@ class Registered(_Wire):
 
     record: dict[str, Any]  #: the inviter's signed node record
     mac: str  #: HMAC-SHA256 with the invite's secret, hex: see `invite.answer_mac`
+
+
+class MovingWire(_Wire):
+    """A package on its way to a node."""
+
+    package: str = Field(pattern=r"^[a-z2-7]{32}$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    done: int = Field(ge=0)  #: bytes
+    rate: Rate
+    sources: dict[NodeId, Rate] = Field(max_length=SIGHTS_LIMIT)  #: by node
+
+
+class SightWire(_Wire):
+    """What a node said of itself."""
+
+    node: NodeId
+    age_ms: int = Field(ge=0, le=600_000)  #: since it said so
+    peers: dict[NodeId, bool] = Field(
+        max_length=SIGHTS_LIMIT
+    )  #: registered nodes, and whether it reaches them
+    moving: list[MovingWire] = Field(max_length=MOVING_LIMIT)
+
+
+class Status(_Wire):
+    """What a node says of itself, and what it heard of its peers."""
+
+    sights: list[SightWire] = Field(max_length=SIGHTS_LIMIT)
 
 
 class ManifestWire(_Wire):

@@ -1,4 +1,4 @@
-"""Accounts, API tokens, and who is asking.
+"""Accounts, and who is asking. API tokens are in `tokens`.
 
 Accounts of this node come first, so that its administrator gets in whatever the directory does; a name that is none of
 them is asked of the directory, if there is one. The account is read on every request: whoever changes, blocks or
@@ -6,10 +6,6 @@ removes it, in whichever process, ends what was remembered of it at once.
 """
 
 import asyncio
-import contextlib
-import hashlib
-import hmac
-import re
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -21,13 +17,10 @@ from appliance.domain.errors import (
     Conflict,
     DuplicateKey,
     InvalidInput,
-    NotAuthenticated,
-    PermissionDenied,
     StaleRevision,
-    TokenUnknown,
 )
 from appliance.domain.event import EventType
-from appliance.domain.node import DEFAULT_STAGES, check_stage, check_within
+from appliance.domain.node import DEFAULT_STAGES
 from appliance.store.ports import Doc, Insert, Remove, Replace, Store
 from config.settings import MAX_PASSWORD, MIN_PASSWORD
 
@@ -35,24 +28,19 @@ from .directory import Directory
 from .journal import entry
 from .newcomers import Newcomers, of_directory
 from .passwords import Passwords
-from .principal import Principal, Role, is_account_name, limited, parse_role
+from .principal import Principal, Role, is_account_name, parse_role
 from .refusals import Refusals
 from .signing_in import SignIn
 from .throttle import Throttle
+from .tokens import MAX_TOKENS, Tokens, checked_stages
 
 __all__ = ["FIRST", "Accounts", "Principal", "Role", "parse_role"]
 
 FIRST = "admin"
-MAX_TOKENS = 500  #: of one account; they go with it in one store operation
-TOKEN_LIFE_S = 90 * 24 * 3600
-TOKEN_MAX_LIFE_S = 366 * 24 * 3600
-_TOKEN = re.compile(r"ods_([a-z2-7]{8})_([A-Za-z0-9_-]{43})")
-_USED_EVERY_MS = 60_000
-_SHOWN_EXPIRED_MS = 30 * 24 * 3600 * 1000
 
 
 class Accounts:
-    """Accounts and their tokens.
+    """The accounts of this node.
 
     Args:
         store: Where they are kept.
@@ -80,6 +68,14 @@ class Accounts:
         self._passwords = Passwords(now, hasher)
         self._throttle = Throttle(now)
         self._refusals = Refusals(store, now)
+        self.tokens = Tokens(
+            store,
+            now,
+            stages=stages,
+            throttle=self._throttle,
+            refusals=self._refusals,
+            changing=self._changing,
+        )
         self.newcomers = Newcomers(store, directory, now)
         self._sign_in = SignIn(
             store=store,
@@ -116,36 +112,6 @@ class Accounts:
         """Check a password; see `SignIn.check`."""
         return await self._sign_in.check(name, password, address=address)
 
-    async def bearer(self, token: str, *, address: str) -> Principal:
-        """Check an API token.
-
-        Raises:
-            NotAuthenticated: It is unknown, expired or revoked.
-            TooManyAttempts: Too many wrong ones came from this address.
-        """
-        source = ("token", address)
-        match = _TOKEN.fullmatch(token)
-        doc = await self._store.get("tokens", match[1]) if match else None
-        digest = hashlib.sha256(token.encode()).hexdigest()
-        if doc is None or not hmac.compare_digest(doc["digest"], digest) or doc["expires_at"] <= self._now():
-            # Only wrong tokens wait: a forgotten script must not lock out the others behind its address.
-            self._throttle.check(source)
-            self._throttle.failed(source)
-            await self._refusals.tell("a token", address)
-            raise NotAuthenticated("The token is unknown, expired or revoked.")
-        account = await self._store.get("accounts", doc["account"])
-        if account is None:
-            raise NotAuthenticated("The token's account was removed.")
-        if account.get("blocked"):
-            raise NotAuthenticated("The token's account has no role in the directory any more.")
-        if self._now() - doc["used_at"] > _USED_EVERY_MS:
-            used = {**doc, "used_at": self._now(), "used_from": address}
-            with contextlib.suppress(StaleRevision):  # used by another request, or revoked: it stays revoked
-                await self._store.replace("tokens", used, expect=doc["_rev"])
-        role = min(Role[doc["role"].upper()], Role[account["role"].upper()])
-        role, stages = limited(role, account.get("stages", ()), doc.get("stages", ()))
-        return Principal(name=doc["account"], role=role, via=f"token {doc['_id']}", stages=stages)
-
     # Accounts
 
     async def users(self) -> list[Doc]:
@@ -175,19 +141,12 @@ class Accounts:
             )
         _check_password(password)
         doc = await self._new(name, password, role)
-        doc["stages"] = self._checked_stages(role, stages)
+        doc["stages"] = checked_stages(self._stages, role, stages)
         try:
             await self._store.batch([Insert("accounts", doc), self._changed(name, actor, "created", role)])
         except DuplicateKey:
             raise AccountExists(f'There is an account "{name}" already.') from None
-        return await self._user(name)
-
-    def _checked_stages(self, role: Role, stages: Sequence[str]) -> list[str]:
-        if stages and role is not Role.OPERATOR:
-            raise InvalidInput(
-                f"Only an operator can be limited to stages; this is about the role {role.word}."
-            )
-        return [check_stage(stage, self._stages) for stage in dict.fromkeys(stages)]
+        return await self.user(name)
 
     async def change_user(
         self,
@@ -196,6 +155,7 @@ class Accounts:
         password: str | None = None,
         role: Role | None = None,
         stages: Sequence[str] | None = None,
+        expect: int | None = None,
         actor: str,
     ) -> Doc:
         """Change password, role or stages; another role has no limit unless one is given with it.
@@ -204,11 +164,14 @@ class Accounts:
             AccountUnknown: There is no such account.
             Conflict: It is the last administrator, or an account of the directory.
             InvalidInput: Password or stages break a rule, or there is nothing to change.
+            StaleRevision: It is at another revision than `expect`.
         """
         if password is None and role is None and stages is None:
             raise InvalidInput("Give a password, a role, stages, or several of them.")
         async with self._changing:
-            doc = await self._user(name)
+            doc = await self.user(name)
+            if expect is not None and doc["_rev"] != expect:
+                raise StaleRevision("Somebody else changed this account first; read it again.")
             if of_directory(doc):
                 raise Conflict(f'"{name}" is an account of the directory; change password and groups there.')
             before = {"role": doc["role"], "stages": doc.get("stages", [])}
@@ -221,7 +184,7 @@ class Accounts:
             if role is not None or stages is not None:
                 kept = before["stages"] if role is None or role.word == before["role"] else []
                 new = role or Role[doc["role"].upper()]
-                doc["stages"] = self._checked_stages(new, kept if stages is None else stages)
+                doc["stages"] = checked_stages(self._stages, new, kept if stages is None else stages)
                 doc["role"] = new.word
             doc["changed_at"] = self._now()
             parts = (("password changed", password), ("role changed", role), ("stages changed", stages))
@@ -236,7 +199,7 @@ class Accounts:
             )
             await self._store.batch([Replace("accounts", doc, doc["_rev"]), change])
             self._passwords.forget(name)
-            return await self._user(name)
+            return await self.user(name)
 
     async def remove_user(self, name: str, *, actor: str) -> None:
         """Delete an account and its tokens.
@@ -246,7 +209,7 @@ class Accounts:
             Conflict: It is the last administrator.
         """
         async with self._changing:
-            doc = await self._user(name)
+            doc = await self.user(name)
             await self._not_the_last_admin(doc)
             tokens = await self._store.find("tokens", {"account": name}, limit=MAX_TOKENS)
             await self._store.batch(
@@ -258,7 +221,12 @@ class Accounts:
             )
             self._passwords.forget(name)
 
-    async def _user(self, name: str) -> Doc:
+    async def user(self, name: str) -> Doc:
+        """One account, with the hash of its password.
+
+        Raises:
+            AccountUnknown: There is none of this name.
+        """
         doc = await self._store.get("accounts", name)
         if doc is None:
             raise AccountUnknown(f'There is no account "{name}".')
@@ -291,89 +259,6 @@ class Accounts:
             role=role.word,
             **data,
         )
-
-    # Tokens
-
-    async def tokens(self, account: str | None = None) -> list[Doc]:
-        """Tokens of one account or all, without their digests."""
-        docs = await self._store.find("tokens", {"account": account} if account else None, limit=10_000)
-        return [{key: value for key, value in doc.items() if key != "digest"} for doc in docs]
-
-    async def create_token(
-        self,
-        principal: Principal,
-        *,
-        name: str,
-        role: Role | None = None,
-        stages: Sequence[str] = (),
-        expires_s: int = TOKEN_LIFE_S,
-    ) -> tuple[str, Doc]:
-        """Make a token for the account that asks; an operator's may be limited to stages, at most to the asker's.
-
-        Returns:
-            The token, which is shown only now, and what is known of it.
-
-        Raises:
-            PermissionDenied: The role is above the asker's, or a stage is none of theirs.
-            InvalidInput: Name, life or stages break a rule.
-            Conflict: The account has too many.
-            AccountUnknown: The account was removed meanwhile.
-        """
-        role = role or principal.role
-        if role > principal.role:
-            raise PermissionDenied(f"A token's role is at most your own, {principal.role.word}.")
-        for stage in self._checked_stages(role, stages):
-            check_within(stage, principal.stages)
-        if not 60 <= expires_s <= TOKEN_MAX_LIFE_S:
-            raise InvalidInput(f"A token lives 60 to {TOKEN_MAX_LIFE_S} seconds.")
-        if not 0 < len(name) <= 100 or not name.isprintable():
-            raise InvalidInput(
-                "A token has a name of 1 to 100 printable characters that says what it is for."
-            )
-        id = "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz234567") for _ in range(8))
-        token = f"ods_{id}_{secrets.token_urlsafe(32)}"
-        doc = {
-            "_id": id,
-            "name": name,
-            "account": principal.name,
-            "role": role.word,
-            "stages": list(stages or (principal.stages if role is Role.OPERATOR else ())),
-            "digest": hashlib.sha256(token.encode()).hexdigest(),
-            "created_at": self._now(),
-            "expires_at": self._now() + expires_s * 1000,
-            "used_at": 0,
-            "used_from": "",
-        }
-        event = entry(
-            EventType.TOKEN_CREATED,
-            at=self._now(),
-            actor=principal.name,
-            subject=id,
-            name=name,
-            role=role.word,
-        )
-        async with self._changing:  # a token that outlived its account would serve the next one of that name
-            await self._user(principal.name)
-            old = {"account": principal.name, "expires_at": {"lt": self._now() - _SHOWN_EXPIRED_MS}}
-            await self._store.delete("tokens", old)
-            if await self._store.count("tokens", {"account": principal.name}) >= MAX_TOKENS:
-                raise Conflict(f"The account has {MAX_TOKENS} tokens; revoke some first.")
-            await self._store.batch([Insert("tokens", doc), event])
-        return token, {key: value for key, value in doc.items() if key != "digest"}
-
-    async def revoke_token(self, id: str, principal: Principal) -> None:
-        """Delete a token: one's own, or anybody's as an administrator.
-
-        Raises:
-            TokenUnknown: There is none that the asker may revoke.
-        """
-        doc = await self._store.get("tokens", id)
-        if doc is None or (doc["account"] != principal.name and principal.role < Role.ADMIN):
-            raise TokenUnknown(f"There is no token {id}.")
-        event = entry(
-            EventType.TOKEN_REVOKED, at=self._now(), actor=principal.name, subject=id, name=doc["name"]
-        )
-        await self._store.batch([Remove("tokens", id), event])
 
 
 def _check_password(password: str) -> None:

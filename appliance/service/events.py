@@ -28,6 +28,8 @@ class Events:
         type: str | None = None,
         subject: str | None = None,
         actor: str | None = None,
+        start: int | None = None,
+        end: int | None = None,
         limit: int = 100,
     ) -> list[Event]:
         """A page of events.
@@ -35,9 +37,11 @@ class Events:
         Args:
             since: Events behind this number, oldest first; without it the newest come first.
             before: Events before this number.
-            type: Only this type.
+            type: Only this type, or those of a pattern such as "package.*".
             subject: Only about this.
             actor: Only by this account, `node:<id>` or `system`.
+            start: Only from then on, UTC milliseconds.
+            end: Only before then, UTC milliseconds.
             limit: At most so many.
         """
         seq: dict[str, int] = {}
@@ -45,7 +49,9 @@ class Events:
             seq["gt"] = since
         if before is not None:
             seq["lt"] = before
-        given = (("type", type), ("subject", subject), ("actor", actor), ("seq", seq))
+        at = {name: value for name, value in (("gte", start), ("lt", end)) if value is not None}
+        kind = {"prefix": type[:-1]} if type and type.endswith(".*") else type
+        given = (("type", kind), ("subject", subject), ("actor", actor), ("seq", seq), ("at", at))
         where = {name: value for name, value in given if value}
         docs = await self._store.find("events", where, order="seq", descending=since is None, limit=limit)
         return [event_of(doc) for doc in docs]

@@ -49,6 +49,7 @@ class Principal:
     role: Role
     via: str  #: "password", or "token <id>"
     stages: tuple[str, ...] = ()  #: the stages that an operator is limited to; none: all
+    scopes: tuple[str, ...] = ()  #: what a token is good for, see `scopes`; none: all
 
 
 def principal_of(account: Mapping[str, Any], via: str) -> Principal:

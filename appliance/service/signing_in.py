@@ -17,6 +17,9 @@ from .throttle import Throttle
 
 EVEN_S = 0.5  #: with a directory, refusals take a multiple of it: their time tells nothing about a name
 SHOWN_NAME = 64
+CROWD = 60  #: wrong passwords from one address, for whatever accounts, that cost nothing
+CROWD_CAP_S = 30  #: a whole office may be behind it
+_CROWD_FORGET_MS = 10 * 60_000
 
 
 class SignIn:
@@ -48,6 +51,9 @@ class SignIn:
         self._newcomers = newcomers
         self._directory = newcomers.directory
         self._pause = pause
+        self._crowd = Throttle(
+            throttle.now, free=CROWD, cap_s=CROWD_CAP_S, forget_ms=_CROWD_FORGET_MS
+        )  # of addresses: a few guesses at each of many accounts
         self._turns: weakref.WeakValueDictionary[Hashable, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def check(self, name: str, password: str, *, address: str) -> Principal:
@@ -55,13 +61,14 @@ class SignIn:
 
         Raises:
             NotAuthenticated: Name or password are wrong, or the directory gives no role.
-            TooManyAttempts: Too many were, for this account from this address.
+            TooManyAttempts: Too many were, for this account from this address, or from this address for many.
             DirectoryUnavailable: It is no account of this node, and the directory does not answer.
         """
         began = asyncio.get_running_loop().time()
         doc = await self._remembered(name, password)
         if doc is not None:
             return _by_password(doc)
+        self._crowd.check(address)
         doc = await self._store.get("accounts", name)
         source = (login_key(name[:SHOWN_NAME])[:SHOWN_NAME], address)
         # Who waits for a turn may be overtaken by failures, or by the same script's success.
@@ -72,6 +79,7 @@ class SignIn:
                     return await self._by_directory(self._directory, name, password, source)
                 return await self._by_hash(doc, name, password, source)
         except NotAuthenticated:
+            self._crowd.failed(address)
             if self._directory is not None:
                 taken = asyncio.get_running_loop().time() - began
                 await self._pause(EVEN_S - taken % EVEN_S)

@@ -23,6 +23,7 @@ from .journal import SYSTEM, entry
 VIGIL_JOB = "vigil.look"
 EVERY_S = 60.0
 CERTIFICATE_DAYS = (30, 7, 1, 0)  #: left when it is told
+CERTIFICATE = "certificate"  #: id of the notice that stands while the certificate is about to expire
 _ENOUGH = 1.1  #: space is enough again above so many times the limit, so that it does not flutter
 
 
@@ -96,9 +97,13 @@ class Vigil:
         left = (ends - datetime.fromtimestamp(self._now() / 1000, UTC)).total_seconds() / 86_400
         reached = min((days for days in CERTIFICATE_DAYS if left <= days), default=None)
         fingerprint = hashlib.sha256(loaded.public_bytes(Encoding.DER)).hexdigest()
-        notice = await self._store.get("notices", "certificate")
+        notice = await self._store.get("notices", CERTIFICATE)
         told = notice["days"] if notice is not None and notice["fingerprint"] == fingerprint else None
-        if reached is None or (told is not None and told <= reached):
+        if reached is None:  # it was replaced in time
+            if notice is not None:
+                await self._store.delete("notices", {"_id": CERTIFICATE})
+            return
+        if told is not None and told <= reached:
             return
         event = self._event(
             EventType.CERTIFICATE_EXPIRING,
@@ -107,7 +112,9 @@ class Vigil:
             fingerprint=fingerprint,
             file=str(self._certificate),
         )
-        await self._tell(notice, {"_id": "certificate", "fingerprint": fingerprint, "days": reached}, event)
+        ends_at = round(ends.timestamp() * 1000)
+        new = {"_id": CERTIFICATE, "fingerprint": fingerprint, "days": reached, "ends_at": ends_at}
+        await self._tell(notice, new, event)
 
     async def _tell(self, notice: Doc | None, new: Doc, event: Insert) -> None:
         operations: list[Operation] = [Replace("notices", new, notice["_rev"] if notice else 0), event]

@@ -10,7 +10,7 @@ from tests.builders import make_file
 from tests.fakes.jamf import FakeJamf
 from tests.fakes.receiver import Receiver, answers
 from tests.harness import eventually
-from tests.harness.node import NodeProcess
+from tests.harness.node import PASSWORD, NodeProcess
 
 from .visitor import Visitor
 
@@ -145,3 +145,45 @@ def test_a_webhook_is_added_tried_and_sent_again(node: NodeProcess, visitor: Vis
         page.get_by_label("Type Chat to go on").fill("Chat")
         page.locator("#remove").get_by_role("button", name="Remove").click()
         expect(page.get_by_role("heading", name="Nobody hears of anything")).to_be_visible()
+
+
+def test_two_people_change_the_same_destination(node: NodeProcess, visitor: Visitor) -> None:
+    given = {"name": "Shared", "kind": "webhook", "url": "http://127.0.0.1:1/", "allow_private": True}
+    made = node.api("POST", "/destinations", {**given, "events": ["peer.down"]})
+    page = visitor.page
+    visitor.sign_in(node)
+    visitor.go(f"/ui/notifications/{made['id']}")
+    page.get_by_label("Name", exact=True).fill("Mine")
+    changed = {"events": ["disk.low"], "name": "Theirs", "format": "slack"}
+    node.api("PATCH", f"/destinations/{made['id']}", changed)
+    visitor.expected.append("409")
+    page.get_by_role("button", name="Save").click()
+    alert = page.get_by_role("alert").filter(has_text="Somebody changed this")
+    expect(alert).to_contain_text("Name is now “Theirs”")
+    expect(alert).to_contain_text("Events is now disk.low")
+    expect(page.get_by_label("Name", exact=True)).to_have_value("Mine")
+    expect(page.get_by_label("disk.low")).to_be_checked()
+    expect(page.get_by_label("peer.down")).not_to_be_checked()
+    expect(page.get_by_label("Body")).to_have_value("slack")
+    page.get_by_role("button", name="Save").click()
+    eventually(lambda: node.api("GET", f"/destinations/{made['id']}")["name"] == "Mine", 20)
+    found = node.api("GET", f"/destinations/{made['id']}")
+    assert (found["events"], found["format"]) == (["disk.low"], "slack"), "both are kept"
+    node.api("DELETE", f"/destinations/{made['id']}")
+
+
+def test_two_people_change_the_same_account(node: NodeProcess, visitor: Visitor) -> None:
+    node.api("POST", "/users", {"name": "shared", "password": PASSWORD, "role": "viewer"})
+    page = visitor.page
+    visitor.sign_in(node)
+    visitor.go("/ui/users")
+    page.get_by_role("button", name="Role of shared").click()
+    dialog = page.get_by_role("dialog")
+    node.api("PATCH", "/users/shared", {"role": "operator", "stages": ["test"]})
+    visitor.expected.append("409")
+    dialog.get_by_label("Role", exact=True).select_option("admin")
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog).to_contain_text("Stages of an operator is now test")
+    expect(dialog).to_contain_text("Role is now “operator”")
+    assert node.api("GET", "/users/shared")["role"] == "operator", "nothing was overwritten"
+    node.api("DELETE", "/users/shared")

@@ -105,7 +105,7 @@ def test_the_story(network: Network, browser: Browser, visitor: Visitor, tmp_pat
     with page.expect_download() as download:
         page.get_by_role("link", name="Export as CSV").click()
     lines = Path(download.value.path()).read_text(encoding="utf-8").splitlines()
-    assert lines[0] == '"number","time","type","actor","address","subject","details"'
+    assert lines[0] == '"number","time","type","actor","address","subject","before","after","details"'
     assert any('"package.withdrawn","admin","127.0.0.1"' in line for line in lines)
     assert other.complaints == []
     other.close()

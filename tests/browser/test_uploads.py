@@ -67,7 +67,7 @@ def test_pausing(visitor: Visitor, node: NodeProcess, tmp_path: Path) -> None:
     row.get_by_role("button", name="Pause").click()
     expect(row).to_contain_text("What has arrived stays")
     visitor.slow_down(0)
-    row.get_by_role("button", name="Go on").click()
+    row.get_by_role("button", name="Resume").click()
     expect(row).to_contain_text("Complete and checked")
     assert node.sha1(file.path.name) == file.sha1
 
@@ -76,9 +76,9 @@ def test_ending_asks_once_and_deletes(visitor: Visitor, node: NodeProcess, tmp_p
     file = make_file(tmp_path / "Ended.pkg", 32 * MIB, 7)
     begin(visitor, node, file.path, 40)
     row = visitor.upload_row(file.path)
-    row.get_by_role("button", name="End", exact=True).click()
+    row.get_by_role("button", name="Cancel", exact=True).click()
     expect(row).to_have_attribute("data-state", "sending")
-    row.get_by_role("button", name="End and delete").click()
+    row.get_by_role("button", name="Cancel and delete").click()
     expect(row).to_have_attribute("data-state", "ended")
     eventually(lambda: node.api("GET", "/uploads")["items"] == [], 30, "it is still there")
     assert node.package("Ended.pkg") is None

@@ -41,6 +41,38 @@ def test_a_transfer_is_watched_cancelled_and_tried_again(
     assert here.sha1("Slow.pkg") == file.sha1
 
 
+def test_the_uploader_watches_it_reach_each_node(network: Network, visitor: Visitor, tmp_path: Path) -> None:
+    """The other way round: nothing comes here, and its progress elsewhere is seen, two registrations away too."""
+    here, berlin = network.node("Amsterdam", proxied=True), network.node("Berlin", proxied=True)
+    cairo = network.node("Cairo")
+    berlin.join(here)
+    cairo.join(berlin)
+    for proxy in network.proxies.values():
+        proxy.limit(3 * MIB)
+    file = make_file(tmp_path / "Reach.pkg", 60 * MIB, 2)
+    visitor.sign_in(here)
+    visitor.menu("Replication")
+    page = visitor.page
+    expect(page.get_by_role("heading", name="No packages yet")).to_be_visible()
+    here.publish(file.path)
+    cells = page.get_by_role("row", name=re.compile("Reach.pkg")).get_by_role("cell")
+    expect(cells.nth(2)).to_contain_text(re.compile(r"[1-9]\d? %"))
+    visitor.menu("Nodes")
+    expect(page.locator("#peers")).to_contain_text(re.compile(r"MB/s to it"))
+    expect(page.locator("#graph line.flow")).to_have_count(1)
+    expect(page.locator("#graph line")).to_have_count(2)  # Berlin told of its registration with Cairo
+    visitor.show("network-flow")
+    visitor.go("/ui/packages/Reach.pkg")
+    expect(page.get_by_label("Progress at Berlin")).to_be_visible()
+    visitor.show("package-arriving-elsewhere")
+    visitor.menu("Replication")
+    expect(cells.nth(2)).to_contain_text("held", timeout=60_000)
+    expect(cells.nth(3)).to_contain_text(re.compile(r"[1-9]\d? %"), timeout=60_000)
+    (reach,) = [r for r in here.api("GET", "/packages/Reach.pkg")["replicas"] if r["name"] == "Cairo"]
+    assert 0 < reach["bytes_done"] <= file.size
+    expect(cells.nth(0)).to_have_text("3 of 3", timeout=60_000)
+
+
 def test_a_node_that_is_down_needs_attention(network: Network, browser: Browser, visitor: Visitor) -> None:
     source, here = network.chain("Amsterdam", "Berlin")
     visitor.sign_in(here)

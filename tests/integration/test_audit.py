@@ -2,11 +2,13 @@
 
 import base64
 import csv
+import datetime
 import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -88,10 +90,10 @@ def test_the_export_is_whole_and_in_order(node: NodeProcess) -> None:
     for number in range(30):
         node.api("PATCH", "/packages/Audited.pkg", {"notes": f'"{number}", =SUM(1)\n'})
     rows = list(csv.reader(io.StringIO(node.request("GET", "/api/v1/events.csv").body.decode())))
-    assert rows[0] == ["number", "time", "type", "actor", "address", "subject", "details"]
+    assert rows[0] == ["number", "time", "type", "actor", "address", "subject", "before", "after", "details"]
     numbers = [int(row[0]) for row in rows[1:]]
     assert numbers == list(range(1, len(numbers) + 1)), "nothing is missing, oldest first"
-    assert all(len(row) == 7 for row in rows)
+    assert all(len(row) == 9 for row in rows)
     some = node.request("GET", "/api/v1/events.csv?type=package.changed&actor=admin").body.decode()
     kinds = {row[2] for row in list(csv.reader(io.StringIO(some)))[1:]}
     assert kinds == {"package.changed"}
@@ -146,3 +148,41 @@ def test_the_command_line_twins(node: NodeProcess, tmp_path: Path) -> None:
     assert node.api("GET", "/sessions")["items"] == []
     unknown = base64.b64encode(b"x").decode()
     assert node.request("DELETE", f"/api/v1/sessions/{unknown}").status == 404
+
+
+def test_days_are_days_of_a_zone(node: NodeProcess) -> None:
+    at = datetime.datetime.fromisoformat(last(node, "node.started")["at"])
+    zone = ZoneInfo("Pacific/Kiritimati")  # 14 hours ahead: often another day
+    day = at.astimezone(zone).date()
+
+    def found(query: str) -> bool:
+        items = node.api("GET", f"/events?type=node.*&zone=Pacific/Kiritimati&{query}")["items"]
+        assert {item["type"] for item in items} <= {"node.started", "node.stopped"}
+        return bool(items)
+
+    tomorrow, yesterday = day + datetime.timedelta(days=1), day - datetime.timedelta(days=1)
+    assert found(f"start={day}&end={day}")
+    assert not found(f"start={tomorrow}")
+    assert not found(f"end={yesterday}")
+    assert not found(f"end={at.isoformat().replace('+', '%2B')}"), "the end is not in it"
+    export = node.request("GET", f"/api/v1/events.csv?start={tomorrow}&zone=Pacific/Kiritimati").body.decode()
+    assert len(export.splitlines()) == 1
+    person = BrowserClient(node)
+    person.sign_in("admin")
+    page = person.get(f"/ui/audit?start={tomorrow}&zone=Pacific/Kiritimati").body.decode()
+    assert "No event fits" in page
+    assert f"events.csv?start={tomorrow}&amp;zone=Pacific%2FKiritimati" in page
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("start=yesterday", "start"),
+        ("end=2026-13-01", "end"),
+        ("start=2026-07-01&zone=../etc/passwd", "zone"),
+    ],
+)
+def test_what_is_no_moment_is_refused(node: NodeProcess, query: str, field: str) -> None:
+    answer = node.request("GET", f"/api/v1/events?{query}")
+    assert answer.status == 400
+    assert field in json.loads(answer.body)["fields"]

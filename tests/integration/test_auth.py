@@ -131,3 +131,37 @@ def test_guessing_is_slowed_down(one_node: NodeProcess) -> None:
     assert answers[-1].status == 429
     assert int(answers[-1].headers["retry-after"]) >= 1
     assert one_node.api("GET", "/about")["name"] == "solo", "others are not held up"
+
+
+def test_a_token_is_good_for_its_scopes(one_node: NodeProcess) -> None:
+    made = one_node.api("POST", "/tokens", {"name": "autopkg", "scopes": ["packages:write"]})
+    assert made["scopes"] == ["packages:write"]
+    bearer = {"Authorization": f"Bearer {made['token']}"}
+    put = one_node.request("PUT", "/api/v1/packages/Scoped.pkg", b"bytes", bearer)
+    assert put.status == 201
+    assert call(one_node, "GET", "/api/v1/packages/Scoped.pkg", **bearer).status == 200
+    assert call(one_node, "GET", "/api/v1/about", **bearer).status == 200
+    for method, path in (
+        ("GET", "/api/v1/users"),
+        ("GET", "/api/v1/events"),
+        ("GET", "/api/v1/peers"),
+        ("POST", "/api/v1/tokens"),
+        ("DELETE", f"/api/v1/tokens/{made['id']}"),
+        ("GET", "/ui/"),
+        ("GET", "/ui/live?topics=packages"),
+    ):
+        answer = call(one_node, method, path, **bearer)
+        assert answer.status == 403, (method, path)
+        assert b"scope" in answer.body or path.startswith("/ui/")
+    answer = call(one_node, "GET", "/api/v1/events", **bearer)
+    assert b"This needs the scope audit:read; the token has packages:write." in answer.body
+    (event,) = [e for e in one_node.events("token.created") if e["subject"] == made["id"]]
+    assert event["data"]["scopes"] == ["packages:write"]
+    assert one_node.api("GET", "/tokens")["items"][0].keys() >= {"scopes"}
+
+
+def test_a_scope_that_is_none_is_refused(one_node: NodeProcess) -> None:
+    body = b'{"name": "x", "scopes": ["everything"]}'
+    answer = one_node.request("POST", "/api/v1/tokens", body)
+    assert answer.status == 400
+    assert b'"scopes"' in answer.body

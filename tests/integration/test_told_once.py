@@ -19,7 +19,7 @@ from appliance.service.accounts import Accounts, Role
 from appliance.service.coverage import Coverage
 from appliance.service.records import Known, Records, record_doc
 from appliance.service.throttle import FREE
-from appliance.service.vigil import Vigil
+from appliance.service.vigil import CERTIFICATE, Vigil
 from appliance.store.opening import open_store
 from appliance.store.ports import Doc, Replace, Store
 from tests.builders import package_body
@@ -92,9 +92,13 @@ def test_a_certificate_that_ends_is_told_three_times_and_when_it_has_ended(tmp_p
             await look(left)
         told = await events(store, "certificate.expiring")
         assert [doc["data"]["days"] for doc in told] == [30, 7, 1, 0]
+        notice = await store.get("notices", CERTIFICATE)
+        assert notice is not None
+        assert notice["ends_at"] // 1000 == ends // 1000, "the overview shows it"
         make_certificate(*files, "localhost", now=NOW + datetime.timedelta(days=LIFE_DAYS))
         await look(0)
         assert len(await events(store, "certificate.expiring")) == 4, "the new one is fine"
+        assert await store.get("notices", CERTIFICATE) is None
         files[0].write_text("half a file")
         await look(0)
         files[0].unlink()

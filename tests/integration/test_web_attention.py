@@ -1,5 +1,10 @@
 """The overview names what needs attention, and leads to where it can be mended."""
 
+import asyncio
+import datetime
+
+from appliance.service.vigil import CERTIFICATE
+from appliance.store.opening import open_store
 from tests.harness import Network, NodeProcess, eventually
 from tests.harness.browser_client import BrowserClient
 from tests.harness.node import PASSWORD
@@ -46,3 +51,24 @@ def test_connections_that_fail(network: Network) -> None:
     seen = overview(node, "viewer")
     assert "Far Jamf" in seen
     assert "Deaf chat takes no" not in seen, "only operators see where notifications go"
+
+
+def test_a_certificate_that_ends(network: Network) -> None:
+    node = network.node("a")
+    node.stop()
+    ends = datetime.datetime(2030, 5, 17, tzinfo=datetime.UTC)
+
+    async def note() -> None:
+        store = await open_store("", node.data)
+        notice = {
+            "_id": CERTIFICATE,
+            "fingerprint": "0" * 64,
+            "days": 7,
+            "ends_at": int(ends.timestamp() * 1000),
+        }
+        await store.insert("notices", notice)
+        await store.close()
+
+    asyncio.run(note())
+    node.start()
+    assert "The TLS certificate of this node ends on 2030-05-17." in overview(node, "admin")

@@ -19,6 +19,7 @@ from appliance.domain.errors import (
 )
 from appliance.service.accounts import Accounts, Principal, Role, parse_role
 from appliance.service.passwords import REMEMBERED_MS, Passwords
+from appliance.service.signing_in import CROWD, CROWD_CAP_S
 from appliance.service.throttle import FREE
 from appliance.store.opening import open_store
 from appliance.store.ports import Store
@@ -235,15 +236,15 @@ def test_two_administrators_cannot_remove_each_other_at_once(tmp_path: Path) -> 
 def test_tokens(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         op = await world.user()
-        token, doc = await world.accounts.create_token(op, name="script")
-        assert await world.accounts.bearer(token, address=HERE) == Principal(
+        token, doc = await world.accounts.tokens.create(op, name="script")
+        assert await world.accounts.tokens.check(token, address=HERE) == Principal(
             name="op", role=Role.OPERATOR, via=f"token {doc['_id']}"
         )
         stored = await world.store.get("tokens", doc["_id"])
         assert stored is not None
         assert token not in str(stored)
         assert "digest" not in doc
-        assert all("digest" not in item for item in await world.accounts.tokens())
+        assert all("digest" not in item for item in await world.accounts.tokens.page())
         for wrong in (
             "",
             token[:-1],
@@ -253,21 +254,21 @@ def test_tokens(tmp_path: Path) -> None:
             token.upper(),
         ):
             with pytest.raises(NotAuthenticated):
-                await world.accounts.bearer(wrong, address=THERE + wrong)
+                await world.accounts.tokens.check(wrong, address=THERE + wrong)
 
     in_world(tmp_path, test)
 
 
 def test_tokens_expire_and_say_when_they_were_used(tmp_path: Path) -> None:
     async def test(world: World) -> None:
-        token, _ = await world.accounts.create_token(await world.user(), name="x", expires_s=3600)
+        token, _ = await world.accounts.tokens.create(await world.user(), name="x", expires_s=3600)
         world.clock += 3_599_999
-        await world.accounts.bearer(token, address=THERE)
-        (doc,) = await world.accounts.tokens("op")
+        await world.accounts.tokens.check(token, address=THERE)
+        (doc,) = await world.accounts.tokens.page("op")
         assert (doc["used_at"], doc["used_from"]) == (world.clock, THERE)
         world.clock += 1
         with pytest.raises(NotAuthenticated):
-            await world.accounts.bearer(token, address=HERE)
+            await world.accounts.tokens.check(token, address=HERE)
 
     in_world(tmp_path, test)
 
@@ -276,26 +277,26 @@ def test_a_tokens_role_is_never_above_its_accounts(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         op = await world.user()
         with pytest.raises(PermissionDenied):
-            await world.accounts.create_token(op, name="x", role=Role.ADMIN)
-        token, _ = await world.accounts.create_token(op, name="x")
-        low, _ = await world.accounts.create_token(op, name="y", role=Role.VIEWER)
-        assert (await world.accounts.bearer(low, address=HERE)).role is Role.VIEWER
+            await world.accounts.tokens.create(op, name="x", role=Role.ADMIN)
+        token, _ = await world.accounts.tokens.create(op, name="x")
+        low, _ = await world.accounts.tokens.create(op, name="y", role=Role.VIEWER)
+        assert (await world.accounts.tokens.check(low, address=HERE)).role is Role.VIEWER
         await world.accounts.change_user("op", role=Role.VIEWER, actor="admin")
-        assert (await world.accounts.bearer(token, address=HERE)).role is Role.VIEWER
+        assert (await world.accounts.tokens.check(token, address=HERE)).role is Role.VIEWER
         await world.accounts.change_user("op", role=Role.ADMIN, actor="admin")
-        assert (await world.accounts.bearer(token, address=HERE)).role is Role.OPERATOR
+        assert (await world.accounts.tokens.check(token, address=HERE)).role is Role.OPERATOR
 
     in_world(tmp_path, test)
 
 
 def test_tokens_go_with_their_account(tmp_path: Path) -> None:
     async def test(world: World) -> None:
-        token, _ = await world.accounts.create_token(await world.user(), name="x")
+        token, _ = await world.accounts.tokens.create(await world.user(), name="x")
         await world.accounts.remove_user("op", actor="admin")
         await world.user()  # a new one of the same name
         with pytest.raises(NotAuthenticated):
-            await world.accounts.bearer(token, address=HERE)
-        assert await world.accounts.tokens() == []
+            await world.accounts.tokens.check(token, address=HERE)
+        assert await world.accounts.tokens.page() == []
 
     in_world(tmp_path, test)
 
@@ -304,16 +305,16 @@ def test_revoking(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         op, other = await world.user(), await world.user("other")
         admin = await world.user("boss", Role.ADMIN)
-        token, doc = await world.accounts.create_token(op, name="x")
-        _, second = await world.accounts.create_token(op, name="y")
+        token, doc = await world.accounts.tokens.create(op, name="x")
+        _, second = await world.accounts.tokens.create(op, name="y")
         with pytest.raises(TokenUnknown):
-            await world.accounts.revoke_token(doc["_id"], other)
-        await world.accounts.revoke_token(doc["_id"], op)
+            await world.accounts.tokens.revoke(doc["_id"], other)
+        await world.accounts.tokens.revoke(doc["_id"], op)
         with pytest.raises(NotAuthenticated):
-            await world.accounts.bearer(token, address=HERE)
-        await world.accounts.revoke_token(second["_id"], admin)
+            await world.accounts.tokens.check(token, address=HERE)
+        await world.accounts.tokens.revoke(second["_id"], admin)
         with pytest.raises(TokenUnknown):
-            await world.accounts.revoke_token(second["_id"], admin)
+            await world.accounts.tokens.revoke(second["_id"], admin)
         assert sorted(await world.events("token.revoked")) == sorted([doc["_id"], second["_id"]])
 
     in_world(tmp_path, test)
@@ -321,13 +322,13 @@ def test_revoking(tmp_path: Path) -> None:
 
 def test_wrong_tokens_wait_and_right_ones_from_the_same_address_do_not(tmp_path: Path) -> None:
     async def test(world: World) -> None:
-        token, _ = await world.accounts.create_token(await world.user(), name="x")
+        token, _ = await world.accounts.tokens.create(await world.user(), name="x")
         for _ in range(FREE):
             with pytest.raises(NotAuthenticated):
-                await world.accounts.bearer("ods_x", address=HERE)
+                await world.accounts.tokens.check("ods_x", address=HERE)
         with pytest.raises(TooManyAttempts):
-            await world.accounts.bearer("ods_x", address=HERE)
-        assert (await world.accounts.bearer(token, address=HERE)).name == "op"
+            await world.accounts.tokens.check("ods_x", address=HERE)
+        assert (await world.accounts.tokens.check(token, address=HERE)).name == "op"
 
     in_world(tmp_path, test)
 
@@ -338,7 +339,7 @@ def test_wrong_tokens_wait_and_right_ones_from_the_same_address_do_not(tmp_path:
 def test_tokens_that_are_not_made(tmp_path: Path, name: str, life: int) -> None:
     async def test(world: World) -> None:
         with pytest.raises(InvalidInput):
-            await world.accounts.create_token(await world.user(), name=name, expires_s=life)
+            await world.accounts.tokens.create(await world.user(), name=name, expires_s=life)
 
     in_world(tmp_path, test)
 
@@ -349,3 +350,21 @@ def test_roles() -> None:
     for wrong in ("", "root", "admin "):
         with pytest.raises(InvalidInput):
             parse_role(wrong)
+
+
+def test_a_few_guesses_at_each_of_many_accounts_are_slowed_down(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        await world.user()
+        for number in range(CROWD):
+            with pytest.raises(NotAuthenticated):
+                await world.accounts.sign_in(f"somebody{number}", PASSWORD, address=HERE)
+        with pytest.raises(TooManyAttempts):
+            await world.accounts.sign_in("op", "another guess", address=HERE)
+        with pytest.raises(NotAuthenticated):
+            await world.accounts.sign_in("op", "another guess", address=THERE)
+        # A script whose password was right lately is not locked out by its neighbours.
+        assert (await world.accounts.sign_in("op", PASSWORD, address=HERE)).name == "op"
+        world.clock += 60_000 + CROWD_CAP_S * 1000
+        assert (await world.accounts.sign_in("op", PASSWORD, address=HERE)).name == "op"
+
+    in_world(tmp_path, test)

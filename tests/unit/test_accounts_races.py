@@ -15,7 +15,7 @@ from appliance.domain.errors import (
     StoreUnavailable,
     TooManyAttempts,
 )
-from appliance.service import accounts as module
+from appliance.service import tokens as module
 from appliance.service.accounts import Accounts, Principal, Role
 from appliance.service.passwords import Passwords
 from appliance.service.throttle import FREE
@@ -36,29 +36,29 @@ def test_a_token_revoked_while_it_is_used_stays_revoked(
 ) -> None:
     async def test(world: World) -> None:
         op = await world.user()
-        token, doc = await world.accounts.create_token(op, name="x")
+        token, doc = await world.accounts.tokens.create(op, name="x")
         get = world.store.get
 
         async def slow(collection: str, id: str) -> Any:
             found = await get(collection, id)
             if collection == "accounts":
-                await world.accounts.revoke_token(doc["_id"], op)
+                await world.accounts.tokens.revoke(doc["_id"], op)
             return found
 
         with monkeypatch.context() as patch:
             patch.setattr(world.store, "get", slow)
-            await world.accounts.bearer(token, address=HERE)
-        assert await world.accounts.tokens() == []
+            await world.accounts.tokens.check(token, address=HERE)
+        assert await world.accounts.tokens.page() == []
         with pytest.raises(NotAuthenticated):
-            await world.accounts.bearer(token, address=HERE)
+            await world.accounts.tokens.check(token, address=HERE)
 
     in_world(tmp_path, test)
 
 
 def test_two_uses_of_a_token_at_once_are_both_good(tmp_path: Path) -> None:
     async def test(world: World) -> None:
-        token, _ = await world.accounts.create_token(await world.user(), name="x")
-        found = await asyncio.gather(*(world.accounts.bearer(token, address=HERE) for _ in range(10)))
+        token, _ = await world.accounts.tokens.create(await world.user(), name="x")
+        found = await asyncio.gather(*(world.accounts.tokens.check(token, address=HERE) for _ in range(10)))
         assert {who.name for who in found} == {"op"}
 
     in_world(tmp_path, test)
@@ -149,8 +149,8 @@ def test_no_token_is_made_for_an_account_that_was_removed_meanwhile(tmp_path: Pa
         op = await world.user()
         await world.accounts.remove_user("op", actor="admin")
         with pytest.raises(AccountUnknown):
-            await world.accounts.create_token(op, name="late")
-        assert await world.accounts.tokens() == []
+            await world.accounts.tokens.create(op, name="late")
+        assert await world.accounts.tokens.page() == []
 
     in_world(tmp_path, test)
 
@@ -160,7 +160,7 @@ def test_an_account_goes_with_its_tokens_or_not_at_all(
 ) -> None:
     async def test(world: World) -> None:
         op = await world.user()
-        token, _ = await world.accounts.create_token(op, name="x")
+        token, _ = await world.accounts.tokens.create(op, name="x")
 
         async def down(*_: object) -> None:
             raise StoreUnavailable
@@ -169,7 +169,7 @@ def test_an_account_goes_with_its_tokens_or_not_at_all(
             patch.setattr(world.store, "batch", down)
             with pytest.raises(StoreUnavailable):
                 await world.accounts.remove_user("op", actor="admin")
-        assert (await world.accounts.bearer(token, address=HERE)).name == "op"
+        assert (await world.accounts.tokens.check(token, address=HERE)).name == "op"
 
     in_world(tmp_path, test)
 
@@ -179,15 +179,15 @@ def test_tokens_have_a_bound_and_old_ones_make_room(tmp_path: Path, monkeypatch:
         monkeypatch.setattr(module, "MAX_TOKENS", 3)
         op = await world.user()
         for _ in range(3):
-            await world.accounts.create_token(op, name="x", expires_s=60)
+            await world.accounts.tokens.create(op, name="x", expires_s=60)
         with pytest.raises(Conflict):
-            await world.accounts.create_token(op, name="one too many")
+            await world.accounts.tokens.create(op, name="one too many")
         other: Principal = await world.user("other")
-        await world.accounts.create_token(other, name="x", expires_s=60)
+        await world.accounts.tokens.create(other, name="x", expires_s=60)
         world.clock += 40 * 24 * 3600 * 1000
-        _, doc = await world.accounts.create_token(op, name="x")
-        assert [item["_id"] for item in await world.accounts.tokens("op")] == [doc["_id"]]
-        assert len(await world.accounts.tokens("other")) == 1
+        _, doc = await world.accounts.tokens.create(op, name="x")
+        assert [item["_id"] for item in await world.accounts.tokens.page("op")] == [doc["_id"]]
+        assert len(await world.accounts.tokens.page("other")) == 1
 
     in_world(tmp_path, test)
 

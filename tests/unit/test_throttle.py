@@ -85,3 +85,16 @@ def test_a_flood_of_sources_within_the_hour_is_bounded_too() -> None:
     for number in range(25_000):
         throttle.failed(number)
     assert len(throttle._failures) <= 10_000
+
+
+def test_a_source_that_is_quiet_for_long_starts_over() -> None:
+    clock = Clock()
+    throttle = Throttle(clock, free=2, cap_s=30, forget_ms=60_000)
+    fail(throttle, 20)
+    assert wait_of(throttle) == 30
+    clock.ms += 60_000
+    fail(throttle, 1)
+    assert wait_of(throttle) == 30, "just in time"
+    clock.ms += 60_001
+    fail(throttle, 1)
+    assert wait_of(throttle) == 0

@@ -97,7 +97,7 @@ def test_a_package_in_full() -> None:
         node="n" * 52, name="x", presence="held", reason="", sha256="2" * 64, current=True, at=AT
     )
     old = {"sha256": "4" * 64, "filename": "old.pkg", "at": AT, "package": "p" * 32}
-    shown = package_detail_json(package(), "", [replica], [old])
+    shown = package_detail_json(package(), "", [replica], [old], {})
     described("PackageDetail", shown)
     described("Replica", shown["replicas"][0])
     assert shown["superseded"] == [{"sha256": "4" * 64, "filename": "old.pkg", "at": STAMP}]
@@ -156,6 +156,7 @@ def test_a_transfer() -> None:
 def test_accounts_and_tokens_show_no_secret() -> None:
     user = {
         "_id": "op",
+        "_rev": 1,
         "role": "viewer",
         "must_change": True,
         "created_at": AT,

@@ -4,47 +4,16 @@
 //     is true or false, or with "choice" one of the values of a list
 //   data-call on a button of it: that call instead, with data-result of the button, and without the field data-leave
 //   data-omit on a field: leave it out when it is empty
+//   data-read and data-stamp on the form: what to do when somebody else was faster, see conflicts.js
 //   data-done on the form: where to go afterwards ("" stays and renews the page); data-message: what to say then
 //   data-result on the form: the id of the dialog that shows the answer: [data-answer] a value, [data-answer-rows] a list,
 //     a copy of the <template data-row> for each, with its values in [data-cell]
 import { call } from "./api.js";
+import { showTheirs } from "./conflicts.js";
+import { bodyOf, fieldOf } from "./fields.js";
 import { renew } from "./live.js";
 import { showTimes } from "./times.js";
 import { toast, toastLater } from "./toasts.js";
-
-function valueOf(field) {
-  if (field.type === "checkbox") return field.checked;
-  switch (field.dataset.type) {
-    case "list": return field.value.split(",").map((word) => word.trim()).filter(Boolean);
-    case "number": return Number(field.value);
-    case "map": return Object.fromEntries(field.value.split("\n").filter((line) => line.trim()).map((line) => {
-      const [key, ...rest] = line.split("=");
-      return [key.trim(), rest.join("=").trim()];
-    }));
-    case "seconds-days": return Math.round(Number(field.value) * 86400);
-    default: return field.value;
-  }
-}
-
-function bodyOf(form, leave) {
-  const body = {};
-  for (const field of form.elements) {
-    if (!field.name || field.disabled || field.name === leave || (field.dataset.omit !== undefined && field.value === "")) continue;
-    const path = field.name.split(".");
-    const last = path.pop();
-    const place = path.reduce((inside, name) => (inside[name] ??= {}), body);
-    if (field.dataset.type === "choice") {
-      place[last] ??= [];
-      if (field.checked) place[last].push(field.value);
-    } else place[last] = valueOf(field);
-  }
-  return Object.keys(body).length ? body : undefined;
-}
-
-function fieldOf(form, name) {
-  const found = form.elements[name];
-  return found instanceof RadioNodeList ? found[0] : found;
-}
 
 function showErrors(form, error) {
   const general = form.querySelector(".form-error");
@@ -71,39 +40,6 @@ function showErrors(form, error) {
 function clearErrors(form) {
   for (const place of form.querySelectorAll(".error, .form-error")) place.textContent = "";
   for (const field of form.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
-}
-
-const options = (field) => [...(field.options || [])];
-
-function untouched(field) {
-  return field.options ? options(field).find((one) => one.defaultSelected)?.selected : field.value === field.defaultValue;
-}
-
-function setDefault(field, value) {
-  field.value = value;
-  if (field.options) for (const one of options(field)) one.defaultSelected = one.value === value;
-  else field.defaultValue = value;
-}
-
-const initial = (field) => (field.options ? options(field).find((one) => one.defaultSelected)?.value : field.defaultValue);
-
-// Somebody else was faster: what they changed is shown, what was typed here is kept, and the person decides.
-async function showTheirs(form) {
-  const theirs = await call("GET", form.dataset.read);
-  const [taken, contested] = [[], []];
-  for (const field of form.elements) {
-    if (!field.name || field.name === "revision") continue;
-    const value = Array.isArray(theirs[field.name]) ? theirs[field.name].join(", ") : String(theirs[field.name]);
-    if (value === initial(field)) continue;
-    (untouched(field) ? taken : contested).push(`${field.name} is now “${value}”`);
-    if (untouched(field)) setDefault(field, value);
-  }
-  form.elements.revision.value = theirs.revision;
-  const shown = [...taken, ...contested].join("; ") || "nothing that this form shows";
-  const rest = contested.length
-    ? "What you typed there is still in the form: save again to put it in place of theirs, or load the page to keep theirs."
-    : "It is in the form now, beside what you typed: save again to save yours as well.";
-  form.querySelector(".form-error").textContent = `Somebody changed this meanwhile: ${shown}. ${rest}`;
 }
 
 function showRows(dialog, answer) {
@@ -156,7 +92,8 @@ async function submit(form, pressed) {
     }
     if (form.dataset.message) toast(form.dataset.message);
     if (form.dataset.reset !== undefined) form.reset();
-    if (answer?.revision && form.elements.revision) form.elements.revision.value = answer.revision;
+    const stamp = form.dataset.stamp;
+    if (stamp && answer?.[stamp]) form.elements[stamp].value = answer[stamp];
     renew();
   } catch (error) {
     if (error.code === "stale_revision" && form.dataset.read) await showTheirs(form).catch((failed) => showErrors(form, failed));

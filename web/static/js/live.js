@@ -1,4 +1,5 @@
-// Parts of a page with data-live="topic topic" are fetched anew when the node says that one of these changed.
+// Parts of a page with data-live="topic topic" are fetched anew when the node says that one of these changed. What
+// somebody does there goes on: a part waits while it is typed in, pressed or marked; focus and scrolling stay.
 import { signInAgain } from "./session.js";
 import { showTimes } from "./times.js";
 
@@ -6,6 +7,7 @@ const EVERY_MS = 1000;
 let timer = null;
 let last = 0;
 let stale = false; // a part is shown that was in use when a newer one came
+let pressed = false; // a button that is replaced between press and release hears of no click
 
 const markOf = (page) => page.querySelector("meta[name=mark]")?.content ?? "";
 let mark = markOf(document); // how far the node's data had changed when what is shown was read
@@ -13,7 +15,29 @@ let mark = markOf(document); // how far the node's data had changed when what is
 const parts = () => [...document.querySelectorAll("[data-live]")];
 
 function busy(part) { // what somebody is using is not taken from under their hands
-  return part.querySelector("dialog[open]") || (part.contains(document.activeElement) && document.activeElement.matches("input, textarea, select"));
+  const selection = getSelection();
+  return pressed || part.querySelector("dialog[open]")
+    || (part.contains(document.activeElement) && document.activeElement.matches("input, textarea, select"))
+    || (!selection.isCollapsed && selection.containsNode(part, true));
+}
+
+// How an element is found again in the new part; "" if it cannot be told from others.
+function selectorOf(element) {
+  if (element.id) return `#${CSS.escape(element.id)}`;
+  for (const name of ["data-opens", "data-copy", "href"]) {
+    if (element.hasAttribute(name)) return `[${name}="${CSS.escape(element.getAttribute(name))}"]`;
+  }
+  const form = element.closest("form[data-call]");
+  if (form) return `form[data-call="${CSS.escape(form.dataset.call)}"] button`;
+  return element.matches(".table-wrap") ? ".table-wrap" : "";
+}
+
+function replace(part, other) {
+  const focused = part.contains(document.activeElement) ? selectorOf(document.activeElement) : "";
+  const places = [...part.querySelectorAll(".table-wrap")].map((place) => [place.scrollLeft, place.scrollTop]);
+  part.replaceChildren(...document.adoptNode(other).childNodes);
+  [...part.querySelectorAll(".table-wrap")].forEach((place, index) => place.scrollTo(...(places[index] ?? [0, 0])));
+  if (focused) part.querySelector(focused)?.focus({ preventScroll: true });
 }
 
 /** Fetch this page again and put its live parts in place. */
@@ -45,9 +69,7 @@ export async function renew() {
     part.hidden = other.hidden;
     showTimes(other);
     if (other.innerHTML === part.innerHTML) continue;
-    const focused = part.contains(document.activeElement) ? document.activeElement.id : "";
-    part.replaceChildren(...document.adoptNode(other).childNodes);
-    if (focused) document.getElementById(focused)?.focus();
+    replace(part, other);
   }
 }
 
@@ -87,6 +109,14 @@ export function followChanges() {
     } else if (!source) open();
   });
   const freed = () => stale && soon();
+  const release = () => setTimeout(() => { // after the click
+    pressed = false;
+    freed();
+  });
+  addEventListener("pointerdown", () => { pressed = true; });
+  addEventListener("pointerup", release);
+  addEventListener("pointercancel", release);
+  document.addEventListener("selectionchange", () => getSelection().isCollapsed && freed());
   addEventListener("focusout", freed);
   addEventListener("close", freed, true); // of a dialog: it does not bubble
   addEventListener("pagehide", () => source?.close());

@@ -1,5 +1,6 @@
 // Times are sent in UTC and shown in the viewer's zone.
 const full = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" });
+const exact = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 const short = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 const relative = new Intl.RelativeTimeFormat(undefined, { numeric: "auto" });
 
@@ -18,10 +19,11 @@ export function showTimes(root) {
     const date = new Date(element.dateTime);
     if (Number.isNaN(date.getTime())) continue;
     const passed = element.hasAttribute("data-due") && date < Date.now();
-    const text = words(passed ? new Date() : date);
+    const text = element.hasAttribute("data-exact") ? exact.format(date) : words(passed ? new Date() : date);
     if (element.textContent !== text) element.textContent = text;
     element.title = full.format(date);
   }
 }
 
+for (const field of document.querySelectorAll("[data-zone]")) field.value = Intl.DateTimeFormat().resolvedOptions().timeZone;
 setInterval(() => showTimes(document), 20_000);

@@ -7,6 +7,8 @@ const PIECE = 8 * 1024 * 1024;
 const WAITS_S = [1, 2, 4, 8, 15];
 const SETTLED = new Set([400, 403, 404, 409, 410, 413, 415, 422, 507]);
 const MISMATCH = 460;
+const SILENCE_MS = 90_000; // a connection that died while the lid was closed may never say so
+const ANSWER_MS = 300_000; // the last piece is answered when the whole file is checked
 
 const base64 = (bytes) => btoa(String.fromCharCode(...new Uint8Array(bytes)));
 const text64 = (text) => base64(new TextEncoder().encode(text));
@@ -57,7 +59,7 @@ export class Upload {
   }
 
   async end() {
-    this.set("ended", "Ended.");
+    this.set("ended", "Cancelled.");
     this.request?.abort();
     this.wake?.();
     remember(this.file, null);
@@ -175,6 +177,10 @@ export class Upload {
       this.request = request;
       let at = performance.now();
       let last = 0;
+      let heard = Date.now(); // goes on while the machine sleeps
+      let silence = SILENCE_MS;
+      const watch = setInterval(() => Date.now() - heard > silence && request.abort(), 1000);
+      request.onloadend = () => clearInterval(watch);
       request.open(method, address);
       request.setRequestHeader("Accept", "application/json");
       request.setRequestHeader("Tus-Resumable", "1.0.0");
@@ -182,6 +188,7 @@ export class Upload {
       for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
       request.upload.onprogress = (event) => {
         const now = performance.now();
+        heard = Date.now();
         if (!body || now - at < 250) return;
         const rate = ((event.loaded - last) / (now - at)) * 1000;
         this.rate = this.rate ? 0.7 * this.rate + 0.3 * rate : rate;
@@ -189,6 +196,7 @@ export class Upload {
         this.sent = Math.min(this.file.size, this.offset + event.loaded);
         this.onchange(this);
       };
+      request.upload.onload = () => { silence = ANSWER_MS; };
       request.onload = () => {
         if (request.status >= 200 && request.status < 300) return resolve(request);
         let problem = {};

@@ -36,7 +36,7 @@ function rowFor(file) {
     facts: element("span", { className: "muted small" }),
     message: element("p", { className: "small" }),
     go: element("button", { type: "button", className: "small" }),
-    end: element("button", { type: "button", className: "small", textContent: "End" }),
+    end: element("button", { type: "button", className: "small", textContent: "Cancel" }),
   };
   parts.bar.setAttribute("aria-label", file.name);
   parts.message.setAttribute("role", "status");
@@ -50,7 +50,7 @@ function rowFor(file) {
 
 const LOOKS = {
   waiting: ["waits", ""], sending: ["sending", "busy"], retrying: ["interrupted", "warn"], paused: ["paused", ""],
-  done: ["complete", "good"], failed: ["refused", "bad"], ended: ["ended", ""],
+  done: ["complete", "good"], failed: ["refused", "bad"], ended: ["cancelled", ""],
 };
 
 function show(upload, parts) {
@@ -68,7 +68,7 @@ function show(upload, parts) {
   }
   const running = upload.state === "sending" || upload.state === "retrying";
   parts.go.hidden = !running && upload.state !== "paused" && upload.state !== "failed";
-  parts.go.textContent = running ? "Pause" : upload.state === "failed" ? "Try again" : "Go on";
+  parts.go.textContent = running ? "Pause" : upload.state === "failed" ? "Try again" : "Resume";
   parts.end.hidden = upload.state === "done" || upload.state === "ended";
 }
 
@@ -105,7 +105,7 @@ function add(file) {
   parts.end.addEventListener("click", () => {
     if (upload.sent > 0 && parts.end.dataset.sure === undefined) { // what has arrived would be deleted: ask once
       parts.end.dataset.sure = "";
-      parts.end.textContent = `End and delete ${size(upload.sent)}`;
+      parts.end.textContent = `Cancel and delete ${size(upload.sent)}`;
       parts.end.className = "small danger";
       return;
     }
