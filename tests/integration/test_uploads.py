@@ -382,10 +382,40 @@ def test_put_in_chunks_of_unknown_length(one_node: NodeProcess, tmp_path: Path) 
 
 
 def test_put_parameters(one_node: NodeProcess) -> None:
-    for query in ("colour=red", "stage=moon", "replace=perhaps", "sha1=12", "tags=" + "x" * 65):
+    for query in ("colour=red", "stage=moon", "stage=", "replace=perhaps", "sha1=12", "tags=" + "x" * 65):
         answer = one_node.request("PUT", f"/api/v1/packages/query.pkg?{query}", b"data")
         assert answer.status == 400, query
     assert one_node.package("query.pkg") is None
+
+
+def test_a_put_of_less_than_the_file_is_refused(one_node: NodeProcess, tmp_path: Path) -> None:
+    file = make_file(tmp_path / "rest.pkg", 3000)
+    done = curl_upload(
+        file.path,
+        f"{one_node.url}/api/v1/packages/rest.pkg",
+        user=f"admin:{PASSWORD}",
+        options=("-C", "1000"),  # curl's way to go on: it sends the last 2000 bytes
+    )
+    assert (done.status, done.json()["code"]) == (400, "invalid_input")
+    packed = one_node.request("PUT", "/api/v1/packages/rest.pkg", b"x", {"Content-Encoding": "gzip"})
+    assert packed.status == 415
+    assert one_node.package("rest.pkg") is None
+
+
+def test_a_put_of_which_nothing_came_leaves_nothing(one_node: NodeProcess) -> None:
+    address = ("127.0.0.1", one_node.port)
+    head = f"PUT /api/v1/packages/silent.pkg HTTP/1.1\r\nHost: x\r\nAuthorization: {AUTHORIZATION}\r\n"
+    for rest in ("Content-Length: 9\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\nno number\r\n"):
+        with socket.create_connection(address, 10) as silent:
+            silent.sendall((head + rest).encode())
+            silent.shutdown(socket.SHUT_WR)
+            silent.recv(1000)
+
+    def left() -> list[str]:
+        items = one_node.api("GET", "/uploads")["items"]
+        return [item["filename"] for item in items if item["filename"] == "silent.pkg"]
+
+    eventually(lambda: not left(), 10, lambda: f"{left()}")
 
 
 @pytest.mark.parametrize("expect", ["Expect: 100-continue", "Expect:"], ids=["polite", "blunt"])
