@@ -48,9 +48,17 @@ class BaseHandler(tornado.web.RequestHandler):
 
     background: bool = False  #: asked by an open page by itself: it keeps no session open
 
+    answers_head: bool = True  #: whether HEAD is GET without its body; not where GET never ends
+
     principal: Principal | None = None
     session: Session | None = None  #: if the caller is a person in a browser
     request_id: str = ""
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """Let HEAD answer as GET without the body (RFC 9110, 9.3.2), unless the handler has its own."""
+        super().__init_subclass__(**keywords)
+        if "get" in cls.__dict__ and "head" not in cls.__dict__ and cls.answers_head:
+            cls.head = cls.__dict__["get"]
 
     @property
     def app(self) -> App:
@@ -88,7 +96,8 @@ class BaseHandler(tornado.web.RequestHandler):
             self.refuse_other_sites()
         if self.session is not None:
             self._guard_session(self.session, reading=reading)
-        self.need(self.roles.get(method, Role.VIEWER if reading else Role.OPERATOR))
+        default = self.roles.get("GET", Role.VIEWER) if reading else Role.OPERATOR
+        self.need(self.roles.get(method, default))
 
     def _guard_session(self, session: Session, *, reading: bool) -> None:
         if session.must_change and not self.for_new_password:
