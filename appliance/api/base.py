@@ -27,7 +27,7 @@ from appliance.service.sessions import Session
 
 from .app import App
 from .cookies import BACKGROUND_HEADER, XSRF_HEADER, read_session
-from .errors import problem, retry_after, status_of
+from .errors import CODES, problem, retry_after, status_of
 
 log = logging.getLogger(__name__)
 
@@ -239,9 +239,7 @@ class BaseHandler(tornado.web.RequestHandler):
             if after is not None:
                 self.set_header("Retry-After", str(after))
         elif isinstance(error, tornado.web.HTTPError) or status_code < 500:
-            code = {404: "not_found", 405: "method_not_allowed", 400: "invalid_input"}.get(
-                status_code, "error"
-            )
+            code = CODES.get(status_code, "error")
             detail = getattr(error, "log_message", "") or self._reason
             if status_code == 405:  # RFC 9110, 15.5.6: with what there is
                 allowed = ", ".join(self.methods())

@@ -138,6 +138,8 @@ class UploadsHandler(TusHandler):
         concat = self.request.headers.get("Upload-Concat", "")
         if concat.startswith("final;"):
             return
+        if concat not in {"", "partial"}:
+            raise InvalidInput("Upload-Concat is partial, or final; and the addresses of the parts.")
         length = self.request.headers.get("Upload-Length", "")
         if not length.isascii() or not length.isdigit() or len(length) > MAX_DIGITS:
             raise InvalidInput("Upload-Length is the size of the file in bytes.")

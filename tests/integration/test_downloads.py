@@ -69,6 +69,7 @@ def test_ranges(one_node: NodeProcess, file: File, header: str, first: int, stop
 def test_a_range_behind_the_end(one_node: NodeProcess, file: File) -> None:
     answer = one_node.download("Ranged.pkg", {"Range": f"bytes={file.size}-"})
     assert (answer.status, answer.headers["content-range"]) == (416, f"bytes */{file.size}")
+    assert answer.json()["code"] == "range_not_satisfiable"
 
 
 @pytest.mark.parametrize("header", ["bytes=0-1,5-6", "bytes=9-2", "furlongs=1-2", "bytes=0-,0-,0-"])
