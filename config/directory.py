@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from .fields import Seconds, Section
+from .fields import FilePath, Seconds, Section
 
 _URL = re.compile(r"ldaps?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?")
 _GRANT = re.compile(r"(viewer|operator|admin)(?::(.+))?")
@@ -47,7 +47,7 @@ class Directory(Section):
         description="LDAP servers with the same accounts; the first that answers is asked. ldaps://dc1.example.com, or "
         "ldap://dc1.example.com, which always uses StartTLS. Empty: only accounts of this node.",
     )
-    ca_file: str = Field(
+    ca_file: FilePath = Field(
         "", description="PEM file of the authorities that their certificates come from. Empty: the system's."
     )
     bind_dn: str = Field("", description="Who searches the directory. Empty: anybody (anonymous).")
@@ -122,14 +122,13 @@ class Directory(Section):
 
     @model_validator(mode="after")
     def _complete(self) -> "Directory":
+        self.check_pair("bind_dn", "bind_password")
         if not self.servers:
             return self
         if not self.base_dn:
             raise ValueError(
                 "base_dn: with servers it is needed: where people are, such as dc=example,dc=com"
             )
-        if bool(self.bind_dn) != bool(self.bind_password):
-            raise ValueError("bind_dn: it and bind_password belong together: set both or none")
         if not self.groups:
             raise ValueError(
                 "groups: with servers it is needed: nobody of the directory could sign in without"

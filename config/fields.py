@@ -3,13 +3,16 @@
 import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+MAX_WORD = 64  #: characters of a stage or tag
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*([A-Za-z]*)", re.ASCII)
+_MAX_SIZE = 2**62  #: bytes; every database keeps such a number
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+)")
+_DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*([a-z]+)", re.ASCII)
 
 
 def parse_size(value: Any) -> Any:
@@ -32,7 +35,26 @@ def parse_seconds(value: Any) -> Any:
     return float(match[1]) * _SECONDS[match[2]]
 
 
-Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
+def check_words(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Return words that can be stages or tags: as `domain.package.check_tags` wants them."""
+    for word in words:
+        if not 0 < len(word) <= MAX_WORD or word != word.strip() or "," in word or not word.isprintable():
+            raise ValueError(
+                f"{word!r} is not 1 to {MAX_WORD} printable characters without commas or surrounding spaces"
+            )
+    return words
+
+
+def check_path(path: str) -> str:
+    """Return a path that a system can take."""
+    if "\0" in path:
+        raise ValueError("a path has no NUL character")
+    return path
+
+
+Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0, le=_MAX_SIZE)]
+Words = Annotated[tuple[str, ...], AfterValidator(check_words)]
+FilePath = Annotated[str, AfterValidator(check_path)]
 Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(allow_inf_nan=False)]
 
 
@@ -40,3 +62,13 @@ class Section(BaseModel):
     """What all sections share: unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    def check_pair(self, first: str, second: str) -> None:
+        """Refuse one of two settings that make sense only together.
+
+        Raises:
+            ValueError: One is set; the message begins with its name.
+        """
+        if bool(getattr(self, first)) != bool(getattr(self, second)):
+            given, missing = (first, second) if getattr(self, first) else (second, first)
+            raise ValueError(f"{given}: it and {missing} belong together: set both or none")

@@ -21,7 +21,7 @@ from .settings import SECRETS, Settings
 MAX_FILE = 1024 * 1024  #: characters
 PLACES = (Path("ods.yaml"), Path("/etc/ods/ods.yaml"))  #: where a file is looked for if none is named
 _MAX_DEPTH = 20
-_PASSWORD_IN_URL = re.compile(r"(//[^:/@]*:)[^@]*@")
+_PASSWORD_IN_URL = re.compile(r"(//[^:/@]*:).*@|(password=)[^&]*", re.IGNORECASE | re.DOTALL)
 _NULL = "tag:yaml.org,2002:null"
 _TAGS = {
     f"tag:yaml.org,2002:{name}"
@@ -74,6 +74,8 @@ def load(
     path: Path | None,
     environment: Mapping[str, str] = os.environ,
     flags: Mapping[str, Any] | None = None,
+    *,
+    files: bool = False,
 ) -> Settings:
     """Read the settings.
 
@@ -81,6 +83,7 @@ def load(
         path: The YAML file, or None for none.
         environment: Variables `ODS_<SECTION>_<FIELD>`; empty ones count as not given.
         flags: Values from the command line by dotted key; None values count as not given.
+        files: Whether the files that the settings name have to be there.
 
     Raises:
         SettingsFault: They cannot be used.
@@ -98,9 +101,29 @@ def load(
     except ValidationError as exc:
         faults += [_explain(item, found) for item in exc.errors()]
         raise SettingsFault(faults) from exc
+    if files:
+        faults += [_lacking(key, name, found) for key, name in _files(settings) if not Path(name).is_file()]
     if faults:
         raise SettingsFault(faults)
     return settings
+
+
+def _files(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The files that settings name, by key."""
+    tls = settings.http.tls
+    for key, name in (
+        ("http.tls.certificate", tls.certificate),
+        ("http.tls.key", tls.key),
+        ("http.tls.ca_file", tls.ca_file),
+        ("directory.ca_file", settings.directory.ca_file),
+        ("mail.ca_file", settings.mail.ca_file),
+    ):
+        if name:
+            yield tuple(key.split(".")), name
+
+
+def _lacking(path: tuple[str, ...], name: str, found: _Found) -> str:
+    return f"{found.where[path]}: {'.'.join(path)}: there is no file {name}"
 
 
 def _read_environment(environment: Mapping[str, str], found: _Found, faults: list[str]) -> None:
@@ -142,6 +165,9 @@ def _explain(item: Any, found: _Found) -> str:
     )
     if not where:
         where = next((place for key, place in found.where.items() if key[: len(path)] == path), "")
+    if not where:  # a default that does not go with another setting, which the reason names
+        named = (tuple(word.split(".")) for word in re.findall(r"[a-z_]+(?:\.[a-z_]+)+", reason))
+        where = next((found.where[other] for other in named if other in found.where), "")
     key = ".".join(path) or "settings"
     return f"{where}: {key}: {reason}" if where else f"{key}: {reason}"
 
@@ -244,9 +270,13 @@ def as_dict(settings: Settings, *, secrets: bool = False) -> dict[str, Any]:
             section, name = key.split(".")
             value = data[section][name]
             if value:
-                masked = _PASSWORD_IN_URL.sub(r"\1***@", value)
+                masked = _PASSWORD_IN_URL.sub(_masked, value)
                 data[section][name] = masked if "url" in name else "***"
     return data
+
+
+def _masked(match: re.Match[str]) -> str:
+    return f"{match[1]}***@" if match[1] else f"{match[2]}***"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

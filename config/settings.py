@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from .directory import Directory, parse_grant
-from .fields import Seconds, Section, Size
+from .fields import FilePath, Seconds, Section, Size, Words
 
 MIN_PASSWORD = 12
 MAX_PASSWORD = 1024
@@ -21,28 +21,36 @@ class Node(Section):
         description="The base URL under which other nodes call this one, such as https://ods-berlin.example.com:8080. "
         "Empty: http(s)://<host name>:<port>, or the address that http.host names.",
     )
-    stages: tuple[str, ...] = Field(
+    stages: Words = Field(
         ("dev", "test", "prod"), description="All stages, lowest trust first; the same on every node."
     )
     stage: str = Field(
         "prod",
         description="This node's stage: it takes packages of this stage and of those behind it in the list.",
     )
-    tags_take: tuple[str, ...] = Field(
-        (), description="If not empty: take only packages with one of these tags."
-    )
-    tags_refuse: tuple[str, ...] = Field((), description="Never take packages with one of these tags.")
+    tags_take: Words = Field((), description="If not empty: take only packages with one of these tags.")
+    tags_refuse: Words = Field((), description="Never take packages with one of these tags.")
 
     @field_validator("url")
     @classmethod
     def _url(cls, url: str) -> str:
-        if url and not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#@\s]*)?", url):
+        match = re.fullmatch(
+            r"https?://(?:[^/?#@\s:\[\]]+|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?(/[^?#@\s]*)?", url
+        )
+        if url and (match is None or not 0 < int(match[1] or 443) < 65_536):
             raise ValueError("it is not a URL such as https://ods.example.com:8080")
         return url.rstrip("/")
 
+    @field_validator("name")
+    @classmethod
+    def _name(cls, name: str) -> str:
+        if not name.isprintable():
+            raise ValueError("it has characters that cannot be printed")
+        return name.strip()
+
     @model_validator(mode="after")
     def _known_stage(self) -> "Node":
-        if len(set(self.stages)) != len(self.stages) or not self.stages or "" in self.stages:
+        if len(set(self.stages)) != len(self.stages) or not self.stages:
             raise ValueError("stages: name at least one stage, each once")
         if self.stage not in self.stages:
             raise ValueError(f"stage: {self.stage} is not one of stages ({', '.join(self.stages)})")
@@ -52,20 +60,19 @@ class Node(Section):
 class Tls(Section):
     """TLS served by the node itself."""
 
-    certificate: str = Field("", description="PEM file of the certificate with its chain. Needs key.")
-    key: str = Field("", description="PEM file of the certificate's private key. Needs certificate.")
+    certificate: FilePath = Field("", description="PEM file of the certificate with its chain. Needs key.")
+    key: FilePath = Field("", description="PEM file of the certificate's private key. Needs certificate.")
     self_signed: bool = Field(
         False,
         description="Make a certificate at the first start; invites carry its fingerprint, so peers pin it.",
     )
-    ca_file: str = Field(
+    ca_file: FilePath = Field(
         "", description="PEM file of authorities that are trusted for peers beside the system's."
     )
 
     @model_validator(mode="after")
     def _pairs(self) -> "Tls":
-        if bool(self.certificate) != bool(self.key):
-            raise ValueError("certificate and key belong together: set both or none")
+        self.check_pair("certificate", "key")
         if self.certificate and self.self_signed:
             raise ValueError("self_signed: a certificate is given already; set one of the two")
         return self
@@ -101,11 +108,17 @@ class Http(Section):
 
     @model_validator(mode="after")
     def _download_account(self) -> "Http":
-        if bool(self.download_username) != bool(self.download_password) or ":" in self.download_username:
-            raise ValueError(
-                "download_username and download_password belong together, without a colon in the name"
-            )
+        self.check_pair("download_username", "download_password")
+        if ":" in self.download_username:
+            raise ValueError("download_username: HTTP Basic allows no colon in the name")
         return self
+
+    @field_validator("host")
+    @classmethod
+    def _host(cls, host: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9._:%-]*", host):
+            raise ValueError("it is not an address or a host name, without port")
+        return host
 
     @field_validator("context")
     @classmethod
@@ -172,7 +185,7 @@ class Transfers(Section):
 class Uploads(Section):
     """Taking packages in."""
 
-    max_size: Size = Field("100 GiB", description="The largest file that is taken.")  # type: ignore[assignment]
+    max_size: Size = Field("100 GiB", ge=1, description="The largest file that is taken.")  # type: ignore[assignment]
     expire_hours: float = Field(
         24,
         gt=0,
@@ -227,6 +240,14 @@ class Notifications(Section):
     )
     disk_low: Size = Field("10 GiB", description="Tell when less disk space is free; 0 never.")  # type: ignore[assignment]
 
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if not re.fullmatch(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[?[0-9A-Fa-f:]+\]?", host):
+                raise ValueError(f"{host} is not a host name such as hooks.slack.com or *.example.com")
+        return hosts
+
 
 class Mail(Section):
     """The server that takes this node's mail."""
@@ -237,7 +258,7 @@ class Mail(Section):
         "starttls",
         description="starttls or implicit, with the certificate checked; none only in your own network.",
     )
-    ca_file: str = Field(
+    ca_file: FilePath = Field(
         "", description="PEM file of authorities that are trusted for it beside the system's."
     )
     username: str = Field("", max_length=255, description="Account at the server. Empty: none. Needs TLS.")
@@ -246,6 +267,7 @@ class Mail(Section):
 
     @model_validator(mode="after")
     def _complete(self) -> "Mail":
+        self.check_pair("username", "password")
         if self.host and not re.fullmatch(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+", self.sender):
             raise ValueError("sender: with host it is needed: an address such as ods@example.com")
         if self.username and self.tls == "none":
@@ -266,7 +288,9 @@ class Log(Section):
 class Settings(Section):
     """All settings of a node."""
 
-    data_dir: str = Field("data", min_length=1, description="Directory of everything that the node keeps.")
+    data_dir: FilePath = Field(
+        "data", min_length=1, description="Directory of everything that the node keeps."
+    )
     node: Node = Field(default_factory=Node, description="Who this node is to others.")
     http: Http = Field(default_factory=Http, description="The node's own web server.")
     database: Database = Field(default_factory=Database, description="Where metadata is kept.")

@@ -26,6 +26,7 @@ class LiveHandler(PageHandler):
     """`/ui/live?topics=packages,transfers&since=MARK`."""
 
     background = True
+    answers_head = False
 
     async def prepare(self) -> None:
         """Tell a page whose session has ended, in the one form that it can read."""

@@ -28,7 +28,7 @@ from appliance.service.sessions import Session
 
 from .app import App
 from .cookies import BACKGROUND_HEADER, XSRF_HEADER, read_session
-from .errors import problem, retry_after, status_of
+from .errors import CODES, problem, retry_after, status_of
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +49,17 @@ class BaseHandler(tornado.web.RequestHandler):
 
     background: bool = False  #: asked by an open page by itself: it keeps no session open
 
+    answers_head: bool = True  #: whether HEAD is GET without its body; not where GET never ends
+
     principal: Principal | None = None
     session: Session | None = None  #: if the caller is a person in a browser
     request_id: str = ""
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """Let HEAD answer as GET without the body (RFC 9110, 9.3.2), unless the handler has its own."""
+        super().__init_subclass__(**keywords)
+        if "get" in cls.__dict__ and "head" not in cls.__dict__ and cls.answers_head:
+            cls.head = cls.__dict__["get"]
 
     @property
     def app(self) -> App:
@@ -90,7 +98,8 @@ class BaseHandler(tornado.web.RequestHandler):
         if self.session is not None:
             self._guard_session(self.session, reading=reading)
         check_scope(self.principal.scopes, self.request.path, reading=reading)
-        self.need(self.roles.get(method, Role.VIEWER if reading else Role.OPERATOR))
+        default = self.roles.get("GET", Role.VIEWER) if reading else Role.OPERATOR
+        self.need(self.roles.get(method, default))
 
     def _guard_session(self, session: Session, *, reading: bool) -> None:
         if session.must_change and not self.for_new_password:
@@ -232,9 +241,7 @@ class BaseHandler(tornado.web.RequestHandler):
             if after is not None:
                 self.set_header("Retry-After", str(after))
         elif isinstance(error, tornado.web.HTTPError) or status_code < 500:
-            code = {404: "not_found", 405: "method_not_allowed", 400: "invalid_input"}.get(
-                status_code, "error"
-            )
+            code = CODES.get(status_code, "error")
             detail = getattr(error, "log_message", "") or self._reason
             if status_code == 405:  # RFC 9110, 15.5.6: with what there is
                 allowed = ", ".join(self.methods())

@@ -49,6 +49,8 @@ class BodyHandler(BaseHandler):
         """Find out who asks and open the upload."""
         try:
             await super().prepare()
+            if self.request.headers.get("Content-Encoding", "identity").lower() != "identity":
+                raise tornado.web.HTTPError(415, "Send the bytes as they are, without Content-Encoding.")
             await self.open_body()
         except (ApplianceError, tornado.web.HTTPError) as exc:
             length = int_or_0(self.request.headers.get("Content-Length"))
@@ -204,5 +206,7 @@ class BodyHandler(BaseHandler):
         assert self.receiver is not None
         with contextlib.suppress(ApplianceError):  # it was answered, or there is nobody to be told
             async with stack:
-                if self.receiver.sound:
+                if self.receiver.sound and (self.receiver.offset or self.remember):
                     await self.app.uploads.rest(self.upload, self.receiver)
+            if not self.receiver.offset and not self.remember:  # nothing came, and nobody knows its id
+                await self.app.uploads.forget(self.upload.id)

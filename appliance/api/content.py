@@ -24,7 +24,7 @@ from appliance.domain.errors import (
 from appliance.domain.package import Package, Presence
 
 from .base import BaseHandler
-from .ranges import Span, Unsatisfiable, not_modified, parse_range, range_applies
+from .ranges import Span, Unsatisfiable, not_modified, parse_range, range_applies, still_matches
 from .sendfile import send_file
 
 FOLLOWING = {Presence.ARRIVING, Presence.WAITING, Presence.DAMAGED}
@@ -113,6 +113,8 @@ class DownloadHandler(BaseHandler):
         self.set_header("Accept-Ranges", "bytes")
         self.set_header("Cache-Control", "no-cache")
         request = self.request.headers
+        if not still_matches(request.get("If-Match"), request.get("If-Unmodified-Since"), etag, modified):
+            raise tornado.web.HTTPError(412, "These are other bytes than those that were asked for.")
         if not_modified(request.get("If-None-Match"), request.get("If-Modified-Since"), etag, modified):
             self.set_status(304)
             return

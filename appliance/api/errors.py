@@ -30,6 +30,17 @@ STATUS: dict[type[e.ApplianceError], int] = {
     MdmError: 502,
     DeliveryError: 502,
 }
+CODES = {
+    400: "invalid_input",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    412: "precondition_failed",
+    415: "unsupported_media_type",
+    416: "range_not_satisfiable",
+    460: "checksum_mismatch",
+}  #: of errors that only HTTP knows
+_TITLES = {460: "Checksum Mismatch"}  #: of statuses that are not in the registry; this is tus
 RETRY_AFTER_S = {
     e.PackageArriving: 30,
     e.BlobMissing: 30,
@@ -59,7 +70,7 @@ def problem(
     try:
         title = HTTPStatus(status).phrase
     except ValueError:
-        title = "Error"
+        title = _TITLES.get(status, "Error")
     return {
         **(details or {}),
         "type": "about:blank",

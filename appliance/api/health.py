@@ -23,8 +23,6 @@ class LiveHandler(BaseHandler):
         self.set_header("Cache-Control", "no-store")
         self.write({"status": "live"})
 
-    head = get
-
 
 class ReadyHandler(BaseHandler):
     """`GET /health/ready`: 200 when the store, the disk and the worker do their work, else 503 and why."""
@@ -42,8 +40,6 @@ class ReadyHandler(BaseHandler):
                 "checks": {name: asdict(check) for name, check in readiness.checks.items()},
             }
         )
-
-    head = get
 
 
 class MetricsHandler(BaseHandler):

@@ -51,6 +51,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
     good: dict[str, Any] = {"description": "Done"}
     if operation.answer:
         good["content"] = {"application/json": {"schema": _answer(operation.answer)}}
+    elif operation.media:
+        good["content"] = {operation.media: {}}
     found: dict[str, Any] = {
         "summary": operation.summary,
         "description": f"Needs the role {operation.role}.",

@@ -25,6 +25,7 @@ class Operation:
     summary: str
     role: str = "viewer"
     answer: str = ""  #: a schema's name, "[Name]" for a page of them, "" for nothing
+    media: str = ""  #: the type of an answer that has no schema, such as "text/csv"
     status: int = 200
     query: type[BaseModel] | None = None
     body: type[BaseModel] | None = None
@@ -96,7 +97,7 @@ OPERATIONS = [
     Operation(method="get", path="/settings", summary="The settings in force, secrets masked", role="admin",
               answer="[Setting]"),
     Operation(method="get", path="/events.csv", summary="Every event that is kept, as a table (CSV)",
-              query=models.EventsExport),
+              query=models.EventsExport, media="text/csv"),
     Operation(method="get", path="/system/throughput", answer="Throughput",
               summary="Bytes of packages that came and went in the last hour, by this process"),
     Operation(method="get", path="/events", summary="What happened at this node", answer="[Event]",
@@ -117,7 +118,8 @@ OPERATIONS = [
     Operation(method="get", path="/packages/{package}/mdm", summary="What the MDM servers know of one package",
               answer="[MdmPackageRecord]", errors=(e.PackageUnknown,)),
     Operation(method="get", path="/packages/{package}/install-manifest", errors=(e.PackageUnknown, e.PackageWithdrawn),
-              summary="A property list for the MDM command InstallEnterpriseApplication, with our address"),
+              summary="A property list for the MDM command InstallEnterpriseApplication, with our address",
+              media="application/xml"),
     Operation(method="post", path="/packages/{package}/verify", summary="Check the file here against its hashes",
               role="operator", answer="Verification", status=202, errors=(e.PackageUnknown,)),
     Operation(method="get", path="/uploads", summary="Uploads that are not complete", answer="[Upload]"),
@@ -212,6 +214,6 @@ OPERATIONS = [
               answer="Delivery", errors=(n.DeliveryUnknown,)),
     Operation(method="post", path="/deliveries/{delivery}/resend", summary="Send a delivery again now",
               role="operator", answer="Delivery", errors=(n.DeliveryUnknown, e.Conflict)),
-    Operation(method="get", path="/openapi.json", summary="This description"),
-    Operation(method="get", path="/docs", summary="This description as a page"),
+    Operation(method="get", path="/openapi.json", summary="This description", media="application/json"),
+    Operation(method="get", path="/docs", summary="This description as a page", media="text/html"),
 ]  # fmt: skip

@@ -107,7 +107,9 @@ class AnnouncementsHandler(ActivePeerHandler):
 
     async def post(self) -> None:
         """Read it soon."""
-        parse(Announcement, _json(self.request.body))
+        message = parse(Announcement, _json(self.request.body))
+        if message.node is not None:
+            await self.app.replication.greeted(self.peer, message.node)
         self.app.replication.announced(self.peer)
         self.set_status(202)
         self.finish()

@@ -19,6 +19,7 @@ class PeerHandler(BaseHandler):
     """Closed to all but registered nodes."""
 
     open = True  # not to accounts: to signatures
+    answers_head = False
     peer: str = ""  #: id of the node that signed
 
     @property

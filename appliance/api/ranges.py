@@ -67,6 +67,18 @@ def range_applies(if_range: str | None, etag: str, modified_s: int) -> bool:
         return False
 
 
+def still_matches(if_match: str | None, if_unmodified_since: str | None, etag: str, modified_s: int) -> bool:
+    """Whether these are the bytes that the caller insists on (RFC 9110, 13.1.1 and 13.1.4)."""
+    if if_match is not None:
+        return if_match.strip() == "*" or etag in re.findall(r'(?:W/)?"[^"]*"', if_match)
+    if if_unmodified_since:
+        try:
+            return modified_s <= int(parsedate_to_datetime(if_unmodified_since).timestamp())
+        except (TypeError, ValueError, OverflowError):
+            return True
+    return True
+
+
 def not_modified(
     if_none_match: str | None, if_modified_since: str | None, etag: str, modified_s: int
 ) -> bool:

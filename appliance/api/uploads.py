@@ -38,13 +38,20 @@ class PackagePutHandler(BodyHandler):
             raise InvalidInput(
                 f"There is no parameter {sorted(unknown)[0]}; known: {', '.join(sorted(_PUT_FIELDS))}."
             )
+        if "Content-Range" in self.request.headers:  # RFC 9110, 14.5: curl -C sends the end of a file only
+            raise InvalidInput(
+                "A PUT has the whole file; to go on with one that was cut off, use tus or ods."
+            )
+        stage = self.get_query_argument("stage", None)
+        if stage == "":  # a script's empty variable must not mean every node
+            raise InvalidInput("The stage is empty; leave it out for the node's default.")
         length = self.request.headers.get("Content-Length")
         if length is None and not self.request.headers.get("Transfer-Encoding"):
             raise InvalidInput("A PUT has a body with Content-Length or chunked transfer encoding.")
         upload = await self.app.uploads.create(
             filename=self.path_args[0],
             size=int_or_0(length) if length is not None else None,
-            stage=self.get_query_argument("stage", None),
+            stage=stage,
             tags=split_tags(self.get_query_argument("tags", None)),
             notes=self.get_query_argument("notes", None),
             replace=flag(self.get_query_argument("replace", "false")),
@@ -131,6 +138,8 @@ class UploadsHandler(TusHandler):
         concat = self.request.headers.get("Upload-Concat", "")
         if concat.startswith("final;"):
             return
+        if concat not in {"", "partial"}:
+            raise InvalidInput("Upload-Concat is partial, or final; and the addresses of the parts.")
         length = self.request.headers.get("Upload-Length", "")
         if not length.isascii() or not length.isdigit() or len(length) > MAX_DIGITS:
             raise InvalidInput("Upload-Length is the size of the file in bytes.")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from appliance import __version__
 from appliance.api.app import App
+from appliance.domain.job import QUEUES
 from appliance.domain.node import NodeBody
 from appliance.domain.record import Record
 from appliance.jobs.runner import Runner
@@ -150,6 +151,7 @@ def connect(
     system = System(
         store=store, catalogue=catalogue, data_dir=layout.root, min_free_bytes=settings.transfers.min_free,
         version=__version__, database=database, heartbeat_age=runner.heartbeat_age if runner else None,
+        now=now_ms,
     )  # fmt: skip
     directory = Directory(settings.directory, now_ms) if settings.directory.servers else None
     teller = Teller(id=node_id, name=place.name, url=place.url)
@@ -197,11 +199,7 @@ def _watch(graph: Graph, layout: Layout) -> None:
         Sources(
             packages=lambda: Counter(str(package.presence) for package in app.catalogue.all()),
             peers=lambda: Counter(str(peer.state) for peer in app.peers.all()),
-            jobs_running=lambda: (
-                {name: runner.running(name) for name in ("transfer", "small", "hash", "delivery", "default")}
-                if runner
-                else {}
-            ),
+            jobs_running=lambda: {name: runner.running(name) for name in QUEUES} if runner else {},
             disk_free=lambda: shutil.disk_usage(layout.root).free,
         )
     )

@@ -58,6 +58,7 @@ class Life:
         self._graph.bridge.start()
         for task in self._tasks:
             task.add_done_callback(_tell_end)
+        app.replication.greet()
         for peer in app.peers.active_ids():
             app.replication.announced(peer)
 

@@ -88,9 +88,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + getattr(signal, "SIGPIPE", 13)
     except click.UsageError as exc:
-        if not output.json and exc.ctx is not None:
-            click.echo(f"{exc.ctx.get_usage()}\nTry 'ods{_path(exc.ctx)} --help'.", err=True)
-        _say(exc.format_message(), output, ExitCode.USAGE)
+        _say_usage(exc, output)
         return ExitCode.USAGE
     except CommandFailed as exc:
         _say(exc.message, output, exc.code, exc.details)
@@ -110,6 +108,16 @@ def run(arguments: Sequence[str] | None = None) -> int:
         _say(f"{exc.strerror or exc}{what}", output, ExitCode.FAILED)
         return ExitCode.FAILED
     return result if isinstance(result, int) else int(ExitCode.OK)
+
+
+def _say_usage(exc: click.UsageError, output: Output) -> None:
+    whole = isinstance(exc, click.exceptions.NoArgsIsHelpError)  # its message is all of the help
+    if whole and not output.json:
+        click.echo(exc.format_message(), err=True)
+        return
+    if not output.json and exc.ctx is not None:
+        click.echo(f"{exc.ctx.get_usage()}\nTry 'ods{_path(exc.ctx)} --help'.", err=True)
+    _say("Missing command." if whole else exc.format_message(), output, ExitCode.USAGE)
 
 
 def _path(context: click.Context) -> str:

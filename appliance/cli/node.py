@@ -10,7 +10,7 @@ from appliance import log
 from config.settings import Settings
 
 from .command import command
-from .options import CONFIG, DATA_DIR, local, read_settings
+from .options import CONFIG, DATA_DIR, read_settings, running
 from .output import Output
 
 
@@ -46,11 +46,11 @@ def serve(
         "worker.embedded": False if no_worker else None,
         "log.format": "json" if output.json else None,
     }
-    return _run(read_settings(config_file, flags), output, serving=True)
+    return _run(read_settings(config_file, flags, files=True), output, serving=True)
 
 
 @command("worker")
-@local
+@running
 @click.pass_obj
 def worker(output: Output, settings: Settings) -> int:
     """Run only the jobs of a node, beside its serving process."""
@@ -70,7 +70,7 @@ def _run(settings: Settings, output: Output, *, serving: bool) -> int:
 
 
 @command("init")
-@local
+@running
 @click.pass_obj
 def init(output: Output, settings: Settings) -> None:
     """Make data directory, keys, database and first account, without starting the node.

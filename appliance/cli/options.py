@@ -27,23 +27,34 @@ CONFIG = click.option(
 DATA_DIR = click.option("--data-dir", metavar="DIR", help="Directory of everything that the node keeps.")
 
 
-def read_settings(config_file: Path | None, flags: Mapping[str, Any] | None = None) -> Settings:
-    """The settings for a command on this machine.
+def read_settings(
+    config_file: Path | None, flags: Mapping[str, Any] | None = None, *, files: bool = False
+) -> Settings:
+    """The settings for a command on this machine; with `files` those that they name have to be there.
 
     Raises:
         SettingsFault: They cannot be used.
     """
-    return load(config_file or find_file(), flags=flags)
+    return load(config_file or find_file(), flags=flags, files=files)
 
 
 def local(function: F) -> F:
     """A command on this machine's node: pass it the settings first."""
+    return _with_settings(function, files=False)
 
+
+def running(function: F) -> F:
+    """A command that needs all that a running node needs: pass it the settings first."""
+    return _with_settings(function, files=True)
+
+
+def _with_settings(function: F, *, files: bool) -> F:
     @CONFIG
     @DATA_DIR
     @functools.wraps(function)
     def wrapped(*arguments: Any, config_file: Path | None, data_dir: str | None, **keywords: Any) -> Any:
-        return function(read_settings(config_file, {"data_dir": data_dir}), *arguments, **keywords)
+        settings = read_settings(config_file, {"data_dir": data_dir}, files=files)
+        return function(settings, *arguments, **keywords)
 
     return wrapped  # type: ignore[return-value]
 
@@ -91,10 +102,9 @@ class Duration(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Turn a text into whole seconds."""
         try:
-            seconds = float(parse_seconds(value))
-        except ValueError:
+            return round(float(parse_seconds(value)))
+        except (ValueError, OverflowError):  # "inf" is a number to float
             self.fail(f'"{value}" is not a duration such as 90s, 24h or 7d.', param, ctx)
-        return round(seconds)
 
 
 class Bytes(click.ParamType[int]):

@@ -37,11 +37,7 @@ def show(output: Output, settings: Settings) -> None:
 @click.pass_obj
 def check(output: Output, config_file: Path | None, data_dir: str | None) -> None:
     """Say what is wrong with the settings: each fault with its key, the reason and its line."""
-    settings = read_settings(config_file, {"data_dir": data_dir})
-    tls = settings.http.tls
-    for key, name in (("certificate", tls.certificate), ("key", tls.key), ("ca_file", tls.ca_file)):
-        if name and not Path(name).is_file():
-            raise CommandFailed(f"http.tls.{key}: there is no file {name}", ExitCode.USAGE)
+    read_settings(config_file, {"data_dir": data_dir}, files=True)
     path = config_file or find_file()
     if output.json:
         output.data({"valid": True, "file": str(path) if path else None})

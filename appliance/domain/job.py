@@ -7,13 +7,15 @@ from typing import Any
 from .errors import ApplianceError
 from .states import JobState
 
+QUEUES = ("transfer", "small", "hash", "delivery", "default")  #: one executor each
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One unit of deferred work."""
 
     id: str
-    queue: str  #: the executor that runs it: "transfer", "small", "hash", "delivery" or "default"
+    queue: str  #: one of `QUEUES`
     name: str  #: what to do, for example "transfer.fetch"
     args: Mapping[str, Any] = field(default_factory=dict)
     key: str = ""  #: at most one active (TODO or DOING) job has this key; "" means no limit

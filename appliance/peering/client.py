@@ -68,9 +68,10 @@ class PeerClient:
         """End the registration of this node at the peer."""
         self._call("DELETE", f"/peer/v1/registrations/{self._identity.node_id}")
 
-    def announce(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Say which records changed here: kind, id and revision of each."""
-        self._call("POST", "/peer/v1/announcements", {"records": list(records)})
+    def announce(self, records: Sequence[Mapping[str, Any]], node: Mapping[str, Any] | None = None) -> None:
+        """Say which records changed here: kind, id and revision of each; as a greeting, with our own `node` record."""
+        greeting = {} if node is None else {"node": dict(node)}
+        self._call("POST", "/peer/v1/announcements", {"records": list(records), **greeting})
 
     def changes(self, since: int, feed: str, wait_s: float = 0.0) -> Changes:
         """A page of the peer's change feed behind position `since` of the feed `feed`."""
@@ -178,7 +179,9 @@ def _reason(exc: BaseException) -> str:
     seen: BaseException | None = exc
     while seen is not None:
         if isinstance(seen, ssl.SSLCertVerificationError):
-            return f"its TLS certificate is not trusted ({seen.verify_message})"
+            return f"its TLS certificate is not trusted ({seen.verify_message}); http.tls.ca_file names authorities"
+        if isinstance(seen, urllib3.exceptions.SSLError) and "ingerprint" in str(seen):
+            return "its TLS certificate is not the one that it told of; is it this node, and can it call us?"
         if isinstance(seen, OSError) and seen.strerror and not isinstance(seen, requests.RequestException):
             return seen.strerror
         inner = seen.args[0] if seen.args and isinstance(seen.args[0], BaseException) else None

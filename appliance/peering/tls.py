@@ -83,12 +83,23 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(certificate, key)
+        context.load_cert_chain(certificate, key, password=_no_passphrase)
+    except _Encrypted as exc:
+        raise InvalidSettings(f"The TLS key {key} is encrypted; write it without a passphrase.") from exc
     except (OSError, ssl.SSLError) as exc:
         raise InvalidSettings(
             f"The TLS certificate {certificate} with the key {key} cannot be used: {exc}"
         ) from exc
     return context
+
+
+class _Encrypted(Exception):
+    """A key needs a passphrase."""
+
+
+def _no_passphrase() -> str:
+    """Called for an encrypted key; without this OpenSSL would ask on the terminal and wait."""
+    raise _Encrypted
 
 
 def same_certificate(der: bytes, pin: str) -> bool:

@@ -35,6 +35,7 @@ class Announcement(_Wire):
     """Records that changed at the sender: a hint to read its feed."""
 
     records: list[Announced] = Field(max_length=ANNOUNCED_LIMIT)
+    node: dict[str, Any] | None = None  #: the sender's signed node record, when it starts or joins
 
 
 class Changes(_Wire):

@@ -4,6 +4,9 @@ The feed is the truth, an announcement only a hint that it is worth reading now.
 announcement changes nothing: every peer's feed is read at a steady interval, after a start, after a registration
 and whenever a peer that was down answers again. A peer is told only of records that it did not itself pass on,
 so an announcement never echoes.
+
+A node that starts or joins greets its peers: its first announcement to each carries its own record. Its URL or its
+certificate may be new, and then nobody could come and read that.
 """
 
 import asyncio
@@ -13,12 +16,18 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
-from appliance.domain.errors import PeerError, PeerMisbehaved, PeerNotFound, StoreUnavailable
+from appliance.domain.errors import (
+    PeerError,
+    PeerMisbehaved,
+    PeerNotFound,
+    PermissionDenied,
+    StoreUnavailable,
+)
 from appliance.domain.job import Job
 from appliance.domain.node import NodeBody
 from appliance.domain.record import Record, RecordKind
 from appliance.peering.identity import Identity
-from appliance.peering.records import node_body
+from appliance.peering.records import node_body, record_json
 from appliance.store.ports import Operation, Replace, Store
 
 from .catalogue import Catalogue
@@ -79,7 +88,7 @@ class Replication:
         self._telling: dict[str, asyncio.Task[None]] = {}
         self._told: dict[str, int] = {}
         self._heard: dict[str, set[tuple[str, int]]] = {}
-        self._ungreeted: set[str] = set()  #: peers that wait to hear that we completed a registration
+        self._ungreeted: set[str] = set()  #: peers that wait to hear from us, and where we are now
         self._start_sequence = 0
         self._stopped = False
         holdings.on_written = self.announce
@@ -103,6 +112,11 @@ class Replication:
             if len(docs) < 200:
                 return
             after = (docs[-1]["_id"], docs[-1]["_id"])
+
+    def greet(self) -> None:
+        """Tell every peer where this node is now: after a start."""
+        self._ungreeted.update(self._peers.active_ids())
+        self.announce()
 
     def stop(self) -> None:
         """Stop reading and telling."""
@@ -156,8 +170,9 @@ class Replication:
                 if docs:
                     self._told[peer] = docs[-1]["seq"]
                 if news or peer in self._ungreeted:
-                    self._ungreeted.discard(peer)
-                    await self._call_announce(peer, news)
+                    left_alone = await self._call_announce(peer, news)
+                    if left_alone:
+                        return
                 pause_s = min(2 * pause_s, _GATHER_MOST_S) if len(news) >= _MANY else GATHER_S
                 await asyncio.sleep(pause_s)
         except (PeerError, PeerNotFound, StoreUnavailable) as exc:
@@ -168,22 +183,37 @@ class Replication:
         finally:
             self._telling.pop(peer, None)
 
-    async def _call_announce(self, peer: str, docs: Sequence[dict[str, Any]]) -> None:
+    async def _call_announce(self, peer: str, docs: Sequence[dict[str, Any]]) -> bool:
+        """Call a peer; says whether it was not, because it is being left alone."""
         if self._peers.backing_off(peer):
-            return
+            return True
         items = [
             {"kind": doc["kind"], "id": doc["record_id"], "revision": doc["record"]["revision"]}
             for doc in docs[-_ANNOUNCED:]
         ]
+        greeting = record_json(await self.own_record()) if peer in self._ungreeted else None
         client = self._peers.client(peer)
         try:
-            await asyncio.get_running_loop().run_in_executor(self._calls, client.announce, items)
+            await asyncio.get_running_loop().run_in_executor(self._calls, client.announce, items, greeting)
         except PeerError as exc:
             await self._peers.record_failure(peer, exc)
             raise
+        if greeting is not None:
+            self._ungreeted.discard(peer)
         await self._peers.record_success(peer)
+        return False
 
     # Peers' feeds, for us
+
+    async def greeted(self, peer: str, record: Mapping[str, Any]) -> None:
+        """A peer says where it is now.
+
+        Raises:
+            PermissionDenied: It speaks of another node.
+        """
+        if record.get("kind") != str(RecordKind.NODE) or record.get("id") != peer:
+            raise PermissionDenied("A greeting has the record of the node that sends it.")
+        await self._take(peer, [record], [])
 
     def announced(self, peer: str) -> None:
         """A peer says that its feed grew: read it now, and once more if it is being read."""
@@ -215,6 +245,8 @@ class Replication:
         for peer in self._peers.active_ids():
             if not self._peers.backing_off(peer):
                 self.announced(peer)
+        if self._ungreeted:
+            self.announce()
         running = list(self._reading.values())
         if running:
             await asyncio.wait(running)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.domain.errors import StoreUnavailable
+from appliance.domain.job import QUEUES
 from appliance.domain.package import Presence
 from appliance.domain.states import JobState, PeerState, TransferState
 from appliance.store.ports import Store
@@ -18,6 +19,7 @@ from .catalogue import Catalogue
 
 PING_TIMEOUT_S = 2.0
 HEARTBEAT_LIMIT_S = 15.0
+UNCLAIMED_MS = 60_000  #: a job that is due for so long while none runs: there is no worker
 _READY_FOR_S = 1.0  #: an answer is good for so long: the page is open, and must not load the database
 
 
@@ -73,6 +75,7 @@ class System:
         version: str,
         database: str,
         heartbeat_age: Callable[[], float] | None,
+        now: Callable[[], int],
     ) -> None:
         """Make a view.
 
@@ -84,6 +87,7 @@ class System:
             version: Of the product.
             database: "sqlite" or "mongodb".
             heartbeat_age: Seconds since the job runner last came round; None if another process runs the jobs.
+            now: UTC milliseconds.
         """
         self._store = store
         self._catalogue = catalogue
@@ -92,6 +96,7 @@ class System:
         self._version = version
         self._database = database
         self._heartbeat_age = heartbeat_age
+        self._now = now
         self._began = time.monotonic()
         self._draining = False
         self._checking = asyncio.Lock()
@@ -151,7 +156,7 @@ class System:
         checks = {
             "store": await self._check_store(),
             "disk": await self._check_disk(),
-            "worker": self._check_worker(),
+            "worker": await self._check_worker(),
             "serving": Check(ok=not self._draining, reason="The node is stopping." if self._draining else ""),
         }
         return Readiness(ready=all(check.ok for check in checks.values()), checks=checks)
@@ -174,10 +179,30 @@ class System:
             return Check(ok=False, reason="There is less free disk space than the floor allows.")
         return Check(ok=True)
 
-    def _check_worker(self) -> Check:
-        if self._heartbeat_age is not None and self._heartbeat_age() > HEARTBEAT_LIMIT_S:
-            return Check(ok=False, reason="The worker has taken no jobs for a while.")
-        return Check(ok=True)
+    async def _check_worker(self) -> Check:
+        if self._heartbeat_age is not None:
+            if self._heartbeat_age() > HEARTBEAT_LIMIT_S:
+                return Check(ok=False, reason="The worker has taken no jobs for a while.")
+            return Check(ok=True)
+        try:
+            idle = await asyncio.wait_for(self._jobs_lie_idle(), PING_TIMEOUT_S)
+        except (StoreUnavailable, TimeoutError):
+            return Check(ok=True)  # nothing is known; the store's own check says why
+        reason = "Jobs have waited for a minute and none runs: is `ods worker` running?" if idle else ""
+        return Check(ok=not idle, reason=reason)
+
+    async def _jobs_lie_idle(self) -> bool:
+        """Whether jobs are due and nobody takes any, seen from a process that runs none itself."""
+        now, late = self._now(), 0
+        for queue in QUEUES:
+            if await self._store.count(
+                "jobs", {"queue": queue, "state": str(JobState.DOING), "lease_until": {"gt": now}}
+            ):
+                return False
+            late += await self._store.count(
+                "jobs", {"queue": queue, "state": str(JobState.TODO), "run_at": {"lt": now - UNCLAIMED_MS}}
+            )
+        return late > 0
 
 
 def resident_bytes() -> int | None:

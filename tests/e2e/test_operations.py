@@ -10,7 +10,7 @@ from tests.builders import MIB, make_file
 from tests.fakes.mongod import Mongod
 from tests.harness import Network, NodeProcess, eventually
 from tests.harness.command import ods
-from tests.harness.node import PASSWORD
+from tests.harness.node import PASSWORD, free_port
 
 
 @pytest.mark.mongo
@@ -196,10 +196,31 @@ def test_nodes_with_their_own_certificates_pin_each_other(network: Network, tmp_
     file = make_file(tmp_path / "tls.pkg", 12 * MIB)
     call(a, "PUT", "/api/v1/packages/tls.pkg", file.path.read_bytes())
 
-    def arrived() -> bool:
+    def arrived(node: NodeProcess, name: str) -> bool:
         try:
-            return call(b, "GET", "/Packages/tls.pkg") == file.path.read_bytes()
+            return call(node, "GET", f"/Packages/{name}") == file.path.read_bytes()
         except OSError:
             return False
 
-    eventually(arrived, 30, b.tail)
+    eventually(lambda: arrived(b, "tls.pkg"), 30, b.tail)
+
+    a.stop()
+    (a.layout.identity / "tls.crt").unlink()  # a new certificate is made; only a can tell the others
+    a.start(wait=False)
+    eventually(lambda: answers(a), 30, a.tail)
+    call(a, "PUT", "/api/v1/packages/later.pkg", file.path.read_bytes())
+    eventually(lambda: arrived(b, "later.pkg"), 30, b.tail)
+
+
+def test_a_node_that_moved_is_found_again_by_its_peers(network: Network, tmp_path: Path) -> None:
+    a, b = network.chain("a", "b")
+    a.stop()  # b finds nobody at the old address, and leaves it alone for longer and longer
+    eventually(lambda: not b.peer(a)["healthy"], 20)
+    a.port = free_port()
+    a.url = f"http://127.0.0.1:{a.port}"
+    a.settings |= {"HTTP_PORT": str(a.port), "NODE_URL": a.url}
+    a.start()
+    eventually(lambda: b.peer(a)["url"] == a.url and b.peer(a)["healthy"], 20, b.tail)
+    file = make_file(tmp_path / "moved.pkg", MIB + 1)
+    a.publish(file.path)
+    b.wait_holds(file.name, file.sha256)

@@ -296,6 +296,25 @@ def test_every_answer_is_safe_to_show(node: NodeProcess, method: str, path: str,
         assert b"Traceback" not in answer.body
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/api/v1/about", "/api/v1/packages", "/api/v1/packages/Gamma.pkg", "/api/v1/events.csv"),
+        *("/api/v1/docs", "/api/v1/openapi.json", "/health/ready", "/metrics", "/", "/ui/sign-in"),
+    ],
+)
+def test_head_is_get_without_the_body(node: NodeProcess, path: str) -> None:
+    get, head = node.request("GET", path), node.request("HEAD", path)
+    assert get.status < 400
+    assert (head.status, head.body) == (get.status, b"")
+    for name in ("content-type", "location"):
+        assert head.headers.get(name) == get.headers.get(name), name
+
+
+def test_the_live_stream_has_no_head(node: NodeProcess) -> None:
+    assert node.request("HEAD", "/ui/live").status == 405
+
+
 @pytest.mark.parametrize("value", ["Basic é", "Basic " + "é" * 50, "Bearer é", "Bearer " + "x" * 50_000, "é"])
 def test_headers_that_are_not_even_ascii(node: NodeProcess, value: str) -> None:
     answer = node.request(
@@ -390,6 +409,17 @@ def test_what_each_role_may(
             assert answer.status not in {401, 403, 500}, answer.body
     if path == "/users/a-viewer":
         node.api("PATCH", path, {"role": "viewer"})
+
+
+@pytest.mark.parametrize("path", ["/users", "/peers/invites", "/settings", "/directory", "/about"])
+def test_head_needs_the_role_that_get_needs(node: NodeProcess, people: dict[str, str], path: str) -> None:
+    for role, authorization in people.items():
+        head, get = (
+            node.request(method, f"/api/v1{path}", None, {"Authorization": authorization}).status
+            for method in ("HEAD", "GET")
+        )
+        assert head == get, role
+        assert (get == 403) == (path != "/about" and role != "admin"), (role, get)
 
 
 def test_a_token_of_less_rights_cannot_take_its_account_over(node: NodeProcess) -> None:

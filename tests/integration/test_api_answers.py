@@ -42,13 +42,15 @@ def check(path: str, method: str, status: int, answer: Any) -> None:
     assert faults == [], (method, path, faults)
 
 
+def _schema_of(calls: dict[str, Any]) -> Any:
+    """The schema of what GET answers, if it is JSON that has one."""
+    content = calls.get("get", {"responses": {}})["responses"].get("200", {}).get("content", {})
+    return content.get("application/json", {}).get("schema")
+
+
 @pytest.mark.parametrize(
     "path",
-    [
-        path
-        for path, calls in DOCUMENT["paths"].items()
-        if "{" not in path and "content" in calls.get("get", {"responses": {}})["responses"].get("200", {})
-    ],
+    [path for path, calls in DOCUMENT["paths"].items() if "{" not in path and _schema_of(calls)],
 )
 def test_lists_and_reports_are_as_described(node: NodeProcess, path: str) -> None:
     answer = node.request("GET", path)
@@ -101,20 +103,25 @@ def test_lists_that_come_whole_take_no_parameters(node: NodeProcess, path: str) 
 @pytest.mark.parametrize("path", ["/packages", "/events", "/jobs"])
 def test_the_last_page_says_that_it_is_the_last(node: NodeProcess, path: str) -> None:
     query = "state=done&" if path == "/jobs" else ""  # what changes no more
-    whole = node.api("GET", f"{path}?{query}limit=500")
-    assert whole["next"] is None
-    count = len(whole["items"])
-    assert count > 1
-    assert node.api("GET", f"{path}?{query}limit={count}")["next"] is None, "full, and the last"
-    assert node.api("GET", f"{path}?{query}limit={count - 1}")["next"] is not None
+
+    def holds() -> bool:  # again if something was added meanwhile
+        whole = node.api("GET", f"{path}?{query}limit=500")
+        assert whole["next"] is None
+        count = len(whole["items"])
+        assert count > 1
+        assert node.api("GET", f"{path}?{query}limit={count}")["next"] is None, "full, and the last"
+        assert node.api("GET", f"{path}?{query}limit={count - 1}")["next"] is not None
+        return True
+
+    eventually(holds, 10)
 
 
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("POST", "/api/v1/about", "GET"),
-        ("PUT", "/api/v1/users", "GET, POST"),
-        ("POST", "/api/v1/packages/x.pkg", "DELETE, GET, PATCH, PUT"),
+        ("POST", "/api/v1/about", "GET, HEAD"),
+        ("PUT", "/api/v1/users", "GET, HEAD, POST"),
+        ("POST", "/api/v1/packages/x.pkg", "DELETE, GET, HEAD, PATCH, PUT"),
         ("GET", "/api/v1/peers/join", "POST"),
         ("DELETE", "/Packages/x.pkg", "GET, HEAD"),
     ],

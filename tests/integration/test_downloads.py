@@ -69,6 +69,7 @@ def test_ranges(one_node: NodeProcess, file: File, header: str, first: int, stop
 def test_a_range_behind_the_end(one_node: NodeProcess, file: File) -> None:
     answer = one_node.download("Ranged.pkg", {"Range": f"bytes={file.size}-"})
     assert (answer.status, answer.headers["content-range"]) == (416, f"bytes */{file.size}")
+    assert answer.json()["code"] == "range_not_satisfiable"
 
 
 @pytest.mark.parametrize("header", ["bytes=0-1,5-6", "bytes=9-2", "furlongs=1-2", "bytes=0-,0-,0-"])
@@ -87,6 +88,21 @@ def test_conditions(one_node: NodeProcess, file: File) -> None:
     assert one_node.download("Ranged.pkg", {**part, "If-Range": head["last-modified"]}).status == 206
     changed = one_node.download("Ranged.pkg", {**part, "If-Range": '"other"'})
     assert (changed.status, len(changed.body)) == (200, file.size)
+    weak = one_node.download("Ranged.pkg", {**part, "If-Range": f"W/{head['etag']}"})
+    assert (weak.status, len(weak.body)) == (200, file.size)
+
+
+def test_who_insists_on_certain_bytes_gets_no_others(one_node: NodeProcess, file: File) -> None:
+    etag, changed = (one_node.head("Ranged.pkg").headers[name] for name in ("etag", "last-modified"))
+    for value in (etag, f'"other", {etag}', "*"):
+        assert one_node.download("Ranged.pkg", {"If-Match": value}).status == 200, value
+    for value in ('"other"', f"W/{etag}", ""):
+        answer = one_node.download("Ranged.pkg", {"If-Match": value, "Range": "bytes=0-1"})
+        assert answer.status == 412, value
+    assert one_node.download("Ranged.pkg", {"If-Unmodified-Since": changed}).status == 200
+    assert one_node.download("Ranged.pkg", {"If-Unmodified-Since": "soon"}).status == 200
+    long_ago = "Mon, 01 Jan 2001 00:00:00 GMT"
+    assert one_node.download("Ranged.pkg", {"If-Unmodified-Since": long_ago}).status == 412
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -20,8 +20,10 @@ from appliance.log import AccessLog
 from appliance.server import listen
 from appliance.service.catalogue import Catalogue
 from appliance.service.metrics import Metrics
-from appliance.service.system import HEARTBEAT_LIMIT_S, System, resident_bytes
+from appliance.service.system import HEARTBEAT_LIMIT_S, UNCLAIMED_MS, System, resident_bytes
 from appliance.store.opening import open_store
+
+NOW = 1_800_000_000_000  #: UTC milliseconds
 
 
 class Site:
@@ -42,6 +44,7 @@ class Site:
             version="1.2.3",
             database="sqlite",
             heartbeat_age=lambda: self.age,
+            now=lambda: NOW,
         )
         self.base = ""
 
@@ -132,6 +135,35 @@ def test_each_illness_is_named_while_the_process_lives(site: Any, ill: str, reas
         assert checks.pop(ill) == {"ok": False, "reason": reason}
         assert all(check["ok"] for check in checks.values())
         assert (await site.get("/health/live")).status_code == 200
+
+    site(test)
+
+
+def job(id: str, run_at: int) -> Job:
+    return Job(
+        id=id, queue="transfer", name="transfer.fetch", args={}, key=id, run_at=run_at, created_at=run_at
+    )
+
+
+def test_a_node_without_a_worker_is_told_apart_from_one_whose_worker_is_busy(site: Any) -> None:
+    async def test(site: Site) -> None:
+        site.system._heartbeat_age = None  # `ods serve --no-worker`
+        await site.real.enqueue(job("fresh", NOW - UNCLAIMED_MS + 1))
+        assert (await site.get("/health/ready")).status_code == 200
+        await site.real.enqueue(job("late", NOW - UNCLAIMED_MS - 1))
+        site.forget()
+        answer = await site.get("/health/ready")
+        assert answer.status_code == 503
+        assert "ods worker" in answer.json()["checks"]["worker"]["reason"]
+        [claimed] = await site.real.claim("transfer", "w", now=NOW, lease_ms=30_000)
+        assert claimed.id == "late"
+        await site.real.enqueue(job("next", NOW - UNCLAIMED_MS - 1))
+        site.forget()
+        assert (await site.get("/health/ready")).status_code == 200
+        site.down = True
+        site.forget()
+        checks = (await site.get("/health/ready")).json()["checks"]
+        assert (checks["store"]["ok"], checks["worker"]["ok"]) == (False, True)
 
     site(test)
 

@@ -324,6 +324,37 @@ def test_announcements_that_make_no_sense(node: NodeProcess, peer: Actor, body: 
     assert peer.call(node, "POST", "/peer/v1/announcements", body).status == 400
 
 
+def test_a_greeting_moves_only_the_node_that_sends_it(node: NodeProcess, peer: Actor) -> None:
+    def greet(record: dict[str, Any]) -> int:
+        return peer.call(node, "POST", "/peer/v1/announcements", {"records": [], "node": record}).status
+
+    def shown() -> dict[str, Any]:
+        found: dict[str, Any] = node.api("GET", f"/peers/{peer.id}")
+        return found
+
+    before = shown()
+    body = NodeBody(name="peer", url="http://127.0.0.1:1/moved", stage="prod", version="1")
+    other = Identity.generate()
+    others = record_json(
+        sign_record(
+            other, kind=RecordKind.NODE, id=other.node_id, revision=9, at=1, deleted=False, body=asdict(body)
+        )
+    )
+    mine = record_json(peer.sign(RecordKind.NODE, peer.id, asdict(body), 9))
+    assert greet(others) == 403
+    assert greet({}) == 403
+    assert greet({**mine, "body": {**mine["body"], "url": "http://127.0.0.1:1/forged"}}) == 202
+    assert shown()["url"] == before["url"]
+    assert shown()["strikes"] > before["strikes"]
+    assert greet(mine) == 202
+    assert shown()["url"] == "http://127.0.0.1:1/moved"
+    back = {**asdict(body), "url": before["url"]}
+    assert greet(record_json(peer.sign(RecordKind.NODE, peer.id, back, 8))) == 202
+    assert shown()["url"] == "http://127.0.0.1:1/moved", "an old greeting came again"
+    assert greet(record_json(peer.sign(RecordKind.NODE, peer.id, back, 10))) == 202
+    assert shown()["url"] == before["url"]
+
+
 # Joining
 
 

@@ -54,6 +54,22 @@ def test_every_command_has_help_and_takes_json(
     assert command.help
 
 
+def test_a_group_without_a_command_shows_its_help_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["package"]) == ExitCode.USAGE
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("Usage: ods package")
+    assert told.err.count("Usage:") == 1
+    assert run(["--json", "package"]) == ExitCode.USAGE
+    assert json.loads(capsys.readouterr().err)["error"] == "Missing command."
+
+
+@pytest.mark.parametrize("life", ["inf", "nan", "9" * 400 + "d", "soon"])
+def test_a_duration_that_is_none(life: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["peer", "invite", "--expires", life]) == ExitCode.USAGE
+    assert "is not a duration" in capsys.readouterr().err
+
+
 def test_the_commands_of_the_plan_are_there() -> None:
     names = {" ".join(path) for path, _ in commands(ods)}
     assert names >= {

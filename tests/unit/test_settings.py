@@ -88,7 +88,7 @@ def test_every_fault_is_told_with_key_reason_and_line(tmp_path: Path) -> None:
     expected = [
         f"{path}:2: node.nmae: there is no such setting; did you mean name?",
         f"{path}:4: http.port: Input should be less than or equal to 65535 (it is '80800')",
-        f"{path}:5: http.tls: certificate and key belong together: set both or none",
+        f"{path}:6: http.tls.certificate: it and key belong together: set both or none (it is 'c.pem')",
         f"{path}:8: transfers.min_free: a size is a number of bytes, or a text such as \"5 GiB\" (it is 'lots')",
         f"{path}:9: log: it is a section; write its settings indented below it (it is 'loud')",
         f"{path}:10: flavour: there is no such setting",
@@ -119,6 +119,27 @@ def test_every_fault_is_told_with_key_reason_and_line(tmp_path: Path) -> None:
         ("http:\n  context: ../up\n", 2, "http.context"),
         ("admin:\n  password: too-short\n", 2, "admin.password: a password has 12 to 1024 characters"),
         ("---\na: 1\n---\nb: 2\n", 3, "not valid YAML"),
+        (
+            "http:\n  port: 1\n  download_username: me\n",
+            3,
+            "http.download_username: it and download_password belong",
+        ),
+        ("http:\n  download_username: 'a:b'\n  download_password: x\n", 2, "no colon"),
+        ("http:\n  host: https://h\n", 2, "http.host: it is not an address"),
+        ("mail:\n  host: h\n  password: too-short\n", 3, "mail.password: it and username belong together"),
+        ("mail:\n  username: me\n", 2, "mail.username: it and password belong together"),
+        ("directory:\n  bind_dn: cn=x\n", 2, "directory.bind_dn: it and bind_password belong together"),
+        ("node:\n  url: http://h:99999\n", 2, "node.url: it is not a URL"),
+        ("node:\n  url: http://h:x\n", 2, "node.url: it is not a URL"),
+        ('node:\n  name: "a\\x01b"\n', 2, "node.name: it has characters that cannot be printed"),
+        ('node:\n  tags_take: ["a,b"]\n', 2, "node.tags_take: 'a,b' is not 1 to 64 printable characters"),
+        ("node:\n  stage: a\n  stages: [a, b]\n", 3, "uploads.stage: prod is not one of node.stages"),
+        ('data_dir: "a\\0b"\n', 1, "data_dir: a path has no NUL character"),
+        ("uploads:\n  max_size: 0\n", 2, "uploads.max_size: Input should be greater than or equal to 1"),
+        (f"transfers:\n  min_free: {'9' * 400} GiB\n", 2, "transfers.min_free: a size is"),
+        ("transfers:\n  min_free: 9999999 TiB\n", 2, "transfers.min_free: Input should be less than"),
+        ("worker:\n  lease_s: " + "9" * 400 + "d\n", 2, "worker.lease_s"),
+        ("notifications:\n  allowed_hosts: ['https://h']\n", 2, "https://h is not a host name"),
     ],
 )
 def test_files_that_are_refused(tmp_path: Path, text: str, line: int, words: str) -> None:
@@ -169,6 +190,25 @@ def test_secrets_are_masked_everywhere() -> None:
     assert "hunter22" not in str(
         faults(None, {"ODS_DATABASE_URL": "mysql://u:hunter22@h", "ODS_HTTP_PORT": "x"})
     )
+
+
+def test_a_password_with_an_at_sign_or_in_the_query_is_masked_whole() -> None:
+    url = "mongodb://u:hunter@hunter@h/db?tlsCertificateKeyFilePassword=hunter&w=1"
+    shown = as_dict(load(None, {"ODS_DATABASE_URL": url}))["database"]["url"]
+    assert shown == "mongodb://u:***@h/db?tlsCertificateKeyFilePassword=***&w=1"
+
+
+def test_files_that_are_named_have_to_be_there(tmp_path: Path) -> None:
+    path = write(tmp_path, f"http:\n  tls:\n    certificate: {tmp_path}/c.pem\n    key: {tmp_path}/k.pem\n")
+    (tmp_path / "k.pem").touch()
+    environment = {"ODS_MAIL_CA_FILE": f"{tmp_path}/none.pem"}
+    assert load(path, environment).http.tls.enabled
+    with pytest.raises(SettingsFault) as caught:
+        load(path, environment, files=True)
+    assert caught.value.faults == [
+        f"{path}:3: http.tls.certificate: there is no file {tmp_path}/c.pem",
+        f"environment ODS_MAIL_CA_FILE: mail.ca_file: there is no file {tmp_path}/none.pem",
+    ]
 
 
 def test_which_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from appliance.domain.errors import InvalidSettings, PeerUnreachable
 from appliance.peering.address import PeerAddress
@@ -188,3 +189,17 @@ def test_no_tls_at_all(way: object) -> None:
         with pytest.raises(PeerUnreachable):
             way(PeerAddress(node="n", url=url, tls_fingerprint="0" * 64))  # type: ignore[operator]
         thread.join(5)
+
+
+def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_its_passphrase(
+    tmp_path: Path, pair: tuple[Path, Path]
+) -> None:
+    private = serialization.load_pem_private_key(pair[1].read_bytes(), None)
+    encrypted = private.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"secret"),
+    )
+    (tmp_path / "k.pem").write_bytes(encrypted)
+    with pytest.raises(InvalidSettings, match="without a passphrase"):
+        server_context(pair[0], tmp_path / "k.pem")
