@@ -1,7 +1,7 @@
 """The job that brings one package here: manifest, space, chunks, whole-file hashes, publication.
 
-It runs in a thread of the `transfer` executor. Every step can be cut off by a crash: the record, the partial file
-with its chunk map and the job's lease are enough to go on.
+It runs in a thread of the executor `transfer` or `small`. Every step can be cut off by a crash: the record, the partial
+file with its chunk map and the job's lease are enough to go on.
 """
 
 import asyncio
@@ -49,7 +49,6 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-
 _TELL_S = 0.2  #: several small packages that are done are told of together, and so late at most
 
 
@@ -66,7 +65,7 @@ class _End(NamedTuple):
 
 
 class Bringing:
-    """Runs the job `transfer.fetch`."""
+    """Runs the jobs `transfer.fetch` and, for small packages, `transfer.fetch_small`."""
 
     def __init__(
         self,
