@@ -5,12 +5,12 @@ from urllib.parse import urlencode
 
 from markupsafe import Markup
 
-from appliance.api.app import App
 from appliance.api.models import PackagesQuery
 from appliance.api.packages import list_packages
 from appliance.domain.package import Package, Presence, ReplicaBody
 from appliance.peering.records import replica_body
 from appliance.service.accounts import Role
+from appliance.service.neighbourhood import Sight
 
 from .drawing import draw
 from .flows import flows
@@ -66,11 +66,16 @@ class ReplicationPage(PageHandler):
         nodes = sorted(
             app.holdings.nodes.items(), key=lambda item: (item[0] != app.identity.node_id, item[1].name)
         )
+        own = await app.neighbourhood.own()
+        sights = {sight.node: sight for sight in app.neighbourhood.sights()}
         drawn: dict[Cell, Markup] = {}
         rows = []
         for package in found.items:
             bodies = {body.node: body for body in map(replica_body, records[package.id])}
-            cells = [_cell(package, bodies.get(id), id, app) for id, _ in nodes]
+            cells = [
+                _own_cell(package, own) if id == own.node else _cell(package, bodies.get(id), sights.get(id))
+                for id, _ in nodes
+            ]
             for cell in cells:
                 if cell not in drawn:
                     drawn[cell] = Markup(render("cell.html", asdict(cell)))  # noqa: S704  # it escapes
@@ -101,16 +106,19 @@ class Cell:
     percent: int | None = None  #: while the package arrives there
 
 
-def _cell(package: Package, body: ReplicaBody | None, node: str, app: App) -> Cell:
-    """What a node has of a package."""
-    if node == app.identity.node_id:
-        live = app.transfers.progress(package.id)
-        percent = share(live.progress.bytes_done, package.body.size) if live else None
-        return Cell(str(package.presence), package.reason, percent)
+def _own_cell(package: Package, own: Sight) -> Cell:
+    """What this node has of a package."""
+    moving = own.of(package.id, package.body.sha256)
+    percent = share(moving.done, package.body.size) if moving else None
+    return Cell(str(package.presence), package.reason, percent)
+
+
+def _cell(package: Package, body: ReplicaBody | None, sight: Sight | None) -> Cell:
+    """What another node has of a package, by its record and by what it said lately."""
     held = body is not None and body.presence == Presence.HELD
     if body is not None and held and body.sha256 == package.body.sha256:
         return Cell("held", body.reason)
-    moving = app.neighbourhood.moving(node, package.id, package.body.sha256)
+    moving = sight.of(package.id, package.body.sha256) if sight is not None else None
     if moving is not None:
         return Cell("arriving", "", share(moving.done, package.body.size))
     if body is None:
