@@ -1,19 +1,22 @@
 """The network: nodes as a drawing and a table, invites, and which node holds what."""
 
-from typing import Any
+from dataclasses import asdict, dataclass
+from urllib.parse import urlencode
 
-from appliance.api.app import App
+from markupsafe import Markup
+
 from appliance.api.models import PackagesQuery
 from appliance.api.packages import list_packages
-from appliance.domain.package import Package, Presence
+from appliance.domain.package import Package, Presence, ReplicaBody
 from appliance.peering.records import replica_body
 from appliance.service.accounts import Role
+from appliance.service.neighbourhood import Sight
 
 from .drawing import draw
 from .flows import flows
 from .neighbours import others, peer_view
 from .pages import PageHandler
-from .templating import share
+from .templating import render, share
 
 ROWS = 25
 
@@ -63,38 +66,63 @@ class ReplicationPage(PageHandler):
         nodes = sorted(
             app.holdings.nodes.items(), key=lambda item: (item[0] != app.identity.node_id, item[1].name)
         )
+        own = await app.neighbourhood.own()
+        sights = {sight.node: sight for sight in app.neighbourhood.sights()}
+        drawn: dict[Cell, Markup] = {}
         rows = []
         for package in found.items:
             bodies = {body.node: body for body in map(replica_body, records[package.id])}
-            cells = [_cell(package, bodies.get(id), id, app) for id, _ in nodes]
+            cells = [
+                _own_cell(package, own) if id == own.node else _cell(package, bodies.get(id), sights.get(id))
+                for id, _ in nodes
+            ]
+            for cell in cells:
+                if cell not in drawn:
+                    drawn[cell] = Markup(render("cell.html", asdict(cell)))  # noqa: S704  # it escapes
             rows.append(
-                {"package": package, "cells": cells, "held": sum(cell["word"] == "held" for cell in cells)}
+                {
+                    "package": package,
+                    "cells": [drawn[cell] for cell in cells],
+                    "held": sum(cell.word == "held" for cell in cells),
+                }
             )
-        kept = f"&q={query.q}" if query.q else ""
+        following = {"cursor": found.next, **({"q": query.q} if query.q else {})}
         self.page(
             "replication.html",
             rows=rows,
             nodes=[node for _, node in nodes],
             query=query,
             total=found.total,
-            next=f"/ui/replication?cursor={found.next}{kept}" if found.next else "",
+            next=f"/ui/replication?{urlencode(following)}" if found.next else "",
         )
 
 
-def _cell(package: Package, body: Any, node: str, app: App) -> dict[str, Any]:
-    """One square of the matrix: word, why, and percent while the package arrives there."""
-    if node == app.identity.node_id:
-        live = app.transfers.progress(package.id)
-        percent = share(live.progress.bytes_done, package.body.size) if live else None
-        return {"word": str(package.presence), "why": package.reason, "percent": percent}
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One square of the matrix."""
+
+    word: str  #: a presence, "older", or "" while the node said nothing
+    why: str
+    percent: int | None = None  #: while the package arrives there
+
+
+def _own_cell(package: Package, own: Sight) -> Cell:
+    """What this node has of a package."""
+    moving = own.of(package.id, package.body.sha256)
+    percent = share(moving.done, package.body.size) if moving else None
+    return Cell(str(package.presence), package.reason, percent)
+
+
+def _cell(package: Package, body: ReplicaBody | None, sight: Sight | None) -> Cell:
+    """What another node has of a package, by its record and by what it said lately."""
     held = body is not None and body.presence == Presence.HELD
-    if held and body.sha256 == package.body.sha256:
-        return {"word": "held", "why": body.reason, "percent": None}
-    moving = app.neighbourhood.moving(node, package.id, package.body.sha256)
+    if body is not None and held and body.sha256 == package.body.sha256:
+        return Cell("held", body.reason)
+    moving = sight.of(package.id, package.body.sha256) if sight is not None else None
     if moving is not None:
-        return {"word": "arriving", "why": "", "percent": share(moving.done, package.body.size)}
-    if held:
-        return {"word": "older", "why": "It still holds earlier bytes of this name.", "percent": None}
+        return Cell("arriving", "", share(moving.done, package.body.size))
     if body is None:
-        return {"word": "", "why": "The node has not said anything about this package yet.", "percent": None}
-    return {"word": body.presence, "why": body.reason, "percent": None}
+        return Cell("", "The node has not said anything about this package yet.")
+    if held:
+        return Cell("older", "It still holds earlier bytes of this name.")
+    return Cell(str(body.presence), body.reason)

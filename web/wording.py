@@ -125,6 +125,9 @@ def _changes(data: Mapping[str, Any]) -> list[tuple[str, str]]:
             if before.get(name) != after.get(name):
                 found.append((name, f"{_text(before.get(name))} → {_text(after.get(name))}"))
     skipped = {"filename", "name", *({"before", "after"} if found else ())}
+    if isinstance(before, str) and after is None and "state" in data:
+        found.append(("state", f"{before} → {data['state']}"))
+        skipped |= {"before", "state"}
     return found + [(name, _shown(name, value)) for name, value in data.items() if name not in skipped]
 
 

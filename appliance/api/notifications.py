@@ -24,6 +24,7 @@ def destination_json(destination: Destination, owed: int) -> dict[str, Any]:
         "kind": str(destination.kind),
         "events": list(destination.events),
         "state": str(destination.state),
+        "enabled": destination.state is not DestinationState.DISABLED,
         "format": str(destination.format) if webhook else "",
         "url": destination.shown_url,
         "template": destination.template,

@@ -149,20 +149,19 @@ async def package_detail(handler: BaseHandler, package: Package) -> dict[str, An
     app = handler.app
     app.neighbourhood.look()
     replicas = {replica.node: replica for replica in await app.packages.replicas(package.id)}
+    own = await app.neighbourhood.own()
     arriving = {}
     for id, node in app.holdings.nodes.items():
-        moving = app.neighbourhood.moving(id, package.id, package.body.sha256)
+        sight = own if id == own.node else app.neighbourhood.sight(id)
+        moving = sight.of(package.id, package.body.sha256) if sight is not None else None
         known = replicas.get(id)
         if moving is None or (known and known.current and known.presence == Presence.HELD):
             continue
         arriving[id] = moving.done
         replicas[id] = ReplicaView(
-            node=id, name=node.name, presence=str(Presence.ARRIVING), reason="it is on its way there",
+            node=id, name=node.name, presence=str(Presence.ARRIVING), reason="on its way there",
             sha256=package.body.sha256, current=True, at=known.at if known else 0,
         )  # fmt: skip
-    live = app.transfers.progress(package.id)
-    if live is not None:
-        arriving[app.identity.node_id] = live.progress.bytes_done
     superseded = await app.packages.superseded(package.id)
     shown = sorted(replicas.values(), key=lambda replica: replica.name)
     return package_detail_json(package, app.download_url, shown, superseded, arriving)

@@ -52,9 +52,9 @@ _TOKEN: dict[str, Schema] = {
     "created_at": TIME, "expires_at": TIME, "last_used": TIME, "last_used_from": TEXT,
 }  # fmt: skip
 _DESTINATION: dict[str, Schema] = {
-    "id": TEXT, "name": TEXT, "kind": TEXT, "events": _WORDS, "state": TEXT, "format": TEXT, "url": TEXT,
-    "template": TEXT, "content_type": TEXT, "allow_private": YES, "old_secret_until": TIME, "address": TEXT,
-    "mode": TEXT, "hour": INT, "zone": TEXT, "waiting": INT, "failures": INT, "failing_since": TIME,
+    "id": TEXT, "name": TEXT, "kind": TEXT, "events": _WORDS, "state": TEXT, "enabled": YES, "format": TEXT,
+    "url": TEXT, "template": TEXT, "content_type": TEXT, "allow_private": YES, "old_secret_until": TIME,
+    "address": TEXT, "mode": TEXT, "hour": INT, "zone": TEXT, "waiting": INT, "failures": INT, "failing_since": TIME,
     "last_error": TEXT, "last_success": TIME, "not_before": TIME, "version": INT, "created_at": TIME,
     "changed_at": TIME,
 }  # fmt: skip

@@ -44,6 +44,11 @@ class Sight:
     peers: Mapping[str, bool]  #: registered nodes, and whether it reaches them
     moving: tuple[Moving, ...]
 
+    def of(self, package: str, sha256: str) -> Moving | None:
+        """How far certain bytes of a package are on their way to it."""
+        wanted = (package, sha256)
+        return next((one for one in self.moving if (one.package, one.sha256) == wanted), None)
+
 
 class Neighbourhood:
     """Asks registered nodes how they are doing."""
@@ -66,13 +71,10 @@ class Neighbourhood:
         oldest = self._now() - FRESH_MS
         return [sight for sight in self._sights.values() if sight.at >= oldest]
 
-    def moving(self, node: str, package: str, sha256: str) -> Moving | None:
-        """How far certain bytes of a package are on their way to another node, if it said so lately."""
+    def sight(self, node: str) -> Sight | None:
+        """What another node said lately."""
         sight = self._sights.get(node)
-        if sight is None or sight.at < self._now() - FRESH_MS:
-            return None
-        wanted = (package, sha256)
-        return next((one for one in sight.moving if (one.package, one.sha256) == wanted), None)
+        return sight if sight is not None and sight.at >= self._now() - FRESH_MS else None
 
     async def own(self) -> Sight:
         """What this node says of itself.

@@ -166,7 +166,8 @@ def test_two_people_change_the_same_destination(node: NodeProcess, visitor: Visi
     expect(page.get_by_label("peer.down")).not_to_be_checked()
     expect(page.get_by_label("Body")).to_have_value("slack")
     page.get_by_role("button", name="Save").click()
-    eventually(lambda: node.api("GET", f"/destinations/{made['id']}")["name"] == "Mine", 20)
+    expect(page.get_by_text("Saved.")).to_be_visible()  # on the page that is loaded anew
+    expect(page.get_by_role("heading", name="Mine", exact=True)).to_be_visible()
     found = node.api("GET", f"/destinations/{made['id']}")
     assert (found["events"], found["format"]) == (["disk.low"], "slack"), "both are kept"
     node.api("DELETE", f"/destinations/{made['id']}")
@@ -187,3 +188,25 @@ def test_two_people_change_the_same_account(node: NodeProcess, visitor: Visitor)
     expect(dialog).to_contain_text("Role is now “operator”")
     assert node.api("GET", "/users/shared")["role"] == "operator", "nothing was overwritten"
     node.api("DELETE", "/users/shared")
+
+
+def test_saving_a_suspended_destination_resumes_it(
+    node: NodeProcess, visitor: Visitor, tmp_path: Path
+) -> None:
+    with Receiver() as receiver:
+        receiver.behave = answers(410, b"gone")
+        given = {"name": "Moved", "kind": "webhook", "url": receiver.url, "allow_private": True}
+        made = node.api("POST", "/destinations", {**given, "events": ["package.published"]})
+        path = f"/destinations/{made['id']}"
+        node.publish(make_file(tmp_path / "Gone.pkg", 700, 4).path)
+        eventually(lambda: node.api("GET", path)["state"] == "suspended", 60, node.tail)
+        receiver.behave = lambda handler: handler.answer(200)
+        visitor.sign_in(node)
+        visitor.go(f"/ui/notifications/{made['id']}")
+        page = visitor.page
+        expect(page.get_by_text("saving resumes it")).to_be_visible()
+        expect(page.get_by_label("Enabled")).to_be_checked()
+        page.get_by_role("button", name="Save").click()
+        expect(page.locator("#log")).to_contain_text("delivered", timeout=60_000)
+        assert node.api("GET", path)["state"] == "active"
+        node.api("DELETE", path)

@@ -1,6 +1,7 @@
 """Every page: usable by everybody (axe-core), without a complaint of the browser, and worth a look."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -164,6 +165,10 @@ def test_the_menu_of_a_narrow_screen(site: NodeProcess, visitor: Visitor) -> Non
     expect(navigation).to_be_hidden()
     visitor.page.get_by_role("button", name="Menu").click()
     visitor.show("menu-light-phone")
+    visitor.page.keyboard.press("Escape")
+    expect(navigation).to_be_hidden()
+    expect(visitor.page.get_by_role("button", name="Menu")).to_be_focused()
+    visitor.page.keyboard.press("Enter")
     visitor.menu("Packages")
     expect(visitor.page.get_by_role("heading", name="Packages", exact=True)).to_be_visible()
 
@@ -224,6 +229,7 @@ def test_errors_stand_beside_their_field(site: NodeProcess, visitor: Visitor) ->
     dialog.get_by_role("button", name="Add").click()
     expect(dialog.locator('[data-error-of="name"]')).to_contain_text('There is an account "viewer" already.')
     expect(dialog.get_by_label("Account")).to_have_attribute("aria-invalid", "true")
+    expect(dialog.get_by_label("Account")).to_have_accessible_error_message(re.compile("There is an account"))
     dialog.get_by_label("Account").fill("new.person")
     dialog.get_by_label("Password").fill("short")
     dialog.get_by_role("button", name="Add").click()

@@ -1,8 +1,10 @@
 """Uploads that are interrupted by people: an ended session, a closed window, a pause, a name that is taken."""
 
+import base64
+import hashlib
 from pathlib import Path
 
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Request, expect
 
 from tests.builders import make_file
 from tests.harness import eventually
@@ -110,3 +112,43 @@ def test_several_files_and_an_empty_one(visitor: Visitor, node: NodeProcess, tmp
     for file in files:
         expect(visitor.upload_row(file.path)).to_contain_text("Complete and checked")
         assert node.sha1(file.path.name) == file.sha1
+
+
+def test_each_piece_has_its_checksum_without_tls_too(
+    visitor: Visitor, node: NodeProcess, tmp_path: Path
+) -> None:
+    """Over plain HTTP browsers hide their own SHA-256."""
+    visitor.page.add_init_script(
+        "Object.defineProperty(Crypto.prototype, 'subtle', { get: () => undefined });"
+    )
+    file = make_file(tmp_path / "Plain.pkg", 9 * MIB + 63, 8)
+    visitor.sign_in(node)
+    visitor.go("/ui/upload")
+    sent: list[str] = []
+
+    def note(request: Request) -> None:
+        if request.method == "PATCH":
+            sent.append(request.headers["upload-checksum"])
+
+    visitor.page.on("request", note)
+    visitor.drag(file.path)
+    expect(visitor.upload_row(file.path)).to_contain_text("Complete and checked")
+    data = file.path.read_bytes()
+    for text, piece in zip(sent, (data[: 8 * MIB], data[8 * MIB :]), strict=True):
+        assert text == f"sha256 {base64.b64encode(hashlib.sha256(piece).digest()).decode()}"
+
+
+def test_our_own_sha256(visitor: Visitor, node: NodeProcess) -> None:
+    visitor.sign_in(node)
+    script = "document.querySelector('script[type=module]').src.replace('app.js', 'sha256.js')"
+    for size in (0, 1, 55, 56, 63, 64, 65, 119, 120, 1000, 65_537):
+        found = visitor.page.evaluate(
+            f"""async (size) => {{
+              const {{ sha256Here }} = await import({script});
+              const data = Uint8Array.from({{ length: size }}, (_, index) => (index * 7) % 251);
+              return [...new Uint8Array(sha256Here(data.buffer))];
+            }}""",
+            size,
+        )
+        expected = hashlib.sha256(bytes(index * 7 % 251 for index in range(size))).digest()
+        assert bytes(found) == expected, size

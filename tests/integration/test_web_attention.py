@@ -2,9 +2,13 @@
 
 import asyncio
 import datetime
+import html
+import re
+from pathlib import Path
 
 from appliance.service.vigil import CERTIFICATE
 from appliance.store.opening import open_store
+from tests.builders import make_file
 from tests.harness import Network, NodeProcess, eventually
 from tests.harness.browser_client import BrowserClient
 from tests.harness.node import PASSWORD
@@ -72,3 +76,17 @@ def test_a_certificate_that_ends(network: Network) -> None:
     asyncio.run(note())
     node.start()
     assert "The TLS certificate of this node ends on 2030-05-17." in overview(node, "admin")
+
+
+def test_the_next_page_of_the_matrix_keeps_the_search(network: Network, tmp_path: Path) -> None:
+    node = network.node("a")
+    for number in range(26):
+        node.publish(make_file(tmp_path / f"R&D #{number:02}.pkg", 10 + number, number).path)
+    person = BrowserClient(node)
+    person.sign_in("admin")
+    page = person.get("/ui/replication?q=R%26D%20%23").body.decode()
+    assert "25 of 26" in page
+    (following,) = re.findall(r'href="(/ui/replication\?cursor=[^"]+)"', page)
+    last = person.get(html.unescape(following)).body.decode()
+    assert "R&amp;D #25.pkg" in last
+    assert 'value="R&amp;D #"' in last

@@ -9,7 +9,7 @@ import pytest
 
 from appliance.domain.errors import PeerUnreachable, WireInvalid
 from appliance.peering.wire import Status, parse
-from appliance.service.neighbourhood import FRESH_MS, OFTEN_MS, SELDOM_MS, Neighbourhood
+from appliance.service.neighbourhood import FRESH_MS, OFTEN_MS, SELDOM_MS, Moving, Neighbourhood
 
 US, NEAR, FAR = "a" * 52, "b" * 52, "c" * 52
 PACKAGE, SHA256 = "p" * 32, "2" * 64
@@ -65,17 +65,22 @@ async def look(around: Neighbourhood) -> None:
         await around._task
 
 
+def moving_of(around: Neighbourhood, node: str, package: str, sha256: str) -> Moving | None:
+    sight = around.sight(node)
+    return sight.of(package, sha256) if sight is not None else None
+
+
 def test_progress_is_heard_and_forgotten() -> None:
     async def script(around: Neighbourhood, fakes: Fakes) -> None:
         fakes.answers = [told(NEAR, 700)]
         await look(around)
-        moving = around.moving(NEAR, PACKAGE, SHA256)
+        moving = moving_of(around, NEAR, PACKAGE, SHA256)
         assert moving is not None
         assert (moving.done, moving.rate, moving.sources) == (700, 2.5, {US: 2.5})
-        assert around.moving(NEAR, PACKAGE, "3" * 64) is None
+        assert moving_of(around, NEAR, PACKAGE, "3" * 64) is None
         assert around.version == 1
         fakes.time += FRESH_MS + 1
-        assert around.moving(NEAR, PACKAGE, SHA256) is None
+        assert moving_of(around, NEAR, PACKAGE, SHA256) is None
         assert around.sights() == []
 
     run(script)
@@ -104,11 +109,11 @@ def test_of_itself_a_node_knows_best() -> None:
         fakes.answers = [told(NEAR, 700), told(NEAR, 1), told(FAR, 5, age_ms=100), told(FAR, 3, age_ms=900)]
         fakes.answers += [told(US, 9)]
         await look(around)
-        near, far = around.moving(NEAR, PACKAGE, SHA256), around.moving(FAR, PACKAGE, SHA256)
+        near, far = moving_of(around, NEAR, PACKAGE, SHA256), moving_of(around, FAR, PACKAGE, SHA256)
         assert far is not None
         assert far.done == 5, "what is newer counts"
         assert near is not None
-        assert around.moving(US, PACKAGE, SHA256) is None, "nobody tells us of ourselves"
+        assert moving_of(around, US, PACKAGE, SHA256) is None, "nobody tells us of ourselves"
 
     run(script)
 

@@ -10,7 +10,7 @@ from appliance.domain.event import EventType
 from web.notifications import EVENTS, USUAL
 from web.people import browser_of
 from web.templating import due_tag
-from web.wording import WORDS, words_of
+from web.wording import WORDS, _changes, words_of
 
 
 def test_every_event_has_words() -> None:
@@ -69,3 +69,12 @@ def test_what_is_worth_hearing_can_be_chosen() -> None:
     }  # fmt: skip
     assert worth <= USUAL <= set(EVENTS)
     assert EVENTS[0] == "*"
+
+
+def test_what_became_of_a_state() -> None:
+    assert _changes({"before": "connected", "state": "unreachable", "reason": "away"}) == [
+        ("state", "connected → unreachable"),
+        ("reason", "away"),
+    ]
+    assert _changes({"before": {"a": 1}, "after": {"a": 2}, "state": "x"}) == [("a", "1 → 2"), ("state", "x")]
+    assert _changes({"before": "1" * 64, "sha256": "2" * 64})[0][0] == "before"

@@ -23,9 +23,16 @@ function bindTheme() {
 
 function bindMenu() {
   const button = document.getElementById("menu");
-  button?.addEventListener("click", () => {
-    const open = document.getElementById("side").classList.toggle("open");
+  const side = document.getElementById("side");
+  const show = (open) => {
+    side.classList.toggle("open", open);
     button.setAttribute("aria-expanded", String(open));
+  };
+  button?.addEventListener("click", () => show(!side.classList.contains("open")));
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || !side?.classList.contains("open")) return;
+    show(false);
+    button.focus();
   });
 }
 

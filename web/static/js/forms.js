@@ -15,6 +15,15 @@ import { renew } from "./live.js";
 import { showTimes } from "./times.js";
 import { toast, toastLater } from "./toasts.js";
 
+// A screen reader reads the reason with the field.
+function mark(field, place, reason) {
+  place.textContent = reason;
+  place.id ||= `error-of-${field.id || field.name}`;
+  field.setAttribute("aria-invalid", "true");
+  field.setAttribute("aria-errormessage", place.id);
+  field.focus();
+}
+
 function showErrors(form, error) {
   const general = form.querySelector(".form-error");
   const left = [];
@@ -22,24 +31,22 @@ function showErrors(form, error) {
     const field = fieldOf(form, name);
     const place = field && form.querySelector(`[data-error-of="${CSS.escape(name)}"]`);
     if (!place) { left.push(`${name}: ${reason}`); continue; }
-    place.textContent = reason;
-    field.setAttribute("aria-invalid", "true");
-    field.focus();
+    mark(field, place, reason);
   }
   const named = Object.keys(error.fields || {}).length > 0;
   const about = !named && form.querySelector(`[data-error-code~="${CSS.escape(error.code || "-")}"]`);
   if (about) {
-    about.textContent = error.message;
-    const field = fieldOf(form, about.dataset.errorOf);
-    field.setAttribute("aria-invalid", "true");
-    field.focus();
+    mark(fieldOf(form, about.dataset.errorOf), about, error.message);
   } else if (general) general.textContent = named ? left.join("; ") : error.message;
   else toast(error.message, { bad: true });
 }
 
 function clearErrors(form) {
   for (const place of form.querySelectorAll(".error, .form-error")) place.textContent = "";
-  for (const field of form.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
+  for (const field of form.querySelectorAll("[aria-invalid]")) {
+    field.removeAttribute("aria-invalid");
+    field.removeAttribute("aria-errormessage");
+  }
 }
 
 function showRows(dialog, answer) {
