@@ -108,7 +108,7 @@ class Replication:
             docs = await self._store.find(
                 "records", {"kind": str(RecordKind.PACKAGE)}, limit=200, after=after
             )
-            await self._holdings.settle_many(doc["record_id"] for doc in docs)
+            await self._holdings.settle_many((doc["record_id"] for doc in docs), again=True)
             if len(docs) < 200:
                 return
             after = (docs[-1]["_id"], docs[-1]["_id"])
@@ -238,7 +238,7 @@ class Replication:
             self._ungreeted.add(peer)
             self.announce()
             self.announced(peer)
-        await self.fill()
+        await self.fill(again=True)
 
     async def reconcile(self) -> None:
         """Read the feed of every peer that is not being left alone, and retry what is missing."""
@@ -252,13 +252,14 @@ class Replication:
             await asyncio.wait(running)
         await self.fill()
 
-    async def fill(self) -> None:
-        """Settle every package that this node lacks or may let go."""
-        await self._holdings.settle_many(
+    async def fill(self, *, again: bool = False) -> None:
+        """Settle every package that this node lacks or may let go; `again`: a source may be back, so try now."""
+        lacking = [
             package.id
             for package in self._catalogue.all()
             if self._holdings.cares_for_replicas_of(package.id)
-        )
+        ]
+        await self._holdings.settle_many(lacking, again=again)
 
     async def _read(self, peer: str) -> None:
         try:
@@ -267,7 +268,7 @@ class Replication:
                 was_down = self._peers.is_down(peer)
                 await self._read_all(peer)
                 if was_down:
-                    await self.fill()
+                    await self.fill(again=True)
                 if peer not in self._read_again:
                     return
         except (PeerError, PeerNotFound) as exc:
