@@ -384,6 +384,24 @@ def test_put_in_chunks_of_unknown_length(one_node: NodeProcess, tmp_path: Path) 
     assert one_node.sha1("stream.pkg") == file.sha1
 
 
+def test_a_stream_that_grows_too_large_is_413_and_leaves_nothing(network: Network, tmp_path: Path) -> None:
+    node = network.node("small", UPLOADS_MAX_SIZE="3 MiB")
+    for size in (3 * MIB, 3 * MIB + 1, 20 * MIB):
+        file = make_file(tmp_path / f"{size}.pkg", size)
+        answer = curl_upload(
+            file.path,
+            f"{node.url}/api/v1/packages/{size}.pkg",
+            user=f"admin:{PASSWORD}",
+            options=("-H", "Transfer-Encoding: chunked"),
+        )
+        if size > 3 * MIB:
+            assert (answer.status, answer.json()["code"]) == (413, "too_large"), size
+        else:
+            assert answer.status == 201
+    eventually(lambda: not node.api("GET", "/uploads")["items"], 10)
+    assert node.files("uploads") == []
+
+
 def test_put_parameters(one_node: NodeProcess) -> None:
     for query in ("colour=red", "stage=moon", "stage=", "replace=perhaps", "sha1=12", "tags=" + "x" * 65):
         answer = one_node.request("PUT", f"/api/v1/packages/query.pkg?{query}", b"data")
