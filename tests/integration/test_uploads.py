@@ -359,6 +359,20 @@ def test_tuspy_with_checksums(one_node: NodeProcess, tmp_path: Path) -> None:
 # PUT
 
 
+def test_an_upload_goes_on_at_the_host_that_the_client_came_to(network: Network, tmp_path: Path) -> None:
+    node = network.node("aliased", NODE_URL="https://nobody.invalid/behind")
+    assert create(node, 3, filename="a.pkg").headers["location"].startswith("/behind/")
+    node.settings["NODE_URL"] = "https://nobody.invalid"  # what a proxy or another name of the machine hides
+    node.restart()
+    file = make_file(tmp_path / "alias.pkg", 2 * MIB + 1)
+    client = tus.TusClient(f"{node.url}{API}", headers={"Authorization": AUTHORIZATION})
+    with file.path.open("rb") as stream:
+        uploader = client.uploader(file_stream=stream, chunk_size=MIB, metadata={"filename": file.name})
+        uploader.upload()
+    assert uploader.url.startswith(node.url)
+    assert node.sha1(file.name) == file.sha1
+
+
 def test_put_with_digest_headers(one_node: NodeProcess) -> None:
     data = os.urandom(1000)
     digest = hashlib.sha256(data).digest()
