@@ -137,6 +137,11 @@ class Replication:
     async def _overtake(self, record: Record) -> None:
         """Outrank a record of an earlier life of this node that came back from a peer, or one that says it is gone."""
         if record.kind is RecordKind.NODE:
+            if not record.deleted and node_body(record).url != self._own.url:
+                log.warning(
+                    "somebody speaks as this node elsewhere: was its data directory copied, or an old copy restored?",
+                    extra={"action": "identity_elsewhere", "url": node_body(record).url},
+                )
             await self.own_record()
             await self._holdings.refresh_nodes()
         else:
