@@ -75,6 +75,7 @@ class NodeServer:
         application: tornado.web.Application | None,
         options: HttpOptions = HttpOptions(),
         *,
+        sockets: Sequence[socket.socket] = (),
         parts: Sequence[Part],
         on_drain: Callable[[], None] = lambda: None,
         on_ready: Callable[[], None] = lambda: None,
@@ -86,6 +87,7 @@ class NodeServer:
         Args:
             application: What answers; None for a process that only works.
             options: How it listens.
+            sockets: Those of `take_port`, if the port is taken already.
             parts: Started in this order.
             on_drain: Called when the stop begins: turn readiness red.
             on_ready: Called when connections are accepted.
@@ -99,7 +101,7 @@ class NodeServer:
         self._on_ready = on_ready
         self._on_refused = on_refused
         self.grace_s = grace_s
-        self._sockets: list[socket.socket] = []
+        self._sockets = list(sockets)
         self._stop = asyncio.Event()
 
     @property
@@ -113,15 +115,7 @@ class NodeServer:
         Raises:
             InvalidSettings: It cannot be taken; the message says why and which setting to change.
         """
-        options = self._options
-        try:
-            self._sockets = listen(options.host, options.port)
-        except socket.gaierror as exc:
-            raise InvalidSettings(
-                f'The host "{options.host}" (http.host) is not known: {exc.strerror}.'
-            ) from exc
-        except OSError as exc:
-            raise InvalidSettings(_why_not(exc, options)) from exc
+        self._sockets = take_port(self._options.host, self._options.port)
 
     def request_stop(self) -> None:
         """Stop as if by a signal; to be called on the event loop."""
@@ -271,6 +265,20 @@ async def _serve(build: Callable[[], Awaitable[NodeServer]]) -> None:
     await server.run()
 
 
+def take_port(host: str, port: int) -> list[socket.socket]:
+    """As `listen`.
+
+    Raises:
+        InvalidSettings: The port cannot be taken; the message says why and which setting to change.
+    """
+    try:
+        return listen(host, port)
+    except socket.gaierror as exc:
+        raise InvalidSettings(f'The host "{host}" (http.host) is not known: {exc.strerror}.') from exc
+    except OSError as exc:
+        raise InvalidSettings(_why_not(exc, host, port)) from exc
+
+
 def listen(host: str, port: int) -> list[socket.socket]:
     """Open listening sockets on every address of `host`, all with one port.
 
@@ -317,8 +325,8 @@ def raise_open_files(wanted: int) -> None:
             log.info("Cannot raise the limit of open files", extra={"action": "nofile", "error": str(exc)})
 
 
-def _why_not(exc: OSError, options: HttpOptions) -> str:
-    where = f'port {options.port} on "{options.host or "*"}"'
+def _why_not(exc: OSError, host: str, port: int) -> str:
+    where = f'port {port} on "{host or "*"}"'
     match exc.errno:
         case errno.EADDRINUSE:
             return f"Cannot listen on {where}: another program uses it. Stop that, or set http.port."

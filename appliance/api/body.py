@@ -39,6 +39,7 @@ class BodyHandler(BaseHandler):
     _stack: contextlib.AsyncExitStack | None = None
     _error: ApplianceError | tornado.web.HTTPError | None = None
     _wanted = b""
+    _useless = False  #: what arrived can never become a package
     _answered = False  #: while a refused body is dropped
     _dropped = 0
     _dropped_since = 0.0
@@ -112,7 +113,8 @@ class BodyHandler(BaseHandler):
             receiver.checksum = hashlib.new(kind, usedforsecurity=False)
         self._limit = offset + left
         connection: Any = self.request.connection
-        connection.set_max_body_size(left)
+        # A body of unknown length is counted here: Tornado would answer 400, and nothing else.
+        connection.set_max_body_size(left if length is not None else left + 2 * DROP_MAX)
         connection.set_body_timeout(BODY_S)
         self._listen()
 
@@ -152,6 +154,7 @@ class BodyHandler(BaseHandler):
         elif self.receiver is not None:
             try:
                 if self.receiver.offset + len(chunk) > self._limit:
+                    self._useless = self.upload is not None and self.upload.size is None
                     raise TooLarge(f"The body is longer than the {self._limit} bytes that were promised.")
                 self._heard = math.inf  # who waits now is the client
                 await self.receiver.write(chunk)
@@ -208,5 +211,6 @@ class BodyHandler(BaseHandler):
             async with stack:
                 if self.receiver.sound and (self.receiver.offset or self.remember):
                     await self.app.uploads.rest(self.upload, self.receiver)
-            if not self.receiver.offset and not self.remember:  # nothing came, and nobody knows its id
+            nothing = not self.receiver.offset and not self.remember  # and nobody knows its id
+            if nothing or self._useless:
                 await self.app.uploads.forget(self.upload.id)

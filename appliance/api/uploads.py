@@ -10,6 +10,7 @@ import tornado.web
 
 from appliance.domain.errors import ApplianceError, InvalidInput, OffsetMismatch
 from appliance.domain.event import EventType
+from appliance.peering.address import base_path
 from appliance.service.accounts import Role
 from appliance.service.uploads import Outcome, Upload
 
@@ -185,16 +186,20 @@ class UploadsHandler(TusHandler):
         except tornado.web.HTTPError:  # nobody knows its address yet
             await self.app.uploads.terminate(self.upload.id)
             raise
-        self.set_header("Location", f"{self.app.node_url}/api/v1/uploads/{self.upload.id}")
+        self.set_header("Location", self._location(self.upload.id))
         self._answer(outcome, 201)
 
     async def _join(self, urls: list[str]) -> None:
         parts = [urlsplit(url).path.rsplit("/", 1)[-1] for url in urls]
         upload = await self.app.uploads.concatenate(parts, **self._fields())
         self.set_status(201)
-        self.set_header("Location", f"{self.app.node_url}/api/v1/uploads/{upload.id}")
+        self.set_header("Location", self._location(upload.id))
         self.set_header("ODS-Package", upload.package)
         self.finish()
+
+    def _location(self, id: str) -> str:
+        """Where an upload goes on: at the host that the client came to, whatever the node's own URL is."""
+        return f"{base_path(self.app.node_url)}/api/v1/uploads/{id}"
 
     async def get(self) -> None:
         """Uploads that are not complete."""

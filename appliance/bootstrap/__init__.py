@@ -1,12 +1,13 @@
 """Builds the object graph of a node from its settings. The only room that knows every implementation."""
 
+import socket
 from pathlib import Path
 
 from appliance import __version__
 from appliance.api.routes import make_application
 from appliance.log import AccessLog
 from appliance.peering.tls import server_context
-from appliance.server import HttpOptions, NodeServer, Part
+from appliance.server import HttpOptions, NodeServer, Part, take_port
 from appliance.service.metrics import LoopLag
 from appliance.store.blobs import BlobStore
 from appliance.store.filesystem import lock_directory
@@ -37,6 +38,22 @@ async def build(settings: Settings, *, serving: bool, announce: Announce) -> Nod
         InvalidSettings: The settings cannot be used on this machine.
         StoreUnavailable: The database does not answer.
     """
+    sockets: list[socket.socket] = []
+    if serving and settings.http.port == 0:  # the port is part of the URL that everything is made with
+        sockets = take_port(settings.http.host, 0)
+        http = settings.http.model_copy(update={"port": int(sockets[0].getsockname()[1])})
+        settings = settings.model_copy(update={"http": http})
+    try:
+        return await _build(settings, sockets, serving=serving, announce=announce)
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+
+
+async def _build(
+    settings: Settings, sockets: list[socket.socket], *, serving: bool, announce: Announce
+) -> NodeServer:
     layout = layout_of(settings)
     blobs = BlobStore(layout, floor_bytes=settings.transfers.min_free)
     place = find_place(settings, layout)
@@ -66,6 +83,7 @@ async def build(settings: Settings, *, serving: bool, announce: Announce) -> Nod
     return NodeServer(
         application if serving else None,
         options,
+        sockets=sockets,
         parts=parts,
         on_drain=system.drain,
         on_ready=lambda: _tell(place, settings, announce) if serving else announce("Worker is running."),

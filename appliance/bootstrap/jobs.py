@@ -6,7 +6,7 @@ from appliance.domain.job import Job, RetryPolicy
 from appliance.jobs.context import JobContext
 from appliance.jobs.runner import Runner
 from appliance.service.bringing import Bringing
-from appliance.service.holdings import FETCH_JOB, FETCH_SMALL_JOB
+from appliance.service.fetch_jobs import FETCH_JOB, FETCH_SMALL_JOB
 from appliance.service.maintenance import PURGE_JOB, purge_job
 from appliance.service.newcomers import RECHECK_JOB, recheck_job
 from appliance.service.notifications.deliveries import QUEUE, SEND_JOB

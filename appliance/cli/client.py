@@ -175,8 +175,15 @@ def failure(answer: requests.Response) -> CommandFailed:
 
 
 def segment(name: str) -> str:
-    """A name as one segment of a path."""
-    return quote(name, safe="")
+    """A name as one segment of a path.
+
+    Raises:
+        CommandFailed: The terminal sent bytes that are no text in UTF-8.
+    """
+    try:
+        return quote(name, safe="")
+    except UnicodeEncodeError as exc:
+        raise CommandFailed("The name is not valid Unicode.", ExitCode.USAGE) from exc
 
 
 def ask_password(user: str) -> str:

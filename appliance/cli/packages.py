@@ -3,7 +3,6 @@
 import hashlib
 import sys
 import time
-import unicodedata
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+
+from appliance.domain.names import check_filename
 
 from .client import NodeClient, segment
 from .command import group
@@ -37,9 +38,7 @@ def package() -> None:
     "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option("--name", metavar="FILENAME", help="Name at the node, if not the file's own; for one file.")
-@click.option(
-    "--stage", default="", help="How far it may go: a stage of the network. Default: the node's setting."
-)
+@click.option("--stage", help="How far it may go: a stage of the network. Default: the node's setting.")
 @click.option("--tag", "tags", multiple=True, help="A tag; may be given several times.")
 @click.option("--notes", default="", help="Notes for people.")
 @click.option("--replace", is_flag=True, help="Replace the package that has this name.")
@@ -54,7 +53,7 @@ def add(
     output: Output,
     files: tuple[Path, ...],
     name: str | None,
-    stage: str,
+    stage: str | None,
     tags: tuple[str, ...],
     notes: str,
     replace: bool,
@@ -69,16 +68,21 @@ def add(
     """
     if len(files) > 1 and (name or sha256):
         raise CommandFailed("--name and --sha256 are for one file.", ExitCode.USAGE)
+    if stage == "":  # a script's empty variable must not mean every node
+        raise CommandFailed("The stage is empty; leave --stage out for the node's default.", ExitCode.USAGE)
+    for path in files:
+        if not path.is_file():
+            raise CommandFailed(f"{path} is no regular file.", ExitCode.USAGE)
+    names = [check_filename(name or path.name) for path in files]
     metadata = {
-        "stage": stage,
+        "stage": stage or "",
         "tags": ",".join(tags),
         "notes": notes,
         "replace": "true" if replace else "",
         "sha256": sha256,
     }
     added = []
-    for path in files:
-        filename = unicodedata.normalize("NFC", name or path.name)
+    for path, filename in zip(files, names, strict=True):
         added.append(_upload(client, output, path, filename, metadata))
         if not output.json:
             output.line(f"{filename}  {size(added[-1]['size'])}  sha256 {added[-1]['sha256']}")

@@ -32,6 +32,7 @@ class Situation:
     sources: Sequence[str]  #: names of registered peers that hold the bytes
     out_of_reach: Sequence[str]  #: names of other nodes that hold them
     safe_elsewhere: bool  #: a node that admits the package holds the bytes
+    trouble: str = ""  #: why the transfer stopped, if it did
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +77,11 @@ def decide(now: Situation) -> Decision:
             reason="its transfer was cancelled; retry the transfer to fetch it",
         )
     if now.sources:
+        stopped = f"; it stopped: {now.trouble}" if now.trouble else ""
         return Decision(
-            action=Action.FETCH, presence=Presence.ARRIVING, reason=f"fetched from {_names(now.sources)}"
+            action=Action.FETCH,
+            presence=Presence.ARRIVING,
+            reason=f"fetched from {_names(now.sources)}{stopped}",
         )
     if now.out_of_reach:
         where = f"held by {_names(now.out_of_reach)}, to which this node is not registered or which cannot be reached"

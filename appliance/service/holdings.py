@@ -9,7 +9,6 @@ any point: files are linked before the store says so, and removed after. Settlin
 import asyncio
 import base64
 import logging
-import secrets
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -20,8 +19,7 @@ from weakref import WeakValueDictionary
 from appliance.domain.errors import StaleRevision
 from appliance.domain.event import EventType
 from appliance.domain.holding import Action, Decision, Situation, decide
-from appliance.domain.job import Job
-from appliance.domain.manifest import Manifest, chunk_count
+from appliance.domain.manifest import Manifest
 from appliance.domain.node import Admission, NodeBody, admit
 from appliance.domain.package import Package, PackageBody, Presence, ReplicaBody
 from appliance.domain.record import Record, RecordKind, replica_id
@@ -33,16 +31,17 @@ from appliance.store.rounds import Rounds
 
 from .catalogue import Catalogue, package_doc
 from .consequences import events_of, lost_to_another, view_of
+from .fetch_jobs import fetch_job, new_transfer_doc, transfer_id
 from .journal import SYSTEM, entry
 from .records import About, Known, Records
 
 log = logging.getLogger(__name__)
 
-FETCH_JOB = "transfer.fetch"
-FETCH_SMALL_JOB = "transfer.fetch_small"
-SMALL = 8 * 1024 * 1024  #: bytes; packages of at most so many are brought several in one run
 FILE_THREADS = 4
 _TRIES = 8
+SAID_FROM = 64 * 1024 * 1024  #: bytes; a smaller package is here almost before a record says that it arrives
+RESTART_MS = 3_600_000  #: a transfer that gave up is begun anew after so long
+_STOPPED = {TransferState.STALLED, TransferState.FAILED}
 _UNDER_WAY = {TransferState.PENDING, TransferState.FETCHING, TransferState.VERIFYING}
 
 
@@ -51,25 +50,6 @@ class Sources(Protocol):
 
     def usable_sources(self, ids: Iterable[str]) -> list[str]:
         """Those of the nodes that are registered, active and not set aside for misbehaviour."""
-
-
-def fetch_job(view: Package, now: int) -> Job:
-    """The job that brings a package here; one at a time for each package."""
-    small = view.body.size <= SMALL
-    return Job(
-        id=secrets.token_hex(12),
-        queue="small" if small else "transfer",
-        name=FETCH_SMALL_JOB if small else FETCH_JOB,
-        args={"package": view.id},
-        key=f"fetch:{view.id}",
-        run_at=now,
-        created_at=now,
-    )
-
-
-def transfer_id(package: str, sha256: str) -> str:
-    """The id of the transfer of these bytes of a package; also the name of its partial file."""
-    return f"{package}-{sha256[:16]}"
 
 
 def inline_manifest(body: PackageBody) -> Manifest | None:
@@ -164,36 +144,39 @@ class Holdings:
                 await self._store.batch(operations)
                 self.on_written()
 
-    async def settle_many(self, ids: Iterable[str]) -> None:
-        """Settle packages, several at a time."""
+    async def settle_many(self, ids: Iterable[str], *, again: bool = False) -> None:
+        """Settle packages, several at a time; `again` as for `settle`."""
         waiting = list(dict.fromkeys(ids))
 
         async def drain() -> None:
             while waiting:
-                await self.settle(waiting.pop(0))
+                await self.settle(waiting.pop(0), again=again)
 
         await asyncio.gather(*(drain() for _ in range(min(16, len(waiting)))))
 
-    async def settle(self, id: str, *, actor: str = "", extra: Sequence[Operation] = ()) -> Package | None:
+    async def settle(
+        self, id: str, *, actor: str = "", extra: Sequence[Operation] = (), again: bool = False
+    ) -> Package | None:
         """Bring one package into line and return the view of it, or None if no record is known.
 
         Args:
             id: Package id.
             actor: Who changed the record, when it was changed here.
             extra: Operations to do in the same write.
+            again: Whether a transfer that stopped is begun anew now; else it goes on when its job does.
         """
         lock = self._locks.setdefault(id, asyncio.Lock())
         async with lock:
             for attempt in range(_TRIES):
                 try:
-                    return await self._settle(id, actor, extra)
+                    return await self._settle(id, actor, extra, again)
                 except StaleRevision:
                     if attempt == _TRIES - 1:
                         raise
                     await self._catalogue.load()
         return None
 
-    async def _settle(self, id: str, actor: str, extra: Sequence[Operation]) -> Package | None:
+    async def _settle(self, id: str, actor: str, extra: Sequence[Operation], again: bool) -> Package | None:
         about = await self._records.about(id)
         record = about.package.record
         if record is None:
@@ -203,11 +186,15 @@ class Holdings:
         body = package_body(record)
         old = self._catalogue.by_id(id)
         transfer = await self._store.get("transfers", transfer_id(id, body.sha256))
-        decision = decide(await self._situation(record, about, body, old, transfer))
+        situation = await self._situation(record, about, body, old, transfer)
+        decision = decide(situation)
         view = view_of(record, body, old, decision)
         if decision.action is Action.ADOPT or (old and view.held_filename not in {"", old.held_filename}):
             await self._files.run(partial(self._blobs.publish, view.held_sha256, view.held_filename))
-        operations = [*self._operations(old, view, about, decision, transfer, actor), *extra]
+        stopped = bool(situation.trouble)
+        operations = [*self._operations(old, view, about, decision, actor, stopped=stopped), *extra]
+        if decision.action is Action.FETCH and (again or self._due(old, situation, transfer)):
+            operations.extend(self._fetch(view, transfer, self._now()))
         if operations:
             stored = await self._store.batch(operations)
             for operation, doc in zip(operations, stored, strict=True):
@@ -244,6 +231,7 @@ class Holdings:
             on_disk=on_disk,
             damaged=old is not None and old.presence is Presence.DAMAGED,
             cancelled=transfer is not None and transfer["state"] == TransferState.CANCELLED,
+            trouble=transfer["error"] if transfer is not None and transfer["state"] in _STOPPED else "",
             sources=[self._name(node) for node in near],
             out_of_reach=[self._name(replica.node) for replica in others if replica.node not in near],
             safe_elsewhere=any(
@@ -271,8 +259,9 @@ class Holdings:
         view: Package,
         about: About,
         decision: Decision,
-        transfer: Doc | None,
         actor: str,
+        *,
+        stopped: bool,
     ) -> list[Operation]:
         now = self._now()
         operations: list[Operation] = []
@@ -280,17 +269,13 @@ class Holdings:
             rev = self._catalogue.rev(view.id)
             operations.append(Replace("packages", package_doc(view, now), rev))
             operations.extend(events_of(old, view, decision, actor=actor, at=now))
-            operations.extend(self._replica(view, about))
+            operations.extend(self._replica(view, about, stopped=stopped))
             if lost_to_another(old, view.body) and old is not None:
                 operations.append(Replace("superseded", _superseded_doc(old, now)))
-        if decision.action is Action.FETCH:
-            operations.extend(self._fetch(view, transfer, now))
         return operations
 
-    def _replica(self, view: Package, about: About) -> list[Operation]:
-        """The record that tells the network; a transfer that just began says nothing yet."""
-        if view.presence is Presence.ARRIVING:
-            return []
+    def _replica(self, view: Package, about: About, *, stopped: bool = False) -> list[Operation]:
+        """The record that tells the network; a transfer that just began has nothing to correct, and says nothing."""
         id = replica_id(view.id, self._node_id)
         known = about.replicas.get(self._node_id, Known(record=None, rev=0))
         before = replica_body(known.record) if known.record and not known.record.deleted else None
@@ -303,8 +288,23 @@ class Holdings:
         )
         if before == body or (before is None and view.withdrawn):
             return []
+        if view.presence is Presence.ARRIVING and not stopped:
+            wrong = before is not None and before.sha256 == body.sha256 and view.body.size >= SAID_FROM
+            if not wrong:
+                return []
         _, operation = self._records.write(RecordKind.REPLICA, id, body, known, deleted=view.withdrawn)
         return [operation]
+
+    def _due(self, old: Package | None, situation: Situation, transfer: Doc | None) -> bool:
+        """Whether to begin a transfer now. One that stopped goes on when its job does, or at once for a new source."""
+        if transfer is None or transfer["state"] not in _STOPPED:
+            return True
+        if old is None or old.presence is not Presence.ARRIVING:
+            return True
+        if set(situation.sources) - {source["name"] for source in transfer["sources"]}:
+            return True
+        gave_up = transfer["state"] == TransferState.FAILED
+        return gave_up and bool(self._now() - transfer["updated_at"] > RESTART_MS)
 
     @staticmethod
     def _fetch(view: Package, transfer: Doc | None, now: int) -> list[Operation]:
@@ -363,27 +363,6 @@ class Holdings:
                 "a held file is damaged", extra={"action": "package_damaged", "package": id, "reason": reason}
             )
         await self.settle(id)
-
-
-def new_transfer_doc(view: Package, now: int) -> Doc:
-    """The document of a transfer that has not begun."""
-    return {
-        "_id": transfer_id(view.id, view.body.sha256),
-        "package": view.id,
-        "filename": view.body.filename,
-        "sha256": view.body.sha256,
-        "size": view.body.size,
-        "state": str(TransferState.PENDING),
-        "bytes_done": 0,
-        "chunks_done": 0,
-        "chunks": chunk_count(view.body.size),
-        "rate": 0.0,
-        "sources": [],
-        "error": "",
-        "attempts": 0,
-        "started_at": now,
-        "updated_at": now,
-    }
 
 
 def _superseded_doc(old: Package, now: int) -> Doc:

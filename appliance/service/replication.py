@@ -108,7 +108,7 @@ class Replication:
             docs = await self._store.find(
                 "records", {"kind": str(RecordKind.PACKAGE)}, limit=200, after=after
             )
-            await self._holdings.settle_many(doc["record_id"] for doc in docs)
+            await self._holdings.settle_many((doc["record_id"] for doc in docs), again=True)
             if len(docs) < 200:
                 return
             after = (docs[-1]["_id"], docs[-1]["_id"])
@@ -137,6 +137,11 @@ class Replication:
     async def _overtake(self, record: Record) -> None:
         """Outrank a record of an earlier life of this node that came back from a peer, or one that says it is gone."""
         if record.kind is RecordKind.NODE:
+            if not record.deleted and node_body(record).url != self._own.url:
+                log.warning(
+                    "somebody speaks as this node elsewhere: was its data directory copied, or an old copy restored?",
+                    extra={"action": "identity_elsewhere", "url": node_body(record).url},
+                )
             await self.own_record()
             await self._holdings.refresh_nodes()
         else:
@@ -238,7 +243,7 @@ class Replication:
             self._ungreeted.add(peer)
             self.announce()
             self.announced(peer)
-        await self.fill()
+        await self.fill(again=True)
 
     async def reconcile(self) -> None:
         """Read the feed of every peer that is not being left alone, and retry what is missing."""
@@ -252,13 +257,14 @@ class Replication:
             await asyncio.wait(running)
         await self.fill()
 
-    async def fill(self) -> None:
-        """Settle every package that this node lacks or may let go."""
-        await self._holdings.settle_many(
+    async def fill(self, *, again: bool = False) -> None:
+        """Settle every package that this node lacks or may let go; `again`: a source may be back, so try now."""
+        lacking = [
             package.id
             for package in self._catalogue.all()
             if self._holdings.cares_for_replicas_of(package.id)
-        )
+        ]
+        await self._holdings.settle_many(lacking, again=again)
 
     async def _read(self, peer: str) -> None:
         try:
@@ -267,7 +273,7 @@ class Replication:
                 was_down = self._peers.is_down(peer)
                 await self._read_all(peer)
                 if was_down:
-                    await self.fill()
+                    await self.fill(again=True)
                 if peer not in self._read_again:
                     return
         except (PeerError, PeerNotFound) as exc:

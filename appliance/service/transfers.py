@@ -20,8 +20,9 @@ from appliance.peering.records import replica_body
 from appliance.store.ports import Doc, Enqueue, Operation, Replace, Store
 
 from .catalogue import Catalogue
+from .fetch_jobs import fetch_job, new_transfer_doc, transfer_id
 from .fetcher import Progress, Source
-from .holdings import Holdings, fetch_job, new_transfer_doc, transfer_id
+from .holdings import Holdings
 from .journal import SYSTEM, entry
 from .peers import Peers
 from .records import Records
@@ -314,8 +315,10 @@ class Transfers:
             )
         if state is TransferState.DONE or live.unwanted.is_set():
             await self._holdings.settle(live.package.id, extra=operations)
-        else:
-            await self._store.batch(operations)
+            return
+        await self._store.batch(operations)
+        if state is TransferState.STALLED:
+            await self._holdings.settle(live.package.id)  # to say why
 
     async def give_up(self, package_id: str, error: str) -> None:
         """The job of a package's transfer failed for the last time."""
@@ -336,6 +339,7 @@ class Transfers:
         )
         doc.update(state=str(TransferState.FAILED), error=error, updated_at=now)
         await self._store.batch([Replace("transfers", doc), event])
+        await self._holdings.settle(package.id)
 
     async def watch(self) -> None:
         """Every second, for ever: write progress, notice what is no longer wanted, look for new sources."""

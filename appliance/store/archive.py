@@ -25,7 +25,7 @@ from bson.errors import InvalidBSON
 from appliance.domain.errors import Conflict, IntegrityFailure, InvalidInput, StorageError
 
 from .documents import MAX_BYTES, decode, encode
-from .migrations import migrate, refuse_newer
+from .migrations import UNFINISHED, migrate, refuse_newer
 from .ports import Doc, Snapshot, Store
 from .schema import COLLECTIONS
 
@@ -88,6 +88,7 @@ async def import_archive(store: Store, path: Path) -> None:
     try:
         with await asyncio.to_thread(tarfile.open, path, "r:") as archive:
             meta = await asyncio.to_thread(_verify, archive)
+            await store.set_schema_version(UNFINISHED)  # a node must not start on a part
             for name in meta.collections:
                 blocks = _blocks(_open(archive, f"ods/{name}.bson"))
                 while (block := await asyncio.to_thread(next, blocks, None)) is not None:

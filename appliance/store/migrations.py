@@ -27,6 +27,7 @@ class Migration:
     run: Callable[[Store], Awaitable[None]]
 
 
+UNFINISHED = -1  #: the schema version of a store while an archive is read into it
 MIGRATIONS: tuple[Migration, ...] = ()  #: none is for a version above `schema.VERSION`
 
 
@@ -44,8 +45,17 @@ def refuse_newer(stored: int, known: int = VERSION) -> None:
 
 
 async def migrate(store: Store, migrations: Sequence[Migration] = MIGRATIONS) -> None:
-    """Run the migrations that the store has not seen, in order, and record the version."""
+    """Run the migrations that the store has not seen, in order, and record the version.
+
+    Raises:
+        InvalidSettings: The store has only a part of an archive.
+    """
     stored = await store.schema_version()
+    if stored == UNFINISHED:
+        raise InvalidSettings(
+            "An import into this database was cut off, and only a part of it is there. Delete the database (the files "
+            "ods.sqlite3* of the data directory, or the database of database.url) and import again."
+        )
     for migration in sorted(migrations, key=lambda each: each.version):
         if migration.version > stored:
             await migration.run(store)

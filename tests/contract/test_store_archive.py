@@ -141,6 +141,33 @@ def test_an_export_shows_one_moment(place: Place) -> None:
     place.run(test)
 
 
+def test_no_node_starts_on_a_part_of_an_archive(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "site.tar"
+    source, place = make_place(kind, request, tmp_path), make_place(kind, request, tmp_path)
+
+    async def export(store: Store) -> None:
+        await store.insert("accounts", {"_id": "admin"})
+        await export_archive(store, file)
+
+    async def cut_off(store: Store) -> None:
+        async def killed(name: str, docs: Any) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(store, "load", killed)
+        with pytest.raises(KeyboardInterrupt):
+            await import_archive(store, file)
+
+    async def nothing(store: Store) -> None:
+        pytest.fail("it was opened")
+
+    source.run(export)
+    place.run(cut_off)
+    with pytest.raises(InvalidSettings, match="import again"):
+        place.run(nothing)
+
+
 def test_a_store_with_anything_in_it_is_left_alone(place: Place, tmp_path: Path) -> None:
     file = tmp_path / "site.tar"
 

@@ -117,6 +117,36 @@ def test_leaving_ends_the_exchange_on_both_sides(network: Network, tmp_path: Pat
     b.wait_holds(second.name, second.sha256)
 
 
+def test_a_node_on_any_free_port_tells_the_one_that_it_took(network: Network) -> None:
+    node = network.node("any", start=False)
+    del node.settings["NODE_URL"]
+    node.settings["HTTP_PORT"] = "0"
+    node.start(wait=False)
+
+    def told() -> str:
+        return next((line for line in node.log_text().splitlines() if line.startswith("Node URL:")), "")
+
+    eventually(told, 30, node.tail)
+    node.port = int(told().rpartition(":")[2])
+    assert node.port > 0
+    about = node.api("GET", "/about")
+    assert about["url"] == f"http://127.0.0.1:{node.port}"
+    assert about["download_url"].startswith(about["url"])
+
+
+def test_a_node_says_that_a_copy_of_it_runs_elsewhere(network: Network) -> None:
+    a, b = network.chain("a", "b")
+    b.stop()
+    copy = network.node("copy", start=False)
+    shutil.copytree(b.data, copy.data)
+    b.start()
+    assert not list(b.lines("identity_elsewhere"))
+    copy.start()
+    assert copy.id == b.id
+    eventually(lambda: list(b.lines("identity_elsewhere")), 20, b.tail)
+    eventually(lambda: a.peer(copy)["url"] == copy.url, 20, a.tail)
+
+
 def test_joining_leaves_no_warning(network: Network) -> None:
     a, b = network.node("a"), network.node("b")
     b.join(a)

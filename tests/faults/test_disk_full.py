@@ -10,7 +10,7 @@ from tusclient import client as tus
 
 from tests.builders import MIB, make_file
 from tests.harness import Network, eventually
-from tests.harness.node import AUTHORIZATION
+from tests.harness.node import AUTHORIZATION, NodeProcess
 
 ROOM = 64 * MIB
 
@@ -101,6 +101,16 @@ def test_a_transfer_that_does_not_fit_waits_for_room(
     assert b.head(large.name).status == 503
     a.publish(small.path)
     b.wait_holds(small.name, small.sha256)  # everything else goes on
+
+    def told_at(node: NodeProcess) -> str:
+        replicas = node.api("GET", f"/packages/{large.name}")["replicas"]
+        return next((item["reason"] for item in replicas if item["name"] == "b"), "")
+
+    for node in (a, b):  # every node says why b has not got it
+        eventually(lambda node=node: "disk" in told_at(node), 20, lambda node=node: told_at(node))
+    tries = stalled["attempts"]
+    eventually(lambda: b.api("GET", f"/transfers/{stalled['id']}")["attempts"] > tries + 1, 30)
+    assert len(b.events("transfer.stalled")) == 1, "one trouble is told once, however often peers are asked"
     filler.unlink()
     b.api("POST", f"/transfers/{stalled['id']}/retry")
     b.wait_holds(large.name, large.sha256)

@@ -173,3 +173,23 @@ def test_the_nodes_own_pages_and_tokens_anywhere_may(node: NodeProcess) -> None:
     for headers in (*own, {**token, "Origin": "https://elsewhere.example"}):
         answer = node.request("PATCH", "/api/v1/packages/0.pkg", b'{"notes": "x"}', headers)
         assert answer.status == 200, (headers, answer.body)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "words"),
+    [
+        ("DELETE", "/tokens/ZZ", "There is no token ZZ."),
+        ("DELETE", "/peers/invites/ZZ", "There is no invite ZZ."),
+        ("GET", "/transfers/ZZ", "There is no transfer ZZ."),
+        ("POST", "/transfers/ZZ/retry", "There is no transfer ZZ."),
+        ("POST", "/transfers/ZZ/cancel", "There is no transfer ZZ."),
+        ("GET", "/jobs/Z%00Z", "There is no job"),
+        ("POST", "/jobs/ZZ/retry", "There is no job ZZ."),
+    ],
+)
+def test_what_is_missing_is_named_whatever_was_asked_for(
+    node: NodeProcess, method: str, path: str, words: str
+) -> None:
+    answer = node.request(method, f"/api/v1{path}", b"" if method == "POST" else None)
+    assert answer.status == 404
+    assert answer.json()["detail"].startswith(words)

@@ -359,6 +359,20 @@ def test_tuspy_with_checksums(one_node: NodeProcess, tmp_path: Path) -> None:
 # PUT
 
 
+def test_an_upload_goes_on_at_the_host_that_the_client_came_to(network: Network, tmp_path: Path) -> None:
+    node = network.node("aliased", NODE_URL="https://nobody.invalid/behind")
+    assert create(node, 3, filename="a.pkg").headers["location"].startswith("/behind/")
+    node.settings["NODE_URL"] = "https://nobody.invalid"  # what a proxy or another name of the machine hides
+    node.restart()
+    file = make_file(tmp_path / "alias.pkg", 2 * MIB + 1)
+    client = tus.TusClient(f"{node.url}{API}", headers={"Authorization": AUTHORIZATION})
+    with file.path.open("rb") as stream:
+        uploader = client.uploader(file_stream=stream, chunk_size=MIB, metadata={"filename": file.name})
+        uploader.upload()
+    assert uploader.url.startswith(node.url)
+    assert node.sha1(file.name) == file.sha1
+
+
 def test_put_with_digest_headers(one_node: NodeProcess) -> None:
     data = os.urandom(1000)
     digest = hashlib.sha256(data).digest()
@@ -382,6 +396,24 @@ def test_put_in_chunks_of_unknown_length(one_node: NodeProcess, tmp_path: Path) 
     )
     assert answer.status == 201
     assert one_node.sha1("stream.pkg") == file.sha1
+
+
+def test_a_stream_that_grows_too_large_is_413_and_leaves_nothing(network: Network, tmp_path: Path) -> None:
+    node = network.node("small", UPLOADS_MAX_SIZE="3 MiB")
+    for size in (3 * MIB, 3 * MIB + 1, 20 * MIB):
+        file = make_file(tmp_path / f"{size}.pkg", size)
+        answer = curl_upload(
+            file.path,
+            f"{node.url}/api/v1/packages/{size}.pkg",
+            user=f"admin:{PASSWORD}",
+            options=("-H", "Transfer-Encoding: chunked"),
+        )
+        if size > 3 * MIB:
+            assert (answer.status, answer.json()["code"]) == (413, "too_large"), size
+        else:
+            assert answer.status == 201
+    eventually(lambda: not node.api("GET", "/uploads")["items"], 10)
+    assert node.files("uploads") == []
 
 
 def test_put_parameters(one_node: NodeProcess) -> None:

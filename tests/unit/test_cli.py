@@ -70,6 +70,28 @@ def test_a_duration_that_is_none(life: str, capsys: pytest.CaptureFixture[str]) 
     assert "is not a duration" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["fifo"], "no regular file"),
+        (["/dev/null"], "no regular file"),
+        (["one.pkg", "--stage", ""], "stage is empty"),
+        (["one.pkg", "--name", "a/b"], 'contains "/"'),
+        (["one.pkg", "CON.pkg"], "reserved on Windows"),
+        (["one.pkg", "caf\udce9.pkg"], "not valid Unicode"),
+    ],
+)
+def test_files_that_are_refused_before_anything_is_sent(
+    arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for name in ("one.pkg", "CON.pkg", "caf\udce9.pkg"):
+        (tmp_path / name).touch()
+    assert run(["package", "add", "--url", "http://127.0.0.1:1", *arguments]) == ExitCode.USAGE
+    assert words in capsys.readouterr().err
+    assert run(["package", "show", "--url", "http://127.0.0.1:1", "caf\udce9"]) == ExitCode.USAGE
+
+
 def test_the_commands_of_the_plan_are_there() -> None:
     names = {" ".join(path) for path, _ in commands(ods)}
     assert names >= {
