@@ -17,8 +17,9 @@ help: ## list what there is
 run: $(STAMPS)/app ## start a node with its data in ./data; settings: ODS_... or ./ods.yaml
 	@exec $(BIN)/ods serve $(ARGS)
 
+# Most tests wait for processes: four share two cores well. Nodes start by the hundred, so they are compiled once.
 test: $(STAMPS)/test tools ## run all tests; ARGS="-k word" chooses
-	$(BIN)/python -m pytest $(ARGS)
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 4 $(ARGS)
 
 lint: $(STAMPS)/lint ## check style, types and the layers
 	$(BIN)/ruff check .

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.fakes.mongod import Mongod, find_mongod
 from tests.harness import Network
@@ -19,6 +21,8 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("shared")
 
 BIG = os.environ.get("ODS_TEST_BIG") == "1"  #: sizes as the issue states them, for those with time
+LONGEST_FIRST = ("e2e", "faults", "browser", "integration", "contract", "unit")
+EACH_ALONE = ("tests/e2e/", "tests/faults/")
 DATABASES = ["sqlite", pytest.param("mongo", marks=pytest.mark.mongo)]
 
 
@@ -75,6 +79,30 @@ def any_network(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Netw
 def installers(tmp_path_factory: pytest.TempPathFactory) -> Installers:
     """Flat packages, built once."""
     return Installers(tmp_path_factory.mktemp("installers"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In one of several processes: what takes long begins first, so that all of them end together."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: (item.get_closest_marker("slow") is None, _kind(item.nodeid)))
+
+
+def _kind(nodeid: str) -> int:
+    kind = nodeid.split("/")[1]
+    return LONGEST_FIRST.index(kind) if kind in LONGEST_FIRST else 0
+
+
+class Scheduling(LoadScopeScheduling):
+    """Which tests stay together in one process: those of a file, unless each has nodes of its own."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid if nodeid.startswith(EACH_ALONE) else nodeid.partition("::")[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    config.option.loadscopereorder = False  # the order is ours
+    return Scheduling(config, log)
 
 
 @pytest.hookimpl(wrapper=True)

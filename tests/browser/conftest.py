@@ -58,7 +58,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
 
 
 @pytest.fixture(scope="session")
-def axe() -> str:
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The source of axe-core, fetched once by npm into a directory that git ignores."""
     kept = CACHE / AXE / "axe.min.js"
     if not kept.exists():
@@ -66,9 +66,10 @@ def axe() -> str:
         if npm is None:
             skip_or_fail("npm is missing: apt-get install npm")
         kept.parent.mkdir(parents=True, exist_ok=True)
+        fetched = tmp_path_factory.mktemp("axe")
         done = subprocess.run(
             [str(npm), "pack", AXE, "--silent"],
-            cwd=kept.parent,
+            cwd=fetched,
             capture_output=True,
             text=True,
             timeout=120,
@@ -76,8 +77,11 @@ def axe() -> str:
         )
         if done.returncode:
             skip_or_fail(f"npm cannot fetch {AXE}: {done.stderr[-300:]}")
-        with tarfile.open(kept.parent / done.stdout.strip().splitlines()[-1]) as archive:
+        with tarfile.open(fetched / done.stdout.strip().splitlines()[-1]) as archive:
             member = archive.extractfile("package/axe.min.js")
             assert member is not None
-            kept.write_bytes(member.read())
+            # Others may fetch it now: whoever reads it finds all of it or nothing.
+            part = kept.with_suffix(f".{os.getpid()}")
+            part.write_bytes(member.read())
+            part.replace(kept)
     return kept.read_text(encoding="utf-8")

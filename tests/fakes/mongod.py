@@ -5,7 +5,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,8 @@ from pathlib import Path
 
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
+
+from tests.ports import free_port
 
 _START_S = 30.0
 
@@ -43,7 +44,7 @@ class Mongod:
         self._initiate = initiate
         self._directory = Path(tempfile.mkdtemp(prefix="ods-mongod-"))
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = _free_port()
+        self.port = free_port()
 
     def url(self, database: str) -> str:
         """The URL of a database of this server."""
@@ -158,9 +159,3 @@ def _die_with_parent() -> None:
     # A test run that is killed must not leave a server behind; 1 is PR_SET_PDEATHSIG, which only Linux has.
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

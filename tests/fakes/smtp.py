@@ -10,7 +10,7 @@ from typing import Any, Self
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
-from tests.harness.node import free_port
+from tests.ports import free_port
 
 
 class MailCatcher:

@@ -8,8 +8,9 @@ from typing import Self
 
 from tests.fakes.mongod import Mongod
 from tests.fakes.proxy import Proxy
+from tests.ports import free_port
 
-from .node import NodeProcess, free_port
+from .node import NodeProcess
 
 
 class Network:

@@ -8,7 +8,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ from urllib.parse import quote, urlencode
 from prometheus_client.parser import text_string_to_metric_families
 
 from appliance.store.layout import Layout
+from tests.ports import free_port
 
 from .curl import CurlAnswer, curl_upload
 from .waiting import eventually
@@ -56,13 +56,6 @@ class ApiError(AssertionError):
         """The problem+json."""
         data: dict[str, Any] = self.answer.json()
         return data
-
-
-def free_port() -> int:
-    """A port on loopback that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class NodeProcess:

@@ -14,7 +14,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from .node import die_with_parent, free_port
+from tests.ports import free_port
+
+from .node import die_with_parent
 from .waiting import eventually
 
 BASE = "dc=example,dc=com"

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from appliance.cli import tus
-from appliance.cli.demo_nodes import free_ports
 from appliance.cli.exits import ExitCode
 from appliance.cli.main import run
+from tests.ports import free_port
 
 PASSWORD = "a password for tests"
 ODS = [sys.executable, "-m", "appliance"]
@@ -32,7 +32,7 @@ class Node:
     def __init__(self, directory: Path, **settings: str) -> None:
         self.directory = directory
         self.data = directory / "data"
-        self.port = free_ports(1)[0]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.settings = settings
         self.process: subprocess.Popen[str] | None = None
@@ -500,7 +500,7 @@ def test_a_reader_that_has_seen_enough(node: Node, tmp_path: Path) -> None:
 
 def test_serve_says_what_is_wrong_in_a_line(node: Node, tmp_path: Path) -> None:
     second = subprocess.run(
-        [*ODS, "serve", "--port", str(free_ports(1)[0]), "--data-dir", str(node.data)],
+        [*ODS, "serve", "--port", str(free_port()), "--data-dir", str(node.data)],
         env=plain_environment(tmp_path), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert second.returncode == 1

@@ -16,8 +16,8 @@ from appliance.peering.tls import client_context, make_certificate
 from appliance.service.journal import entry
 from appliance.service.notifications.mailbox import MAX_LISTED, MailServer, check_address, next_due
 from tests.fakes.smtp import MailCatcher
-from tests.harness.node import free_port
 from tests.harness.post import Post
+from tests.ports import free_port
 
 ACCOUNT = ("ods", "secret of the mail server")
 

@@ -48,6 +48,7 @@ class Flaky:
         self._store = store
         self.down = False
         self.refused = 0
+        self._asked = 0
 
     def __getattr__(self, name: str) -> Any:
         real = getattr(self._store, name)
@@ -58,9 +59,18 @@ class Flaky:
             if self.down:
                 self.refused += 1
                 raise StoreUnavailable()
-            return await real(*args, **kwargs)
+            self._asked += 1
+            try:
+                return await real(*args, **kwargs)
+            finally:
+                self._asked -= 1
 
         return call
+
+    async def go_away(self) -> None:
+        """Be down from now on, at a moment when no call is under way whose answer would come afterwards."""
+        await eventually(lambda: self._asked == 0)
+        self.down = True
 
 
 class Desk:
@@ -644,7 +654,7 @@ def test_through_an_outage_what_runs_goes_on_and_is_recorded_afterwards(
         await desk.runner.start()
         await desk.enqueue("a", "work")
         await eventually(started.is_set)
-        desk.flaky.down = True
+        await desk.flaky.go_away()
         await desk.enqueue("b", "work")  # somebody else can still reach the store
         await eventually(lambda: desk.flaky.refused > 2)
         assert not contexts[0].stopping.is_set()
