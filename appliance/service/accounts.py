@@ -258,6 +258,14 @@ class Accounts:
             )
             self._passwords.forget(name)
 
+    async def check_known(self, name: str) -> None:
+        """Return if there is such an account.
+
+        Raises:
+            AccountUnknown: There is none.
+        """
+        await self._user(name)
+
     async def _user(self, name: str) -> Doc:
         doc = await self._store.get("accounts", name)
         if doc is None:
