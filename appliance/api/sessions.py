@@ -46,6 +46,7 @@ class UserSessionsHandler(BaseHandler):
         assert self.principal is not None
         if name != self.principal.name:
             self.need(Role.ADMIN)
+        await self.app.accounts.user(name)
         self.write_json({"ended": await self.app.sessions.end_all(name, self.principal)})
 
 

@@ -250,6 +250,7 @@ class Replication:
         for peer in self._peers.active_ids():
             if not self._peers.backing_off(peer):
                 self.announced(peer)
+        self._ungreeted.intersection_update(self._peers.active_ids())
         if self._ungreeted:
             self.announce()
         running = list(self._reading.values())
@@ -285,6 +286,11 @@ class Replication:
             log.warning(exc.message, extra={"action": "feed_unread", "peer": peer})
         finally:
             self._reading.pop(peer, None)
+            if (
+                peer in self._read_again
+            ):  # it failed, and meanwhile the peer told us something: where it is now
+                self._read_again.discard(peer)
+                self.announced(peer)
 
     async def _read_all(self, peer: str) -> None:
         more = True

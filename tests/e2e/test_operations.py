@@ -243,14 +243,17 @@ def test_nodes_with_their_own_certificates_pin_each_other(network: Network, tmp_
 
 
 def test_a_node_that_moved_is_found_again_by_its_peers(network: Network, tmp_path: Path) -> None:
-    a, b = network.chain("a", "b")
-    a.stop()  # b finds nobody at the old address, and leaves it alone for longer and longer
-    eventually(lambda: not b.peer(a)["healthy"], 20)
+    a = network.node("a")
+    b = network.node("b", REPLICATION_RECONCILE_S="900")  # does not find it by asking again and again
+    b.join(a)
+    a.stop()
+    b.publish(make_file(tmp_path / "meanwhile.pkg", MIB).path)  # nobody is at the old address
+    eventually(lambda: not b.peer(a)["healthy"], 60)
     a.port = free_port()
     a.url = f"http://127.0.0.1:{a.port}"
     a.settings |= {"HTTP_PORT": str(a.port), "NODE_URL": a.url}
     a.start()
-    eventually(lambda: b.peer(a)["url"] == a.url and b.peer(a)["healthy"], 20, b.tail)
+    eventually(lambda: b.peer(a)["url"] == a.url and b.peer(a)["healthy"], 60, b.tail)
     file = make_file(tmp_path / "moved.pkg", MIB + 1)
     a.publish(file.path)
     b.wait_holds(file.name, file.sha256)

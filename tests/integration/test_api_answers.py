@@ -179,6 +179,7 @@ def test_the_nodes_own_pages_and_tokens_anywhere_may(node: NodeProcess) -> None:
     ("method", "path", "words"),
     [
         ("DELETE", "/tokens/ZZ", "There is no token ZZ."),
+        ("DELETE", "/users/nobody/sessions", 'There is no account "nobody".'),
         ("DELETE", "/peers/invites/ZZ", "There is no invite ZZ."),
         ("GET", "/transfers/ZZ", "There is no transfer ZZ."),
         ("POST", "/transfers/ZZ/retry", "There is no transfer ZZ."),
