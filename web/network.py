@@ -45,6 +45,7 @@ class NetworkPage(PageHandler):
                 for peer in app.peers.all()
             ],
             others=others(app),
+            own=app.holdings.nodes.get(own),
             own_url=app.node_url,
             invites=await app.registrations.invites() if may else [],
         )

@@ -18,6 +18,7 @@ from .throttle import Throttle
 EVEN_S = 0.5  #: with a directory, refusals take a multiple of it: their time tells nothing about a name
 SHOWN_NAME = 64
 CROWD = 60  #: wrong passwords from one address, for whatever accounts, that cost nothing
+CROWD_NAME = "many accounts"  #: the subject of the event
 CROWD_CAP_S = 30  #: a whole office may be behind it
 _CROWD_FORGET_MS = 10 * 60_000
 
@@ -79,7 +80,8 @@ class SignIn:
                     return await self._by_directory(self._directory, name, password, source)
                 return await self._by_hash(doc, name, password, source)
         except NotAuthenticated:
-            self._crowd.failed(address)
+            if self._crowd.failed(address):
+                await self._refusals.tell(CROWD_NAME, address, locked=True)
             if self._directory is not None:
                 taken = asyncio.get_running_loop().time() - began
                 await self._pause(EVEN_S - taken % EVEN_S)

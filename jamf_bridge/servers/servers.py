@@ -15,6 +15,7 @@ from appliance.store.ports import Doc, Enqueue, Insert, Operation, Remove, Store
 from ..driver import Driver
 from ..jobs import sync_job
 from .configuring import checked, merged
+from .differences import differences
 from .documents import sealed_parts, server_of
 from .drivers import DriverCache
 from .health import COLLECTION, ServerHealth
@@ -174,7 +175,13 @@ class Servers(ServerHealth):
                 raise ServerExists(f'Another MDM server is called "{changed.config.name}".')
             doc.update(self._configured(changed, base.rev + 1))
             return [
-                self._event(EventType.MDM_CHANGED, changed, actor, fields=sorted(fields)),
+                self._event(
+                    EventType.MDM_CHANGED,
+                    changed,
+                    actor,
+                    fields=sorted(fields),
+                    **differences(base, changed, secret_places(self._registry.factory(base.config.kind))),
+                ),
                 Enqueue(sync_job(id, self._now(), reason="changed")),
             ]
 

@@ -29,7 +29,7 @@ def test_jamf_pro_is_connected(node: NodeProcess, visitor: Visitor, jamf: FakeJa
     visitor.menu("MDM servers")
     expect(page.get_by_role("heading", name="No MDM server")).to_be_visible()
     page.get_by_role("button", name="Connect a server").click()
-    dialog = page.locator("#add")
+    dialog = page.locator("#add-jamf")
 
     visitor.expected.append("400")  # the console tells of each refusal
     fill(dialog, Name="Jamf", URL="nonsense")

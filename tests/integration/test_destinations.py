@@ -39,6 +39,17 @@ def test_changes_are_checked_logged_and_seen(post: Any, receiver: Receiver) -> N
         id, _ = await post.hook(receiver)
         changed = await post.destinations.change(id, {"events": ["peer.*"]}, actor="anna", expect=1)
         assert (changed.version, changed.events) == (2, ("peer.*",))
+        url = f"{receiver.url}another-secret-path"
+        await post.destinations.change(id, {"url": url, "format": "slack"}, actor="anna")
+        logged = await post.store.find("events", {"type": "destination.changed"}, order="seq")
+        assert [(doc["data"]["before"], doc["data"]["after"]) for doc in logged] == [
+            ({"events": ["*"]}, {"events": ["peer.*"]}),
+            (
+                {"format": "standard", "url": changed.shown_url},
+                {"format": "slack", "url": f"{changed.shown_url}, another address there"},
+            ),
+        ]
+        assert "another-secret-path" not in str(logged)
         with pytest.raises(StaleRevision):
             await post.destinations.change(id, {"name": "x"}, actor="b", expect=1)
         with pytest.raises(DestinationExists):
@@ -62,7 +73,7 @@ def test_changes_are_checked_logged_and_seen(post: Any, receiver: Receiver) -> N
         with pytest.raises(DestinationUnknown):
             await post.destinations.get(id)
         types = [doc["type"] for doc in await post.store.find("events", order="seq")]
-        assert types == ["destination.added", "destination.changed", "destination.removed"]
+        assert types == ["destination.added", *["destination.changed"] * 2, "destination.removed"]
 
     post(test)
 

@@ -360,6 +360,7 @@ def test_a_few_guesses_at_each_of_many_accounts_are_slowed_down(tmp_path: Path) 
                 await world.accounts.sign_in(f"somebody{number}", PASSWORD, address=HERE)
         with pytest.raises(TooManyAttempts):
             await world.accounts.sign_in("op", "another guess", address=HERE)
+        assert await world.events("sign_in.locked") == ["many accounts"]
         with pytest.raises(NotAuthenticated):
             await world.accounts.sign_in("op", "another guess", address=THERE)
         # A script whose password was right lately is not locked out by its neighbours.

@@ -4,6 +4,7 @@ import dataclasses
 import secrets
 import zoneinfo
 from collections.abc import Awaitable, Callable, Mapping
+from enum import StrEnum
 from typing import Any
 
 from appliance.domain.destination import (
@@ -183,7 +184,11 @@ class Destinations:
                 new = dataclasses.replace(new, from_seq=await self._store.last_sequence("events"))
             if new.state is DestinationState.ACTIVE or "url" in given or "address" in given:
                 new = dataclasses.replace(new, failures=0, failing_since=0, not_before=0, last_error="")
-            return new, [self._entry(EventType.DESTINATION_CHANGED, new, actor, fields=sorted(given))]
+            return new, [
+                self._entry(
+                    EventType.DESTINATION_CHANGED, new, actor, fields=sorted(given), **_differences(old, new)
+                )
+            ]
 
         return await self.edit(id, edit)
 
@@ -345,6 +350,33 @@ class Destinations:
             state=str(destination.state),
             **data,
         )
+
+
+_LOGGED = (
+    "name", "events", "state", "format", "shown_url", "template", "content_type", "allow_private", "address", "mode",
+    "hour", "zone",
+)  # fmt: skip
+
+
+def _differences(old: Destination, new: Destination) -> dict[str, dict[str, Any]]:
+    """What a change changed, as "before" and "after"; of a URL that is sealed only what is shown."""
+
+    def plain(value: Any) -> Any:
+        return (
+            list(value) if isinstance(value, tuple) else str(value) if isinstance(value, StrEnum) else value
+        )
+
+    names = [name for name in _LOGGED if getattr(old, name) != getattr(new, name)]
+    sides = {
+        side: {name.removeprefix("shown_"): plain(getattr(of, name)) for name in names}
+        for side, of in (("before", old), ("after", new))
+    }
+    if old.url_sealed != new.url_sealed and "url" not in sides["after"]:
+        sides["before"]["url"], sides["after"]["url"] = (
+            old.shown_url,
+            f"{new.shown_url}, another address there",
+        )
+    return sides if sides["after"] else {}
 
 
 def _mail(new: Destination) -> Destination:
