@@ -70,7 +70,8 @@ def test_jamf_pro_is_connected(node: NodeProcess, visitor: Visitor, jamf: FakeJa
     page.get_by_text("Taking in", exact=True).click()
     page.get_by_label("Poll (seconds)").fill("120")
     page.get_by_role("button", name="Save").click()
-    eventually(lambda: node.api("GET", "/mdm/servers/Jamf")["intake"]["poll_s"] == 120, 20)
+    expect(page.get_by_text("Saved.", exact=True)).to_be_visible()  # by the page that was loaded again
+    assert node.api("GET", "/mdm/servers/Jamf")["intake"]["poll_s"] == 120
     page.get_by_text("Taking in", exact=True).click()
     page.get_by_label("Stage", exact=True).fill("nowhere")
     page.get_by_role("button", name="Save").click()
@@ -138,9 +139,8 @@ def test_a_webhook_is_added_tried_and_sent_again(node: NodeProcess, visitor: Vis
         page.get_by_role("link", name="Chat", exact=True).click()
         page.get_by_label("package.published").uncheck()
         page.get_by_role("button", name="Save").click()
-        eventually(
-            lambda: "package.published" not in node.api("GET", "/destinations")["items"][0]["events"], 20
-        )
+        expect(page.get_by_text("Saved.", exact=True)).to_be_visible()  # by the page that was loaded again
+        assert "package.published" not in node.api("GET", "/destinations")["items"][0]["events"]
         page.get_by_role("button", name="Remove", exact=True).click()
         page.get_by_label("Type Chat to go on").fill("Chat")
         page.locator("#remove").get_by_role("button", name="Remove").click()

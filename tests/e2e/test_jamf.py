@@ -191,9 +191,10 @@ def test_a_flood_of_webhooks_is_one_sync(
         "objectName": "Firefox", "authorizedUsername": "jane.doe",
     }  # fmt: skip
     results = jamf.control("fire", event="RestAPIOperation", data=event, count=count, senders=8)
-    slowest = max(result["seconds"] for result in results)
+    # The sender gives up after two seconds, as Jamf Pro does; how long the node took, it says itself.
     assert [result for result in results if result.get("status") != 202] == []
-    assert slowest < 1.0
+    slowest = max(line["ms"] for line in a.lines("request") if line["path"].startswith("/hooks/"))
+    assert slowest < 1000
     grown = a.rss_peak() - memory
     seconds = max(result["at"] for result in results) - min(result["at"] for result in results)
     lists = [
@@ -203,7 +204,7 @@ def test_a_flood_of_webhooks_is_one_sync(
     ]
     with capsys.disabled():
         print(
-            f"\n{count} deliveries in {seconds:.1f} s, slowest {slowest * 1000:.0f} ms, {len(lists)} syncs, "
+            f"\n{count} deliveries in {seconds:.1f} s, slowest {slowest:.0f} ms, {len(lists)} syncs, "
             f"{grown / MIB:.1f} MiB more"
         )
     assert len(lists) <= 1 + seconds / 60, "hints are gathered"
