@@ -51,6 +51,8 @@ class Node:
         deadline = time.monotonic() + 30
         while self.status("/health/ready") != 200:
             if time.monotonic() > deadline or self.process.poll() is not None:
+                self.process.kill()
+                self.process.wait()
                 raise RuntimeError(f"{name} does not start: {self.log.read_text()[-2000:]}")
             time.sleep(0.05)
 
