@@ -66,10 +66,12 @@ def test_the_uploader_watches_it_reach_each_node(network: Network, visitor: Visi
     expect(page.get_by_label("Progress at Berlin")).to_be_visible()
     visitor.show("package-arriving-elsewhere")
     visitor.menu("Replication")
+    network.proxies["Amsterdam"].limit(0)
     expect(cells.nth(2)).to_contain_text("held", timeout=60_000)
     expect(cells.nth(3)).to_contain_text(re.compile(r"[1-9]\d? %"), timeout=60_000)
     (reach,) = [r for r in here.api("GET", "/packages/Reach.pkg")["replicas"] if r["name"] == "Cairo"]
     assert 0 < reach["bytes_done"] <= file.size
+    network.proxies["Berlin"].limit(0)
     expect(cells.nth(0)).to_have_text("3 of 3", timeout=60_000)
 
 

@@ -9,7 +9,7 @@ from tests.harness.command import ods
 
 def test_what_is_put_first_arrives_first(network: Network, tmp_path: Path) -> None:
     a, b = network.node("a", proxied=True), network.node("b", WORKER_TRANSFER_SLOTS="1")
-    network.proxies["a"].limit(8 * MIB)  # bytes a second
+    network.proxies["a"].limit(MIB)  # a second: the first transfer lasts until its end is wanted
     files = [
         make_file(tmp_path / f"{name}.pkg", size * MIB, size)
         for name, size in (("Long", 24), ("Second", 10), ("Third", 9))
@@ -25,6 +25,7 @@ def test_what_is_put_first_arrives_first(network: Network, tmp_path: Path) -> No
     third = next(one for one in waiting if one["filename"] == "Third.pkg")
     done = ods(b, "transfer", "first", third["id"])
     assert done.returncode == 0, done.stderr
+    network.proxies["a"].limit(0)
     eventually(lambda: all(b.presence(file.path.name) == "held" for file in files), 60, b.tail)
     arrived = sorted(b.events("package.arrived"), key=lambda event: event["seq"])
     assert [event["data"]["filename"] for event in arrived] == ["Long.pkg", "Third.pkg", "Second.pkg"]
