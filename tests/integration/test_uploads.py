@@ -413,7 +413,7 @@ def test_a_stream_that_grows_too_large_is_413_and_leaves_nothing(network: Networ
         else:
             assert answer.status == 201
     eventually(lambda: not node.api("GET", "/uploads")["items"], 10)
-    assert node.files("uploads") == []
+    eventually(lambda: node.files("uploads") == [], 10)
 
 
 def test_put_parameters(one_node: NodeProcess) -> None:
