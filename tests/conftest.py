@@ -70,7 +70,9 @@ def network(tmp_path: Path) -> Iterator[Network]:
 @pytest.fixture(params=DATABASES)
 def any_network(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Network]:
     """Nodes on SQLite, then on MongoDB."""
-    server = request.getfixturevalue("mongod") if request.param == "mongo" else None
+    server = None
+    if request.param == "mongo":
+        server = request.getfixturevalue("mongod").end_transactions_after(10)  # those of killed nodes
     with Network(tmp_path / "nodes", server) as made:
         yield made
 

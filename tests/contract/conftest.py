@@ -46,11 +46,16 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+def _mongod(request: pytest.FixtureRequest) -> Mongod:
+    server: Mongod = request.getfixturevalue("mongod")
+    return server.end_transactions_after(60)  # an export of a busy machine takes its time
+
+
 def make_place(kind: str, request: pytest.FixtureRequest, directory: Path) -> Place:
     """An empty store of its own."""
     if kind == "sqlite":
         return Place(kind, "", directory / uuid.uuid4().hex)
-    server: Mongod = request.getfixturevalue("mongod")
+    server = _mongod(request)
     return Place(kind, server.url(f"t{uuid.uuid4().hex[:12]}"), directory)
 
 
@@ -59,7 +64,7 @@ def place(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """An empty store. MongoDB makes one database for all tests and empties it: making indexes takes long."""
     if kind == "sqlite":
         return make_place(kind, request, tmp_path)
-    server: Mongod = request.getfixturevalue("mongod")
+    server = _mongod(request)
     with MongoClient(server.url("shared")) as client:
         database = client["shared"]
         for name in COLLECTIONS:

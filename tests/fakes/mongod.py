@@ -44,6 +44,7 @@ class Mongod:
         self._initiate = initiate
         self._directory = Path(tempfile.mkdtemp(prefix="ods-mongod-"))
         self._process: subprocess.Popen[bytes] | None = None
+        self._lifetime_s = 60
         self.port = free_port()
 
     def url(self, database: str) -> str:
@@ -65,8 +66,7 @@ class Mongod:
             *(
                 (
                     "--setParameter",
-                    # What a killed node leaves behind is ended after so long, not after a minute.
-                    "transactionLifetimeLimitSeconds=10",
+                    f"transactionLifetimeLimitSeconds={self._lifetime_s}",
                     "--replSet",
                     "ods",
                     "--oplogSize",
@@ -86,6 +86,14 @@ class Mongod:
         )
         log.close()
         self._wait()
+        return self
+
+    def end_transactions_after(self, seconds: int) -> "Mongod":
+        """How long a transaction may last, and so what a killed node leaves behind; MongoDB's default is a minute."""
+        if seconds != self._lifetime_s:
+            self._lifetime_s = seconds
+            with MongoClient("127.0.0.1", self.port, directConnection=True) as client:
+                client.admin.command("setParameter", 1, transactionLifetimeLimitSeconds=seconds)
         return self
 
     def stop(self) -> None:
