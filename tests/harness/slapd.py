@@ -5,6 +5,7 @@ import datetime
 import ipaddress
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -141,6 +142,7 @@ class Slapd:
         (directory / "db").mkdir()
         self._program = find_slapd() or "slapd"
         self.port, self.tls_port = free_port(), free_port()
+        self._ports = (self.port, self.tls_port) if tls else (self.port,)
         self._urls = f"ldap://127.0.0.1:{self.port}" + (f" ldaps://127.0.0.1:{self.tls_port}" if tls else "")
         self.log = directory / "log"
         self._configuration = directory / "slapd.conf"
@@ -209,7 +211,14 @@ access to * by dn.exact="{READER}" read by * none
         assert self._process is not None
         if self._process.poll() is not None:
             raise RuntimeError(f"slapd ended at its start:\n{self.tail()}")
-        return "slapd starting" in self.tail()
+        if "slapd starting" not in self.tail():
+            return False
+        for port in self._ports:  # it says so before it listens
+            try:
+                socket.create_connection(("127.0.0.1", port), 5).close()
+            except ConnectionRefusedError:
+                return False
+        return True
 
     def modify(self, ldif: str) -> None:
         """Change entries of the running server, as its administrator."""
