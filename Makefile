@@ -68,7 +68,7 @@ $(STAMPS)/lint: pyproject.toml | $(BIN)/python
 # The other servers of the comparisons. Without them some tests are skipped, except in CI.
 tools:
 	@missing=""; export PATH="$$PATH:/usr/sbin:/sbin"; \
-	for tool in curl nginx rsync strace libarchive-tools:bsdtar slapd ldap-utils:ldapmodify chromium npm; do \
+	for tool in curl nginx rsync strace libarchive-tools:bsdtar 7zip:7zz slapd ldap-utils:ldapmodify chromium npm; do \
 		command -v "$${tool#*:}" >/dev/null || missing="$$missing $${tool%:*}"; done; \
 	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		echo "Installing$$missing ..."; \

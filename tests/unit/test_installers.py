@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import skip_or_fail
 from tests.installers import Installers, cpio, library_files, product_archive
 
 
@@ -28,7 +29,7 @@ def test_packages_are_reproducible() -> None:
 def test_other_programs_read_them(installers: Installers, tmp_path: Path, program: str) -> None:
     found = shutil.which(program) or shutil.which(f"{program}z")  # Debian calls it 7zz
     if found is None:
-        pytest.skip(f"{program} is missing: apt-get install libarchive-tools 7zip")
+        skip_or_fail(f"{program} is missing: apt-get install libarchive-tools 7zip")
     package = installers.get().path
     extract = {"bsdtar": ["-xf", str(package)], "7z": ["x", "-txar", "-y", str(package)]}[program]
     subprocess.run([found, *extract], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
