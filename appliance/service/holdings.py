@@ -128,9 +128,14 @@ class Holdings:
         """Whether the bytes of a package are a blob here."""
         return await self._files.run(partial(self._blobs.exists, body.sha256, body.size))
 
-    def cares_for_replicas_of(self, id: str) -> bool:
-        """Whether it matters here that another node holds a package: it is wanted, or may be let go."""
+    def cares_for_replicas_of(self, id: str, node: str = "") -> bool:
+        """Whether it matters here that another node, or the one that is given, holds a package.
+
+        It is wanted, or may be let go. While it arrives, only a further source matters.
+        """
         package = self._catalogue.by_id(id)
+        if package is not None and package.presence is Presence.ARRIVING and node:
+            return bool(self._sources.usable_sources([node]))
         if package is None or package.presence in {Presence.WAITING, Presence.ARRIVING, Presence.DAMAGED}:
             return True
         return package.presence is Presence.HELD and not self._admission(self._own, package.body).admitted

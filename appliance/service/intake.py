@@ -103,7 +103,7 @@ class Intake:
                 packages.append(record.id)
             elif record.kind is RecordKind.REPLICA:
                 package, _, node = record.id.partition(".")
-                if node != self._node_id and self._holdings.cares_for_replicas_of(package):
+                if node != self._node_id and self._holdings.cares_for_replicas_of(package, node):
                     packages.append(package)
         await self._holdings.settle_many(packages)
         if self.on_own_record is not None:

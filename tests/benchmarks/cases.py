@@ -150,38 +150,21 @@ def replicate_one(bench: Bench) -> list[Row]:
 
 
 def replicate_many(bench: Bench) -> list[Row]:
-    """400 files of 5 MiB to a node that joins."""
+    """400 files of 5 MiB to a node that joins; each time two new nodes, or one would know of those before."""
     count, size = bench.many(400), 5 * MIB
     files = bench.place("files")
     names = [f"p{number:04}.pkg" for number in range(count)]
-    source = Node(bench.place("a"), "a")
+    for name in names:
+        bench.file(files / name, size)
     web, daemon = nginx(bench.place("nginx"), files), rsync_daemon(bench.place("rsync"), files)
     ours, curl, rsync = [], [], []
-    with running(source, web, daemon):
-        for name in names:
-            path = bench.file(files / name, size)
-            shell(
-                f"curl -sf -H 'Authorization: {AUTHORIZATION}' -T {path} {source.url}/api/v1/packages/{name}"
-            )
+    with running(web, daemon):
         urls = bench.place("urls")
         urls.write_text(
             "".join(f"url = http://127.0.0.1:{web.port}/{name}\noutput = {name}\n" for name in names)
         )
         for _ in range(ROUNDS):
-            place = bench.place("b")
-            node = Node(place, "b")
-            bench.warm(count * size)
-
-            def arrive(node: Node = node) -> None:
-                node.join(source)
-                until(lambda: node.api("GET", "/packages?presence=held&limit=1")["total"] == count)
-
-            with running(node):
-                before = source.cpu_s() + node.cpu_s()
-                ours.append(timed(arrive))
-                cpu = source.cpu_s() + node.cpu_s() - before
-                print(f"  replicate many: {ours[-1]:.2f} s, CPU of both nodes {cpu:.2f} s", flush=True)
-            shutil.rmtree(place)
+            ours.append(_join_many(bench, files, names))
             copy = bench.place("copy")
             copy.mkdir()
             bench.warm(count * size)
@@ -191,6 +174,29 @@ def replicate_many(bench: Bench) -> list[Row]:
             rsync.append(timed(lambda: shell(f"rsync -a rsync://127.0.0.1:{daemon.port}/files/ {copy}/")))
             shutil.rmtree(copy)
     return _two(f"replicate {count} x 5 MiB, all hashes verified", ours, curl, rsync)
+
+
+def _join_many(bench: Bench, files: Path, names: list[str]) -> float:
+    """Seconds until a node that joins another holds all of its packages."""
+    places = bench.place("a"), bench.place("b")
+    source, node = Node(places[0], "a"), Node(places[1], "b")
+    with running(source, node):
+        for name in names:
+            target = f"{source.url}/api/v1/packages/{name}"
+            shell(f"curl -sf -H 'Authorization: {AUTHORIZATION}' -T {files / name} {target}")
+        bench.warm(sum((files / name).stat().st_size for name in names))
+
+        def arrive() -> None:
+            node.join(source)
+            until(lambda: node.api("GET", "/packages?presence=held&limit=1")["total"] == len(names))
+
+        before = source.cpu_s() + node.cpu_s()
+        taken = timed(arrive)
+        cpu = source.cpu_s() + node.cpu_s() - before
+        print(f"  replicate many: {taken:.2f} s, CPU of both nodes {cpu:.2f} s", flush=True)
+    for place in places:
+        shutil.rmtree(place)
+    return taken
 
 
 def _two(case: str, ours: list[float], curl: list[float], rsync: list[float]) -> list[Row]:
