@@ -10,6 +10,8 @@ from tests.harness import Network
 from tests.harness.node import NodeProcess
 from tests.harness.post import run_post
 
+from .desk import run_desk
+
 
 @pytest.fixture(scope="module")
 def one_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
@@ -22,6 +24,12 @@ def one_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
 def post(tmp_path: Path) -> Callable[..., None]:
     """Runs a test with a `Post`, see there."""
     return lambda test, **options: run_post(tmp_path, test, **options)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Callable[..., None]:
+    """Runs a test with a job runner, see `Desk`."""
+    return lambda test, **options: run_desk(tmp_path, test, **options)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,131 +16,14 @@ from appliance.domain.errors import (
     LeaseLost,
     PeerBusy,
     PeerUnreachable,
-    StoreUnavailable,
 )
 from appliance.domain.job import Job, RetryPolicy
 from appliance.domain.states import JobState
 from appliance.jobs.context import JobContext
-from appliance.jobs.run import TOGETHER, Task
-from appliance.jobs.runner import CRASHES, Runner
-from appliance.store.opening import open_store
-from appliance.store.ports import Enqueue, Store
+from appliance.jobs.runner import CRASHES
+from appliance.store.ports import Enqueue
 
-START = 1_900_000_000_000
-LEASE_S = 30.0
-
-
-class Clock:
-    """UTC milliseconds that stand still until they are moved."""
-
-    def __init__(self) -> None:
-        self.ms = START
-
-    def __call__(self) -> int:
-        return self.ms
-
-
-class Flaky:
-    """A store that can be away."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self.down = False
-        self.refused = 0
-        self._asked = 0
-
-    def __getattr__(self, name: str) -> Any:
-        real = getattr(self._store, name)
-        if name in {"changed", "feed_id", "export", "close"}:
-            return real
-
-        async def call(*args: Any, **kwargs: Any) -> Any:
-            if self.down:
-                self.refused += 1
-                raise StoreUnavailable()
-            self._asked += 1
-            try:
-                return await real(*args, **kwargs)
-            finally:
-                self._asked -= 1
-
-        return call
-
-    async def go_away(self) -> None:
-        """Be down from now on, at a moment when no call is under way whose answer would come afterwards."""
-        await eventually(lambda: self._asked == 0)
-        self.down = True
-
-
-class Desk:
-    """A store, a runner over it, and what happened."""
-
-    def __init__(self, store: Store, **options: Any) -> None:
-        self.clock = Clock()
-        self.flaky = Flaky(store)
-        self.store = store
-        self.ended: list[tuple[str, str]] = []
-        arguments: dict[str, Any] = {
-            "worker_id": "w1",
-            "transfer_slots": 2,
-            "hash_slots": 1,
-            "default_slots": 2,
-            "lease_s": LEASE_S,
-            "now": self.clock,
-            "jitter": lambda: 0.5,
-            "poll_s": 0.02,
-            "observe": lambda name, outcome, seconds: self.ended.append((name, outcome)),
-            **options,
-        }
-        self.runner = Runner(self.flaky, **arguments)  # type: ignore[arg-type]
-
-    async def enqueue(self, id: str, name: str, queue: str = "transfer", **fields: Any) -> bool:
-        return await self.store.enqueue(
-            Job(id=id, queue=queue, name=name, run_at=fields.pop("run_at", START), **fields)
-        )
-
-    async def job(self, id: str) -> Job:
-        job = await self.store.get_job(id)
-        assert job is not None
-        return job
-
-    async def reaches(self, id: str, state: JobState) -> Job:
-        async def there() -> bool:
-            return (await self.job(id)).state is state
-
-        await eventually(there)
-        return await self.job(id)
-
-
-async def eventually(condition: Callable[[], Any], timeout: float = 10.0) -> None:
-    end = asyncio.get_running_loop().time() + timeout
-    while True:
-        result = condition()
-        if isinstance(result, Awaitable):
-            result = await result
-        if result:
-            return
-        assert asyncio.get_running_loop().time() < end, "it did not happen in time"
-        await asyncio.sleep(0.005)
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Callable[..., None]:
-    """Run a test with a desk; its runner is stopped, and its store closed, afterwards."""
-
-    def run(test: Callable[[Desk], Awaitable[None]], **options: Any) -> None:
-        async def opened() -> None:
-            store = await open_store("", tmp_path)
-            desk = Desk(store, **options)
-            try:
-                await test(desk)
-            finally:
-                await desk.runner.stop(5)
-                await store.close()
-
-        asyncio.run(opened())
-
-    return run
+from .desk import LEASE_S, START, Desk, eventually
 
 
 def test_functions_run_in_the_threads_of_their_queue_or_on_the_loop(desk: Any) -> None:
@@ -213,99 +95,6 @@ def test_no_more_jobs_run_than_there_are_slots_and_all_get_their_turn(desk: Any)
         assert desk.runner.running("transfer") == 0
 
     desk(test, poll_s=30.0)  # a slot that becomes free is filled at once, not at the next poll
-
-
-def test_small_jobs_share_a_slot_and_each_has_its_own_end(desk: Any) -> None:
-    async def test(desk: Desk) -> None:
-        calls: list[list[str]] = []
-
-        def work(tasks: list[Task]) -> list[BaseException | None]:
-            calls.append([task.job.id for task in tasks])
-            return [PeerUnreachable("away") if task.job.id == "j3" else None for task in tasks]
-
-        desk.runner.register("work", work, queue="small", policy=RetryPolicy(attempts=5, base_s=4.0))
-        with pytest.raises(ValueError, match="has its function"):
-            desk.runner.register("other", work, queue="small")
-        await desk.store.batch(
-            [Enqueue(Job(id=f"j{n}", queue="small", name="work", run_at=START)) for n in range(20)]
-        )
-        await desk.runner.start()
-        await eventually(lambda: len(desk.ended) == 20)
-        assert [len(call) for call in calls] == [TOGETHER["small"], TOGETHER["small"], 20 % TOGETHER["small"]]
-        assert sorted(id for call in calls for id in call) == sorted(f"j{n}" for n in range(20))
-        assert desk.ended.count(("work", "retry")) == 1
-        assert (await desk.job("j3")).state is JobState.TODO
-        assert (await desk.job("j4")).state is JobState.DONE
-        assert desk.runner.running("small") == 0
-
-    desk(test, small_slots=1)
-
-
-def test_small_jobs_are_spread_over_the_free_slots(desk: Any) -> None:
-    async def test(desk: Desk) -> None:
-        met = threading.Barrier(3, timeout=10)
-
-        def work(tasks: list[Task]) -> list[BaseException | None]:
-            met.wait()
-            return [None] * len(tasks)
-
-        desk.runner.register("work", work, queue="small")
-        await desk.store.batch(
-            [Enqueue(Job(id=f"j{n}", queue="small", name="work", run_at=START)) for n in range(3)]
-        )
-        await desk.runner.start()
-        await eventually(lambda: desk.ended == [("work", "done")] * 3)
-
-    desk(test, small_slots=3)
-
-
-def test_a_step_of_a_small_job_that_breaks_is_its_own(desk: Any) -> None:
-    async def test(desk: Desk) -> None:
-        def step(task: Task) -> str:
-            if task.job.id == "j0":
-                raise KeyError("a bug")
-            return "well"
-
-        def work(tasks: list[Task]) -> list[BaseException | None]:
-            ends = [task.catch(lambda task=task: step(task)) for task in tasks]  # type: ignore[misc]
-            return [end if isinstance(end, BaseException) else None for end in ends]
-
-        desk.runner.register("work", work, queue="small", policy=RetryPolicy(attempts=1))
-        await desk.store.batch(
-            [Enqueue(Job(id=f"j{n}", queue="small", name="work", run_at=START)) for n in range(3)]
-        )
-        await desk.runner.start()
-        await eventually(lambda: len(desk.ended) == 3)
-        assert sorted(desk.ended) == [("work", "done"), ("work", "done"), ("work", "failed")]
-        assert "a bug" in (await desk.job("j0")).error
-
-    desk(test, small_slots=1)
-
-
-def test_a_cancelled_small_job_stops_and_its_neighbours_go_on(desk: Any) -> None:
-    async def test(desk: Desk) -> None:
-        begun, go = threading.Event(), threading.Event()
-
-        def work(tasks: list[Task]) -> list[BaseException | None]:
-            begun.set()
-            assert go.wait(10)
-            ends = [task.catch(task.context.check) for task in tasks]
-            return list(ends)
-
-        desk.runner.register("work", work, queue="small")
-        await desk.store.batch(
-            [Enqueue(Job(id=f"j{n}", queue="small", name="work", run_at=START)) for n in range(3)]
-        )
-        await desk.runner.start()
-        await eventually(begun.is_set)
-        await desk.store.cancel_job("j1", now=desk.clock())
-        await eventually(lambda: any(run.context.lost for run in desk.runner._leases._runs.values()))
-        go.set()
-        await eventually(lambda: len(desk.ended) == 3)
-        assert sorted(desk.ended) == [("work", "done"), ("work", "done"), ("work", "lost")]
-        assert (await desk.job("j1")).state is JobState.CANCELLED
-
-    desk(test, small_slots=1)
 
 
 def test_a_known_failure_is_retried_when_its_wait_is_over(desk: Any) -> None:
