@@ -169,8 +169,8 @@ def _tell(output: Output, network: DemoNetwork, report: dict[str, Any]) -> None:
         return
     output.line("")
     for node in network.nodes:
-        output.line(f"{node.name:<10}  {node.url}/api/v1/docs  {node.url}/Packages/{quote(filename)}")
-    output.line(f"Sign in as {USER} with the password {network.password}. For example:")
+        output.line(f"{node.name:<10}  {node.url}/ui/  {node.url}/Packages/{quote(filename)}")
+    output.line(f"Sign in as {USER} with the password {network.password}. Or in a terminal:")
     output.line(
         f"  ODS_URL={network.nodes[-1].url} ODS_USER={USER} ODS_PASSWORD={network.password} ods status"
     )

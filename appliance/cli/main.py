@@ -103,6 +103,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except ApplianceError as exc:
         _say(exc.message, output, for_error(exc), {"code": exc.code})
         return for_error(exc)
+    except UnicodeEncodeError as exc:
+        _say(f"{exc.object!r} has bytes that are not UTF-8; write it in UTF-8.", output, ExitCode.USAGE)
+        return ExitCode.USAGE
     except OSError as exc:
         what = f": {exc.filename}" if exc.filename else ""
         _say(f"{exc.strerror or exc}{what}", output, ExitCode.FAILED)

@@ -92,6 +92,18 @@ def test_files_that_are_refused_before_anything_is_sent(
     assert run(["package", "show", "--url", "http://127.0.0.1:1", "caf\udce9"]) == ExitCode.USAGE
 
 
+@pytest.mark.parametrize("option", ["--notes", "--tag"])
+def test_words_that_are_not_utf_8(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ODS_USER", "admin")
+    monkeypatch.setenv("ODS_PASSWORD", "a password of enough")
+    (tmp_path / "a.pkg").write_bytes(b"x")
+    given = ["package", "add", "--url", "http://127.0.0.1:1", str(tmp_path / "a.pkg"), option, "caf\udce9"]
+    assert run(given) == ExitCode.USAGE
+    assert "not UTF-8" in capsys.readouterr().err
+
+
 def test_the_commands_of_the_plan_are_there() -> None:
     names = {" ".join(path) for path, _ in commands(ods)}
     assert names >= {
