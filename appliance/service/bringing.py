@@ -5,12 +5,12 @@ file with its chunk map and the job's lease are enough to go on.
 """
 
 import asyncio
+import functools
 import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Executor
-from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from appliance.domain.errors import (
@@ -143,7 +143,7 @@ class Bringing:
                 for source in sources:
                     if source.node in away:
                         source.like(away[source.node])
-                end = task.catch(partial(self._attempt, live, task.context))
+                end = task.catch(functools.partial(self._attempt, live, task.context))
                 if isinstance(end, BaseException):
                     self._transfers.forget(live)
                     errors[position] = end
