@@ -224,6 +224,12 @@ class Replication(Section):
     reconcile_s: Seconds = Field(
         60, ge=1, le=86_400, description="Seconds between two readings of every peer's change feed."
     )
+    stuck_after_s: Seconds = Field(
+        600,
+        ge=10,
+        le=86_400,
+        description="Seconds without a byte after which a package that should be here counts as stuck.",
+    )
 
 
 class Notifications(Section):

@@ -89,6 +89,14 @@ async def connection_concerns(handler: BaseHandler) -> list[Concern]:
         if server["state"] in {"attention", "unreachable"}:
             text = f"{server['name']}: {server['reason']}"
             found.append(Concern(kind="bad", text=text, address=f"/ui/mdm/{server['id']}"))
+    stuck = await app.watchdog.notice()
+    if stuck is not None:
+        text = _plural(
+            stuck["count"], "package is stuck on its way here", "packages are stuck on their way here"
+        )
+        first = stuck["first"][0]
+        text = f"{text}. {first['filename']}: {first['reason']}."
+        found.append(Concern(kind="bad", text=text, address="/ui/packages?presence=waiting"))
     notice = await app.store.get("notices", CERTIFICATE)
     if notice is not None and "ends_at" in notice:
         ended = notice["ends_at"] <= app.now()

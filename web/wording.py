@@ -19,6 +19,8 @@ WORDS: dict[str, str] = {
     "package.released": "left this node",
     "package.damaged": "is damaged here",
     "package.replicated": "is on every node that takes it",
+    "replication.stuck": "packages are stuck",
+    "replication.recovered": "all packages move again",
     "transfer.failed": "transfer gave up",
     "transfer.stalled": "transfer waits for a source",
     "peer.invited": "invite made",
@@ -66,8 +68,8 @@ WORDS: dict[str, str] = {
     "mdm.hook_refused": "MDM webhook refused",
 }
 _BAD = {
-    "package.damaged", "transfer.failed", "peer.down", "peer.struck", "disk.low", "certificate.expiring",
-    "mdm.attention", "mdm.quarantined",
+    "package.damaged", "replication.stuck", "transfer.failed", "peer.down", "peer.struck", "disk.low",
+    "certificate.expiring", "mdm.attention", "mdm.quarantined",
 }  # fmt: skip
 _WARN = {
     "transfer.stalled", "sign_in.refused", "sign_in.locked", "package.superseded", "package.withdrawn",

@@ -27,9 +27,10 @@ class TransfersPage(PageHandler):
         docs = await self.app.transfers.page(where, limit=PAGE + 1, after=after(query.cursor))
         shown = docs[:PAGE]
         cursor = encode([shown[-1]["updated_at"], shown[-1]["_id"]]) if len(docs) > PAGE else ""
+        times = await self.app.transfers.retry_times(shown)
         self.page(
             "transfers.html",
-            items=[transfer_json(doc) for doc in shown],
+            items=[transfer_json(doc, times[doc["_id"]]) for doc in shown],
             query=query,
             states=[str(state) for state in TransferState],
             next=f"/ui/transfers?{urlencode({**where, 'cursor': cursor})}" if cursor else "",

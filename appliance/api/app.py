@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from appliance.service.transfers import Transfers
     from appliance.service.uploads import UploadService
     from appliance.service.verifying import Verifying
+    from appliance.service.watchdog import Watchdog
     from appliance.store.blobs import BlobStore
     from appliance.store.ports import Store
     from config.settings import Settings
@@ -66,6 +67,7 @@ class App:
     registrations: Registrations
     departures: Departures
     nonces: Nonces
+    watchdog: Watchdog
     notifications: Notifications
     runner: Runner | None  #: None where another process does the work
     now: Callable[[], int]

@@ -22,11 +22,17 @@ class AdminHandler(BaseHandler):
     def shown(self, peer: Peer) -> dict[str, Any]:
         """A peer as JSON."""
         node = self.app.holdings.nodes.get(peer.id)
+        named = {}
+        for id, away in self.app.peers.quarantined_for(peer.id).items():
+            package = self.app.catalogue.by_id(id)
+            named[id] = (package.body.filename if package else id, away)
         return peer_json(
             peer,
             stage=node.stage if node else "",
             version=node.version if node else "",
             healthy=peer.state is PeerState.ACTIVE and not peer.down and not peer.failures,
+            set_aside=named,
+            now=self.app.now(),
         )
 
 

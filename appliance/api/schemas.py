@@ -41,7 +41,7 @@ _PACKAGE: dict[str, Schema] = {
     "id": TEXT, "filename": TEXT, "size": INT, "sha1": TEXT, "sha256": TEXT, "hashes": _DIGESTS,
     "stage": TEXT, "tags": _WORDS, "notes": TEXT, "metadata": ANY, "revision": INT, "author": TEXT,
     "changed_at": TIME, "uploaded_at": TIME, "uploaded_by": TEXT, "origin": TEXT, "withdrawn": YES, "presence": TEXT,
-    "reason": TEXT, "url": TEXT,
+    "reason": TEXT, "wanted_since": TIME, "retry_at": TIME, "url": TEXT,
 }  # fmt: skip
 _UPLOAD: dict[str, Schema] = {
     "id": TEXT, "filename": TEXT, "size": {"type": ["integer", "null"]}, "offset": INT, "stage": TEXT,
@@ -78,8 +78,10 @@ _PROPERTIES: dict[str, dict[str, Schema]] = {
     "Peer": {
         "id": TEXT, "name": TEXT, "url": TEXT, "state": TEXT, "stage": TEXT, "version": TEXT, "healthy": YES,
         "joined_at": TIME, "last_seen": TIME, "last_error": TEXT, "failures": INT, "retry_at": TIME, "strikes": INT,
-        "last_strike": TEXT, "quarantined_until": TIME, "clock_offset_s": NUMBER,
+        "last_strike": TEXT, "quarantined_until": TIME, "set_aside": array(ref("SetAside")),
+        "clock_offset_s": NUMBER,
     },
+    "SetAside": {"package": TEXT, "filename": TEXT, "until": TIME, "reason": TEXT},
     "Invite": {
         "id": TEXT, "expires_at": TIME, "created_at": TIME, "created_by": TEXT, "used_by": TEXT, "bad_macs": INT,
     },
@@ -91,7 +93,7 @@ _PROPERTIES: dict[str, dict[str, Schema]] = {
     "Transfer": {
         "id": TEXT, "package": TEXT, "filename": TEXT, "sha256": TEXT, "size": INT, "state": TEXT, "bytes_done": INT,
         "chunks_done": INT, "chunks": INT, "rate": NUMBER, "sources": array(ref("Source")), "error": TEXT,
-        "attempts": INT, "started_at": TIME, "updated_at": TIME,
+        "attempts": INT, "retry_at": TIME, "started_at": TIME, "updated_at": TIME,
     },
     "Source": {"node": TEXT, "name": TEXT, "bytes": INT, "chunks": INT, "strikes": INT},
     "Job": {

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+from appliance.domain.holding import SetAside
 from appliance.domain.job import Job
 from appliance.domain.manifest import CHUNK_SIZE, SHA1_BYTES, Manifest, chunk_count
 from appliance.domain.package import Package
@@ -52,6 +53,8 @@ def package_json(package: Package, base_url: str) -> dict[str, Any]:
         "withdrawn": package.withdrawn,
         "presence": str(package.presence),
         "reason": package.reason,
+        "wanted_since": iso(package.wanted_since),
+        "retry_at": iso(package.retry_at),
         "url": f"{base_url}/Packages/{quote(body.filename)}",
     }
 
@@ -129,8 +132,25 @@ def upload_json(upload: Upload) -> dict[str, Any]:
     }
 
 
-def peer_json(peer: Peer, *, stage: str, version: str, healthy: bool) -> dict[str, Any]:
-    """A registered peer and how it is doing."""
+def peer_json(
+    peer: Peer,
+    *,
+    stage: str,
+    version: str,
+    healthy: bool,
+    set_aside: Mapping[str, tuple[str, SetAside]],
+    now: int,
+) -> dict[str, Any]:
+    """A registered peer and how it is doing.
+
+    Args:
+        peer: The registration.
+        stage: Of the node, as its record says.
+        version: Of the node, as its record says.
+        healthy: Whether it answers.
+        set_aside: By package id, the file name, and why the peer is not asked for it now.
+        now: UTC milliseconds.
+    """
     return {
         "id": peer.id,
         "name": peer.name,
@@ -146,13 +166,17 @@ def peer_json(peer: Peer, *, stage: str, version: str, healthy: bool) -> dict[st
         "retry_at": iso(peer.retry_at),
         "strikes": peer.strikes,
         "last_strike": peer.last_strike,
-        "quarantined_until": iso(peer.quarantined_until),
+        "quarantined_until": iso(peer.quarantined_until) if peer.quarantined_until > now else None,
+        "set_aside": [
+            {"package": id, "filename": name, "until": iso(away.until), "reason": away.reason}
+            for id, (name, away) in set_aside.items()
+        ],
         "clock_offset_s": peer.clock_offset_ms / 1000,
     }
 
 
-def transfer_json(doc: dict[str, Any]) -> dict[str, Any]:
-    """A transfer."""
+def transfer_json(doc: dict[str, Any], retry_at: int) -> dict[str, Any]:
+    """A transfer; `retry_at` is when one that waits goes on, UTC milliseconds."""
     names = ("package", "filename", "sha256", "size", "state", "bytes_done", "chunks_done", "chunks", "rate")
     return {
         "id": doc["_id"],
@@ -160,6 +184,7 @@ def transfer_json(doc: dict[str, Any]) -> dict[str, Any]:
         "sources": list(doc["sources"]),
         "error": doc["error"],
         "attempts": doc["attempts"],
+        "retry_at": iso(retry_at),
         "started_at": iso(doc["started_at"]),
         "updated_at": iso(doc["updated_at"]),
     }

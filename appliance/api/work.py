@@ -5,6 +5,8 @@ from typing import Any
 from appliance.domain.errors import JobUnknown
 from appliance.domain.event import EventType
 from appliance.domain.states import TransferState
+from appliance.service.fetch_jobs import FETCH_JOBS
+from appliance.store.ports import Doc
 
 from .base import BaseHandler
 from .cursors import after, encode
@@ -22,7 +24,9 @@ class TransfersHandler(BaseHandler):
         docs = await self.app.transfers.page(where, limit=query.limit + 1, after=after(query.cursor))
         page = docs[: query.limit]
         following = encode([page[-1]["updated_at"], page[-1]["_id"]]) if len(docs) > len(page) else None
-        self.write_json({"items": [transfer_json(doc) for doc in page], "next": following})
+        times = await self.app.transfers.retry_times(page)
+        items = [transfer_json(doc, times[doc["_id"]]) for doc in page]
+        self.write_json({"items": items, "next": following})
 
 
 class TransferHandler(BaseHandler):
@@ -30,7 +34,7 @@ class TransferHandler(BaseHandler):
 
     async def get(self, id: str) -> None:
         """One transfer."""
-        self.write_json(transfer_json(await self.app.transfers.get(id)))
+        await write_transfer(self, await self.app.transfers.get(id))
 
 
 class TransferActionHandler(BaseHandler):
@@ -55,7 +59,13 @@ class TransferActionHandler(BaseHandler):
             before={"state": before["state"]},
             after={"state": after},
         )
-        self.write_json(transfer_json(doc))
+        await write_transfer(self, doc)
+
+
+async def write_transfer(handler: BaseHandler, doc: Doc) -> None:
+    """Answer with one transfer."""
+    times = await handler.app.transfers.retry_times([doc])
+    handler.write_json(transfer_json(doc, times[doc["_id"]]))
 
 
 class JobsHandler(BaseHandler):
@@ -96,6 +106,9 @@ class JobActionHandler(BaseHandler):
             "prioritize": (store.prioritize_job, EventType.JOB_PRIORITIZED),
         }[action]
         before = await store.get_job(id)
+        transfer = await self.app.transfers.of_job(before) if before and before.name in FETCH_JOBS else ""
+        if action == "cancel" and transfer:  # without its job it would be begun again
+            await self.app.transfers.cancel(transfer, actor=self.actor)
         job = await act(id, now=self.app.now())
         await self.app.events.record(
             event,

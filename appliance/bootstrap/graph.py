@@ -43,6 +43,7 @@ from appliance.service.transfers import Transfers
 from appliance.service.uploads import UploadService
 from appliance.service.verifying import Verifying
 from appliance.service.vigil import Vigil
+from appliance.service.watchdog import Watchdog
 from appliance.store.blobs import BlobStore
 from appliance.store.layout import Layout
 from appliance.store.ports import Store
@@ -93,7 +94,10 @@ def connect(
     files = ThreadPoolExecutor(FILE_THREADS, thread_name_prefix="files")
     catalogue = Catalogue(store)
     records = Records(store, identity, now_ms)
-    peers = Peers(store=store, identity=identity, ca_file=ca_file, now=now_ms, jitter=random.random)
+    peers = Peers(
+        store=store, identity=identity, ca_file=ca_file, now=now_ms, jitter=random.random,
+        quarantine_ms=round(settings.replication.reconcile_s * 1000),
+    )  # fmt: skip
     holdings = Holdings(
         store=store, records=records, catalogue=catalogue, blobs=blobs, sources=peers,
         stages=stages, node_id=node_id, own=own, now=now_ms, files=files,
@@ -122,6 +126,7 @@ def connect(
 
     intake.on_node = node_changed
     peers.on_up = replication.announced
+    peers.on_left = replication.look
     box = SecretBox(layout.identity / "secrets.key")
     registrations = Registrations(
         store=store, identity=identity, peers=peers, box=box,
@@ -173,6 +178,10 @@ def connect(
         registrations=registrations, departures=departures, nonces=Nonces(store, now_ms), runner=runner,
         notifications=connect_notifications(settings, store, box, teller, calls), now=now_ms, mdm=bridge,
         directory=directory,
+        watchdog=Watchdog(
+            store=store, catalogue=catalogue, after_s=settings.replication.stuck_after_s,
+            node_id=node_id, now=now_ms,
+        ),
     )  # fmt: skip
     maintenance = Maintenance(
         store=store, records=records, catalogue=catalogue, holdings=holdings,

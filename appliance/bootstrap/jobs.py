@@ -13,6 +13,8 @@ from appliance.service.notifications.deliveries import QUEUE, SEND_JOB
 from appliance.service.packages import VERIFY_JOB
 from appliance.service.replication import RECONCILE_JOB, reconcile_job
 from appliance.service.vigil import EVERY_S, VIGIL_JOB, vigil_job
+from appliance.service.watchdog import EVERY_S as WATCH_EVERY_S
+from appliance.service.watchdog import WATCHDOG_JOB, watchdog_job
 from appliance.store.layout import Layout
 
 from .clock import now_ms
@@ -35,10 +37,14 @@ def register_jobs(graph: "Graph", runner: Runner, layout: Layout) -> None:
     )  # fmt: skip
 
     async def gave_up(job: Job, error: str) -> None:
-        await app.transfers.give_up(job.args["package"], error)
+        await app.transfers.give_up(job.args["package"], error, job.args.get("sha256", ""))
 
     async def reconcile(_job: Job, _context: JobContext) -> None:
         await app.replication.reconcile()
+        await app.transfers.close_unwanted()
+
+    async def watch(_job: Job, _context: JobContext) -> None:
+        await app.watchdog.look()
 
     async def purge(_job: Job, _context: JobContext) -> None:
         await graph.maintenance.purge()
@@ -54,12 +60,14 @@ def register_jobs(graph: "Graph", runner: Runner, layout: Layout) -> None:
     runner.register(FETCH_SMALL_JOB, bringing.run_small, queue="small", policy=FETCHING, on_failed=gave_up)
     runner.register(VERIFY_JOB, app.verifying.run, queue="hash", policy=ONCE)
     runner.register(RECONCILE_JOB, reconcile, queue="default", policy=ONCE)
+    runner.register(WATCHDOG_JOB, watch, queue="default", policy=ONCE)
     runner.register(PURGE_JOB, purge, queue="default", policy=ONCE)
     graph.bridge.register(runner)
     runner.register(VIGIL_JOB, look, queue="default", policy=ONCE)
     runner.register(RECHECK_JOB, recheck, queue="default", policy=ONCE)
     runner.register(SEND_JOB, app.notifications.sending.run, queue=QUEUE)
     runner.every(app.settings.replication.reconcile_s, lambda: reconcile_job(now_ms()))
+    runner.every(WATCH_EVERY_S, lambda: watchdog_job(now_ms()))
     runner.every(PURGE_EVERY_S, lambda: purge_job(now_ms()))
     runner.every(EVERY_S, lambda: vigil_job(now_ms()), first_s=1.0)
     runner.every(app.settings.directory.recheck_s, lambda: recheck_job(now_ms()))

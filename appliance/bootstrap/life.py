@@ -8,6 +8,7 @@ from appliance.domain.errors import StoreUnavailable
 from appliance.domain.event import EventType
 from appliance.service.accounts import FIRST
 from appliance.service.catalogue import Catalogue
+from appliance.service.holdings import Holdings
 from appliance.service.journal import SYSTEM, entry
 from appliance.store.ports import Store
 
@@ -55,6 +56,7 @@ class Life:
         self._tasks.append(asyncio.create_task(app.notifications.outbox.follow()))
         self._tasks.append(asyncio.create_task(self._graph.coverage.follow()))
         self._tasks.append(asyncio.create_task(_follow_other_processes(app.store, app.catalogue)))
+        self._tasks.append(asyncio.create_task(_follow_nodes(app.store, app.holdings)))
         self._graph.bridge.start()
         for task in self._tasks:
             task.add_done_callback(_tell_end)
@@ -94,5 +96,17 @@ async def _follow_other_processes(store: Store, catalogue: Catalogue) -> None:
         try:
             seen = await store.changed("packages", seen, timeout=3600)
             await catalogue.load()
+        except StoreUnavailable:
+            continue
+
+
+async def _follow_nodes(store: Store, holdings: Holdings) -> None:
+    """Take over the nodes that other processes of this node learn of."""
+    seen = -1
+    while True:
+        await asyncio.sleep(WATCH_S)
+        try:
+            seen = await store.changed("records", seen, timeout=3600)
+            await holdings.follow_nodes()
         except StoreUnavailable:
             continue

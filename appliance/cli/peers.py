@@ -96,7 +96,12 @@ def list_(client: NodeClient, output: Output) -> None:
 
 def _trouble(found: dict[str, Any]) -> str:
     if found["quarantined_until"]:
-        return f"set aside until {moment(found['quarantined_until'])}: {found['last_strike']}"
+        return f"not a source until {moment(found['quarantined_until'])}: {found['last_strike']}"
+    if found["set_aside"]:
+        first, *others = found["set_aside"]
+        more = f" (and {len(others)} more packages)" if others else ""
+        until = moment(first["until"])
+        return f"not a source of {first['filename']} until {until}: {first['reason']}{more}"
     if found["failures"]:
         return f"{found['last_error']}; next try {moment(found['retry_at'])}"
     return ""

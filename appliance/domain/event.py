@@ -20,6 +20,8 @@ class EventType(StrEnum):
     PACKAGE_REPLICATED = (
         "package.replicated"  #: every node that admits it holds it; told where it was uploaded
     )
+    REPLICATION_STUCK = "replication.stuck"  #: packages are wanted here and nothing of them moves
+    REPLICATION_RECOVERED = "replication.recovered"  #: none is stuck any more
     TRANSFER_FAILED = "transfer.failed"
     TRANSFER_STALLED = "transfer.stalled"
     TRANSFER_RETRIED = "transfer.retried"  #: by a person

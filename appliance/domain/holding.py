@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import Enum
 
 from .node import Admission
@@ -19,6 +20,15 @@ class Action(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SetAside:
+    """A source that is not asked for a package for a while."""
+
+    name: str  #: of the node
+    until: int  #: UTC milliseconds
+    reason: str  #: what it did
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
     """All that the decision depends on."""
 
@@ -33,6 +43,8 @@ class Situation:
     out_of_reach: Sequence[str]  #: names of other nodes that hold them
     safe_elsewhere: bool  #: a node that admits the package holds the bytes
     trouble: str = ""  #: why the transfer stopped, if it did
+    retry_at: int = 0  #: when it may begin again, UTC milliseconds; 0: at any time
+    set_aside: Sequence[SetAside] = ()  #: registered peers that hold the bytes and are not asked now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +54,9 @@ class Decision:
     action: Action
     presence: Presence
     reason: str
+    retry_at: int = (
+        0  #: when what is missing is looked at again, UTC milliseconds; 0: at the next reconciliation
+    )
 
 
 def decide(now: Situation) -> Decision:
@@ -82,6 +97,15 @@ def decide(now: Situation) -> Decision:
             action=Action.FETCH,
             presence=Presence.ARRIVING,
             reason=f"fetched from {_names(now.sources)}{stopped}",
+            retry_at=now.retry_at,
+        )
+    if now.set_aside:
+        first = min(now.set_aside, key=lambda source: (source.until, source.name))
+        return Decision(
+            action=Action.NOTHING,
+            presence=Presence.DAMAGED if now.damaged else Presence.WAITING,
+            reason=f"{first.name} sent wrong data and is asked again at {_clock(first.until)}: {first.reason}",
+            retry_at=first.until,
         )
     if now.out_of_reach:
         where = f"held by {_names(now.out_of_reach)}, to which this node is not registered or which cannot be reached"
@@ -94,6 +118,10 @@ def decide(now: Situation) -> Decision:
             reason=f"the file here was damaged and set aside; {where}",
         )
     return Decision(action=Action.NOTHING, presence=Presence.WAITING, reason=where)
+
+
+def _clock(at: int) -> str:
+    return datetime.fromtimestamp(at / 1000, UTC).strftime("%H:%M:%S UTC")
 
 
 def _names(names: Sequence[str]) -> str:

@@ -18,6 +18,9 @@ class Presence(StrEnum):
     DAMAGED = "damaged"  #: the file failed verification and was set aside; it is fetched again
 
 
+WANTED = frozenset({Presence.ARRIVING, Presence.WAITING, Presence.DAMAGED})  #: it should be here and is not
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackageBody:
     """The body of a package record. A tombstone keeps the body, so that the name stays known."""
@@ -68,6 +71,12 @@ class Package:
     reason: str = ""  #: why it is held or not
     held_sha256: str = ""  #: the bytes served now; differs from the body's while a replacement arrives
     held_filename: str = ""  #: the name under which they are served
+    wanted_since: int = (
+        0  #: since when the newest bytes are wanted here and missing, UTC milliseconds; 0: they are not
+    )
+    retry_at: int = (
+        0  #: when what is missing is looked at again, UTC milliseconds; 0: at the next reconciliation
+    )
 
 
 def check_tags(tags: object) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ class PeerState(StrEnum):
     LEAVING = "leaving"  #: removed here; the peer has not been told yet
 
 
+#: the steps of a transfer that a job works on; what becomes of one without a job, `service.fetch_jobs` decides
 TRANSFER_STEPS: Mapping[TransferState, frozenset[TransferState]] = {
     TransferState.PENDING: frozenset(
         {TransferState.FETCHING, TransferState.STALLED, TransferState.FAILED, TransferState.CANCELLED}
@@ -53,6 +54,7 @@ TRANSFER_STEPS: Mapping[TransferState, frozenset[TransferState]] = {
         {
             TransferState.PENDING,
             TransferState.FETCHING,
+            TransferState.STALLED,
             TransferState.DONE,
             TransferState.FAILED,
             TransferState.CANCELLED,

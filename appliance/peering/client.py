@@ -14,7 +14,7 @@ from appliance.domain.errors import PeerMisbehaved, PeerUnreachable, WireInvalid
 from appliance.domain.manifest import Manifest
 
 from .address import PeerAddress
-from .answers import refusal
+from .answers import foreign, is_of_a_node, refusal
 from .identity import Identity
 from .pace import USUAL, Limits, Pace
 from .signing import sign_request
@@ -124,7 +124,7 @@ class PeerClient:
         try:
             return json.loads(answer)
         except (ValueError, RecursionError) as exc:
-            raise PeerMisbehaved(f"{self.address.url} does not answer in JSON; is it a node?") from exc
+            raise foreign(self.address.url) from exc
 
     def _exchange(self, method: str, path: str, data: Any = None, *, extra_s: float = 0.0) -> bytes:
         """Ask, and return the body of a successful answer."""
@@ -152,6 +152,8 @@ class PeerClient:
             raise PeerUnreachable(f"{self.address.url} cannot be reached: {_reason(exc)}.") from exc
         if not 200 <= status < 300:
             raise refusal(status, lowered, answer)
+        if answer and not is_of_a_node(lowered):
+            raise foreign(self.address.url)
         return answer
 
     def _session(self) -> requests.Session:

@@ -18,7 +18,7 @@ from appliance.domain.manifest import CHUNK_SIZE, Manifest
 from appliance.store.filesystem import aligned_buffer
 
 from .address import PeerAddress
-from .answers import refusal
+from .answers import foreign, is_of_a_node, refusal
 from .identity import Identity
 from .pace import USUAL, Limits, Pace
 from .signing import sign_request
@@ -76,6 +76,8 @@ class Connection:
             status, headers, rest = self._request(path, f"bytes={first}-{first + length - 1}")
             if status != 206:
                 raise refusal(status, headers, self._problem(headers, rest))
+        if not is_of_a_node(headers):
+            raise foreign(self._address.url)
         self._used = False  # until all of the body is here, what follows is not the head of an answer
         expected = f"bytes {first}-{first + length - 1}/{manifest.size}"
         if (
@@ -162,7 +164,7 @@ class Connection:
         began = time.monotonic()
         while (end := data.find(b"\r\n\r\n")) < 0:
             if len(data) > _MAX_HEAD:
-                raise PeerMisbehaved("Its answer has no end of headers.")
+                raise foreign(self._address.url)
             if time.monotonic() - began > self._limits.head_s:
                 raise PeerUnreachable(f"{self._address.url} takes too long to answer.")
             part = source.recv(65_536)
@@ -172,12 +174,12 @@ class Connection:
         lines = data[:end].decode("latin-1").split("\r\n")
         words = lines[0].split(" ", 2)
         if len(words) < 2 or not words[0].startswith("HTTP/1.") or not _STATUS.fullmatch(words[1]):
-            raise PeerMisbehaved("It does not answer in HTTP.")
+            raise foreign(self._address.url)
         headers: dict[str, str] = {}
         for line in lines[1:]:
             name, colon, value = line.partition(":")
             if not colon or name.lower() in headers:
-                raise PeerMisbehaved("Its answer has broken headers.")
+                raise foreign(self._address.url)
             headers[name.lower()] = value.strip()
         return int(words[1]), headers, data[end + 4 :]
 

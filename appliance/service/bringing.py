@@ -34,6 +34,7 @@ from appliance.store.layout import Layout
 from appliance.store.partial import PartialFile
 from appliance.store.ports import Store
 
+from .fetch_jobs import UNWANTED
 from .fetcher import Fetch, Source
 from .frontier import FrontierHash
 from .holdings import Holdings, inline_manifest
@@ -62,6 +63,7 @@ class _End(NamedTuple):
     state: TransferState
     words: str = ""
     error: ApplianceError | None = None
+    retry_at: int = 0  #: when it may begin again, UTC milliseconds; 0: when its job does
 
 
 class Bringing:
@@ -103,7 +105,7 @@ class Bringing:
             StorageError: The disk is full or fails.
             Stopping: The node stops.
         """
-        live = context.wait(self._transfers.begin(job.args["package"]))
+        live = context.wait(self._begin(job))
         if live is None:
             return
         try:
@@ -111,7 +113,7 @@ class Bringing:
         except BaseException:
             self._transfers.forget(live)
             raise
-        context.wait(self._transfers.end(live, end.state, end.words))
+        context.wait(self._end(live, end))
         if end.error is not None:
             raise end.error
 
@@ -124,7 +126,7 @@ class Bringing:
             What `run` would have raised, for each.
         """
         wait = tasks[0].context.wait
-        begun = wait(_all(self._transfers.begin(task.job.args["package"]) for task in tasks))
+        begun = wait(_all(self._begin(task.job) for task in tasks))
         errors = [live if isinstance(live, BaseException) else None for live in begun]
         ended: dict[int, Coroutine[Any, Any, None]] = {}
         away: dict[str, Source] = {}  # asking again for each package would hold up all
@@ -149,20 +151,25 @@ class Bringing:
                     errors[position] = end
                 else:
                     errors[position] = end.error
-                    ended[position] = self._transfers.end(live, end.state, end.words)
+                    ended[position] = self._end(live, end)
                 away |= {source.node: source for source in sources if source.away}
             if time.monotonic() - told > _TELL_S:
                 tell()
         tell()
         return errors
 
+    def _begin(self, job: Job) -> Coroutine[Any, Any, Live | None]:
+        return self._transfers.begin(job.args["package"], job.args.get("sha256", ""))
+
+    def _end(self, live: Live, end: "_End") -> Coroutine[Any, Any, None]:
+        return self._transfers.end(live, end.state, end.words, retry_at=end.retry_at)
+
     def _attempt(self, live: Live, context: JobContext) -> "_End":
         try:
             context.check()
             self._bring(live, context)
         except _Unwanted:
-            why = live.doc["error"] if live.cancelled else "no longer wanted"
-            return _End(TransferState.CANCELLED, why)
+            return _End(TransferState.CANCELLED, live.doc["error"] if live.cancelled else UNWANTED)
         except Stopping as exc:
             return _End(TransferState.PENDING, error=exc)
         except (PeerError, StorageError, IntegrityFailure) as exc:
@@ -201,7 +208,7 @@ class Bringing:
                     pool=self._pool,
                     check=check,
                     landing=landing,
-                    on_strike=lambda source, error: self._strike(context, source, error),
+                    on_strike=lambda source, error: self._strike(context, live.package.id, source, error),
                     on_fetched=fetched,
                 )
                 live.add_sources = fetch.add_sources
@@ -244,7 +251,7 @@ class Bringing:
                     raise PeerMisbehaved("Its manifest does not match the signed record.")
             except (PeerMisbehaved, ManifestInvalid) as exc:
                 source.strikes += 1
-                self._strike(context, source, exc)
+                self._strike(context, live.package.id, source, exc)
                 reasons.append(f"{source.name}: {exc.message}")
             except PeerError as exc:
                 reasons.append(f"{source.name}: {exc.message}")
@@ -253,13 +260,13 @@ class Bringing:
                 return manifest
         raise PeerError(f"No source gave the manifest ({'; '.join(reasons) or 'there is no source'}).")
 
-    def _strike(self, context: JobContext, source: Source, error: ApplianceError) -> None:
+    def _strike(self, context: JobContext, package: str, source: Source, error: ApplianceError) -> None:
         log.warning(
             "a source served what was not asked for",
             extra={"action": "source_struck", "peer": source.node, "reason": error.message},
         )
         self._metrics.chunk_failure(source.node, error.code)
-        context.wait(self._peers.strike(source.node, error.message))
+        context.wait(self._peers.strike(source.node, error.message, package=package))
 
 
 async def _all(steps: Iterable[Awaitable[T]]) -> list[T | BaseException]:

@@ -53,6 +53,8 @@ def package_from(doc: Doc) -> Package:
         reason=doc["reason"],
         held_sha256=doc["held_sha256"],
         held_filename=doc["held_filename"],
+        wanted_since=doc.get("wanted_since", 0),
+        retry_at=doc.get("retry_at", 0),
     )
 
 
@@ -81,6 +83,11 @@ class Catalogue:
                 after = (docs[-1]["changed_at"], docs[-1]["_id"])
             if len(docs) < 500:
                 return
+
+    async def refresh(self, id: str) -> Package | None:
+        """Read one package from the store: what a job decides about must not be a copy that another process outran."""
+        doc = await self._store.get("packages", id)
+        return None if doc is None else self.take(doc)
 
     def take(self, doc: Doc) -> Package:
         """Take over a stored view of a package, unless a newer one is here."""

@@ -2,15 +2,17 @@
 
 from appliance.domain.event import EventType
 from appliance.domain.holding import Action, Decision
-from appliance.domain.package import Package, PackageBody
+from appliance.domain.package import WANTED, Package, PackageBody
 from appliance.domain.record import Record
 from appliance.store.ports import Insert
 
 from .journal import SYSTEM, entry
 
 
-def view_of(record: Record, body: PackageBody, old: Package | None, decision: Decision) -> Package:
-    """This node's view of a package after the decision is carried out."""
+def view_of(
+    record: Record, body: PackageBody, old: Package | None, decision: Decision, *, at: int
+) -> Package:
+    """This node's view of a package after the decision is carried out at a time, UTC milliseconds."""
     held_sha256, held_filename = (old.held_sha256, old.held_filename) if old else ("", "")
     if decision.action in {Action.ADOPT, Action.KEEP}:
         held_sha256, held_filename = body.sha256, body.filename
@@ -27,7 +29,14 @@ def view_of(record: Record, body: PackageBody, old: Package | None, decision: De
         reason=decision.reason,
         held_sha256=held_sha256,
         held_filename=held_filename,
+        wanted_since=_wanted_since(old, body, at) if decision.presence in WANTED else 0,
+        retry_at=decision.retry_at,
     )
+
+
+def _wanted_since(old: Package | None, body: PackageBody, at: int) -> int:
+    same = old is not None and old.body.sha256 == body.sha256
+    return old.wanted_since if same and old is not None and old.wanted_since else at
 
 
 def lost_to_another(old: Package | None, body: PackageBody) -> bool:

@@ -18,12 +18,11 @@ from weakref import WeakValueDictionary
 
 from appliance.domain.errors import StaleRevision
 from appliance.domain.event import EventType
-from appliance.domain.holding import Action, Decision, Situation, decide
+from appliance.domain.holding import Action, Decision, SetAside, Situation, decide
 from appliance.domain.manifest import Manifest
 from appliance.domain.node import Admission, NodeBody, admit
 from appliance.domain.package import Package, PackageBody, Presence, ReplicaBody
 from appliance.domain.record import Record, RecordKind, replica_id
-from appliance.domain.states import TransferState
 from appliance.peering.records import node_body, package_body, replica_body
 from appliance.store.blobs import BlobStore
 from appliance.store.ports import Doc, Enqueue, Operation, Replace, Store
@@ -31,7 +30,16 @@ from appliance.store.rounds import Rounds
 
 from .catalogue import Catalogue, package_doc
 from .consequences import events_of, lost_to_another, view_of
-from .fetch_jobs import fetch_job, new_transfer_doc, transfer_id
+from .fetch_jobs import (
+    STOPPED,
+    cancelled_by_person,
+    fetch_job,
+    fetch_key,
+    follow,
+    needs_job,
+    retry_time,
+    transfer_id,
+)
 from .journal import SYSTEM, entry
 from .records import About, Known, Records
 
@@ -40,16 +48,16 @@ log = logging.getLogger(__name__)
 FILE_THREADS = 4
 _TRIES = 8
 SAID_FROM = 64 * 1024 * 1024  #: bytes; a smaller package is here almost before a record says that it arrives
-RESTART_MS = 3_600_000  #: a transfer that gave up is begun anew after so long
-_STOPPED = {TransferState.STALLED, TransferState.FAILED}
-_UNDER_WAY = {TransferState.PENDING, TransferState.FETCHING, TransferState.VERIFYING}
 
 
 class Sources(Protocol):
     """What `Holdings` asks about peers."""
 
-    def usable_sources(self, ids: Iterable[str]) -> list[str]:
-        """Those of the nodes that are registered, active and not set aside for misbehaviour."""
+    def usable_sources(self, ids: Iterable[str], package: str) -> list[str]:
+        """Those of the nodes that are registered, active and not set aside, as a whole or for this package."""
+
+    def set_aside(self, ids: Iterable[str], package: str) -> list[SetAside]:
+        """Those of the nodes that are registered and active, and set aside."""
 
 
 def inline_manifest(body: PackageBody) -> Manifest | None:
@@ -102,13 +110,21 @@ class Holdings:
         self._now = now
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._nodes: dict[str, NodeBody] = {}
+        self._nodes_seq = 0
         self.on_written: Callable[[], None] = lambda: (
             None
         )  #: called when records were written that peers should see
 
     async def refresh_nodes(self) -> None:
         """Read again which nodes the network has."""
+        self._nodes_seq = await self._store.last_sequence("records")
         self._nodes = {record.id: node_body(record) for record in await self._records.nodes()}
+
+    async def follow_nodes(self) -> None:
+        """Read again which nodes the network has, if another process of this node may have written one since."""
+        where = {"kind": str(RecordKind.NODE), "seq": {"gt": self._nodes_seq}}
+        if await self._store.find("records", where, order="seq", limit=1):
+            await self.refresh_nodes()
 
     @property
     def nodes(self) -> dict[str, NodeBody]:
@@ -135,7 +151,7 @@ class Holdings:
         """
         package = self._catalogue.by_id(id)
         if package is not None and package.presence is Presence.ARRIVING and node:
-            return bool(self._sources.usable_sources([node]))
+            return bool(self._sources.usable_sources([node], id))
         if package is None or package.presence in {Presence.WAITING, Presence.ARRIVING, Presence.DAMAGED}:
             return True
         return package.presence is Presence.HELD and not self._admission(self._own, package.body).admitted
@@ -160,7 +176,13 @@ class Holdings:
         await asyncio.gather(*(drain() for _ in range(min(16, len(waiting)))))
 
     async def settle(
-        self, id: str, *, actor: str = "", extra: Sequence[Operation] = (), again: bool = False
+        self,
+        id: str,
+        *,
+        actor: str = "",
+        extra: Sequence[Operation] = (),
+        transfer: Doc | None = None,
+        again: bool = False,
     ) -> Package | None:
         """Bring one package into line and return the view of it, or None if no record is known.
 
@@ -168,38 +190,45 @@ class Holdings:
             id: Package id.
             actor: Who changed the record, when it was changed here.
             extra: Operations to do in the same write.
+            transfer: How a transfer of it ended, to be written with what follows from that.
             again: Whether a transfer that stopped is begun anew now; else it goes on when its job does.
         """
         lock = self._locks.setdefault(id, asyncio.Lock())
         async with lock:
             for attempt in range(_TRIES):
                 try:
-                    return await self._settle(id, actor, extra, again)
+                    return await self._settle(id, actor, extra, transfer, again)
                 except StaleRevision:
                     if attempt == _TRIES - 1:
                         raise
                     await self._catalogue.load()
         return None
 
-    async def _settle(self, id: str, actor: str, extra: Sequence[Operation], again: bool) -> Package | None:
+    async def _settle(
+        self, id: str, actor: str, extra: Sequence[Operation], ended: Doc | None, again: bool
+    ) -> Package | None:
         about = await self._records.about(id)
         record = about.package.record
         if record is None:
-            if extra:
-                await self._store.batch(extra)
+            known = [*extra, *([Replace("transfers", ended)] if ended is not None else [])]
+            if known:
+                await self._store.batch(known)
             return None
         body = package_body(record)
         old = self._catalogue.by_id(id)
-        transfer = await self._store.get("transfers", transfer_id(id, body.sha256))
+        current = transfer_id(id, body.sha256)
+        ours = ended is not None and ended["_id"] == current
+        transfer = ended if ours else await self._store.get("transfers", current)
         situation = await self._situation(record, about, body, old, transfer)
         decision = decide(situation)
-        view = view_of(record, body, old, decision)
+        view = view_of(record, body, old, decision, at=self._now())
         if decision.action is Action.ADOPT or (old and view.held_filename not in {"", old.held_filename}):
             await self._files.run(partial(self._blobs.publish, view.held_sha256, view.held_filename))
         stopped = bool(situation.trouble)
         operations = [*self._operations(old, view, about, decision, actor, stopped=stopped), *extra]
-        if decision.action is Action.FETCH and (again or self._due(old, situation, transfer)):
-            operations.extend(self._fetch(view, transfer, self._now()))
+        at_once = again or old is None or old.presence is not Presence.ARRIVING
+        at_once = at_once or self._new_source(situation, transfer)
+        operations.extend(await self._transfer_operations(decision, view, transfer, ended, at_once=at_once))
         if operations:
             stored = await self._store.batch(operations)
             for operation, doc in zip(operations, stored, strict=True):
@@ -209,6 +238,20 @@ class Holdings:
                 self.on_written()
         await self._let_go(old, view, decision)
         return self._catalogue.by_id(id)
+
+    async def _transfer_operations(
+        self, decision: Decision, view: Package, transfer: Doc | None, ended: Doc | None, *, at_once: bool
+    ) -> list[Operation]:
+        """What is written about the transfer of a package, and that of other bytes of it that just ended."""
+        job = None
+        if needs_job(decision, transfer) and transfer is not None:
+            active = await self._store.find_jobs({"active_key": fetch_key(transfer["_id"])}, limit=1)
+            job = active[0] if active else None
+        now = self._now()
+        step = follow(decision, view, transfer, job, at_once=at_once, now=now)
+        documents = {doc["_id"]: doc for doc in (ended, step.transfer) if doc is not None}
+        operations: list[Operation] = [Replace("transfers", doc) for doc in documents.values()]
+        return [*operations, *([Enqueue(fetch_job(view, now))] if step.enqueue else [])]
 
     async def _situation(
         self, record: Record, about: About, body: PackageBody, old: Package | None, transfer: Doc | None
@@ -223,7 +266,9 @@ class Holdings:
             and replica.sha256 == body.sha256
             and replica.presence == Presence.HELD
         ]
-        near = self._sources.usable_sources(replica.node for replica in others)
+        holders = [replica.node for replica in others]
+        near = self._sources.usable_sources(holders, record.id)
+        away = self._sources.set_aside(holders, record.id)
         on_disk = False
         if held != body.sha256:
             on_disk = await self.on_disk(body)
@@ -235,8 +280,10 @@ class Holdings:
             held_old=held not in {"", body.sha256},
             on_disk=on_disk,
             damaged=old is not None and old.presence is Presence.DAMAGED,
-            cancelled=transfer is not None and transfer["state"] == TransferState.CANCELLED,
-            trouble=transfer["error"] if transfer is not None and transfer["state"] in _STOPPED else "",
+            cancelled=cancelled_by_person(transfer),
+            trouble=transfer["error"] if transfer is not None and transfer["state"] in STOPPED else "",
+            retry_at=retry_time(transfer),
+            set_aside=away,
             sources=[self._name(node) for node in near],
             out_of_reach=[self._name(replica.node) for replica in others if replica.node not in near],
             safe_elsewhere=any(
@@ -300,23 +347,11 @@ class Holdings:
         _, operation = self._records.write(RecordKind.REPLICA, id, body, known, deleted=view.withdrawn)
         return [operation]
 
-    def _due(self, old: Package | None, situation: Situation, transfer: Doc | None) -> bool:
-        """Whether to begin a transfer now. One that stopped goes on when its job does, or at once for a new source."""
-        if transfer is None or transfer["state"] not in _STOPPED:
-            return True
-        if old is None or old.presence is not Presence.ARRIVING:
-            return True
-        if set(situation.sources) - {source["name"] for source in transfer["sources"]}:
-            return True
-        gave_up = transfer["state"] == TransferState.FAILED
-        return gave_up and bool(self._now() - transfer["updated_at"] > RESTART_MS)
-
     @staticmethod
-    def _fetch(view: Package, transfer: Doc | None, now: int) -> list[Operation]:
-        if transfer is not None and transfer["state"] in _UNDER_WAY:
-            return []
-        doc = new_transfer_doc(view, now)
-        return [Replace("transfers", doc), Enqueue(fetch_job(view, now))]
+    def _new_source(situation: Situation, transfer: Doc | None) -> bool:
+        """Whether somebody holds the bytes who was not asked when the transfer stopped."""
+        asked = {source["name"] for source in transfer["sources"]} if transfer is not None else set()
+        return bool(set(situation.sources) - asked)
 
     async def _let_go(self, old: Package | None, view: Package, decision: Decision) -> None:
         """Remove files that the store no longer mentions."""

@@ -81,6 +81,9 @@ class Metrics:
             ["peer", "reason"],
             registry=r,
         )
+        self.packages_stuck = Gauge(
+            "ods_packages_stuck", "Packages that should be here and of which nothing moves.", registry=r
+        )
         self.peer_refusals = Counter(
             "ods_peer_refusals", "Requests and records of peers that were refused.", ["reason"], registry=r
         )

@@ -7,7 +7,7 @@ are in `registration`.
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from appliance.domain.errors import (
@@ -19,6 +19,7 @@ from appliance.domain.errors import (
     StoreUnavailable,
 )
 from appliance.domain.event import EventType
+from appliance.domain.holding import SetAside
 from appliance.domain.states import PeerState
 from appliance.peering.address import PeerAddress
 from appliance.peering.client import PeerClient
@@ -32,13 +33,25 @@ log = logging.getLogger(__name__)
 BASE_S = 2.0
 CAP_S = 300.0
 DOWN_AFTER = 3  #: failures in a row
-STRIKES = 3  #: then a peer is no source for a while
-QUARANTINE_MS = 15 * 60 * 1000
-_FORGIVE_MS = 3600 * 1000  #: strikes older than this do not count for quarantine
+STRIKES = 3  #: of one package; then the peer is no source of that package for a while
+PACKAGES = 3  #: of which a peer is no source any more; then it is no source at all for a while
+QUARANTINE_MS = 15 * 60 * 1000  #: the longest while
+_FORGIVE_MS = 3600 * 1000  #: after so long without a strike all is forgotten
+_REMEMBERED = 500  #: packages whose strikes are kept for each peer
 _SAVE_EVERY_MS = 60_000
 _FOLLOW_S = 0.5
 _MANY = 10_000
 _TRIES = 5
+
+
+@dataclass(slots=True, kw_only=True)
+class Strikes:
+    """What a peer served wrong of one package."""
+
+    count: int = 0
+    at: int = 0  #: of the last one, UTC milliseconds
+    until: int = 0  #: it is not asked for the package before
+    reason: str = ""  #: of the last one
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,9 +71,10 @@ class Peer:
     last_error: str = ""
     down: bool = False
     strikes: int = 0  #: ever
-    recent_strikes: list[int] = field(default_factory=list)  #: times of the last ones
+    packages: dict[str, Strikes] = field(default_factory=dict)  #: by package id; "" for what is of no package
     last_strike: str = ""
-    quarantined_until: int = 0
+    quarantined_until: int = 0  #: it is no source before, UTC milliseconds
+    quarantines: int = 0  #: in a row: each is twice as long as the one before
     clock_offset_ms: int = 0
     saved_at: int = 0
     rev: int = 0  #: of the document in the store, as it was last read or written here
@@ -77,15 +91,29 @@ class Peers:
         ca_file: str,
         now: Callable[[], int],
         jitter: Callable[[], float],
+        quarantine_ms: int = 60_000,
     ) -> None:
+        """Make the registrations, empty.
+
+        Args:
+            store: Where they are kept.
+            identity: This node's.
+            ca_file: Further certificate authorities.
+            now: UTC milliseconds.
+            jitter: Returns 0.0 to 1.0.
+            quarantine_ms: How long a peer that served wrong bytes is no source at first.
+        """
         self._store = store
         self._identity = identity
         self._ca_file = ca_file
         self._now = now
         self._jitter = jitter
+        self._quarantine_ms = min(quarantine_ms, QUARANTINE_MS)
         self._peers: dict[str, Peer] = {}
         self._clients: dict[str, PeerClient] = {}
+        self._saving = asyncio.Lock()
         self.on_up: Callable[[str], None] = lambda _: None  #: called when a peer that was down shows life
+        self.on_left: Callable[[], None] = lambda: None  #: called when a registration has ended
         self.on_refusal: Callable[[str], None] = lambda _: None  #: counts refusals by reason
 
     async def load(self) -> None:
@@ -176,16 +204,32 @@ class Peers:
             client = self._clients[id] = PeerClient(self._identity, address, now=self._now)
         return client
 
-    def usable_sources(self, ids: Iterable[str]) -> list[str]:
-        """Those of the nodes that are registered, active, and not set aside for misbehaviour."""
-        now = self._now()
-        return [
-            id
-            for id in ids
-            if (peer := self._peers.get(id))
-            and peer.state is PeerState.ACTIVE
-            and peer.quarantined_until <= now
-        ]
+    def usable_sources(self, ids: Iterable[str], package: str) -> list[str]:
+        """Those of the nodes that are registered, active, and not set aside, as a whole or for this package."""
+        return [id for id in ids if self.is_active(id) and self._away(self._peers[id], package) is None]
+
+    def set_aside(self, ids: Iterable[str], package: str) -> list[SetAside]:
+        """Those of the nodes that are registered and active, and not asked for this package for a while."""
+        active = (self._peers[id] for id in ids if self.is_active(id))
+        return [away for peer in active if (away := self._away(peer, package)) is not None]
+
+    def quarantined_for(self, id: str) -> dict[str, SetAside]:
+        """The packages that a peer is not asked for now, by package id."""
+        peer, now = self._peers.get(id), self._now()
+        struck = peer.packages.items() if peer is not None else ()
+        return {
+            package: SetAside(name=peer.name, until=strikes.until, reason=strikes.reason)
+            for package, strikes in struck
+            if peer is not None and package and strikes.until > now
+        }
+
+    def _away(self, peer: Peer, package: str) -> SetAside | None:
+        now, struck = self._now(), peer.packages.get(package)
+        until = max(peer.quarantined_until, struck.until if struck else 0)
+        if until <= now:
+            return None
+        reason = struck.reason if struck and struck.until > now else peer.last_strike
+        return SetAside(name=peer.name, until=until, reason=reason)
 
     # How they are doing
 
@@ -248,19 +292,33 @@ class Peers:
         if isinstance(error, PeerMisbehaved):
             await self.strike(id, error.message)
 
-    async def strike(self, id: str, reason: str) -> None:
-        """A peer served what it should not: count it, show it, and set it aside as a source after a few."""
+    async def strike(self, id: str, reason: str, *, package: str = "") -> None:
+        """A peer served what it should not: count it, show it, and set it aside after a few.
+
+        A bad file says little about the others, so the peer is first set aside for that package only. When several
+        packages fail, or it breaks the protocol several times, it is no source at all. Each time is twice as long as
+        the one before, at most `QUARANTINE_MS`, and all is forgotten after an hour without a strike.
+
+        Args:
+            id: The peer.
+            reason: What it did.
+            package: Id of the package that it served wrong; "" for records and other answers.
+        """
         peer = self._peers.get(id)
         if peer is None:
             return
         now = self._now()
+        _forgive(peer, now - _FORGIVE_MS)
         peer.strikes += 1
         peer.last_strike = reason
-        recent = [at for at in peer.recent_strikes if at > now - _FORGIVE_MS]
-        peer.recent_strikes = [*recent[-STRIKES:], now]
-        if len(peer.recent_strikes) >= STRIKES:
-            peer.quarantined_until = now + QUARANTINE_MS
-            peer.recent_strikes = []
+        struck = peer.packages.setdefault(package, Strikes())
+        struck.count, struck.at, struck.reason = struck.count + 1, now, reason
+        if struck.count % STRIKES == 0:
+            struck.until = now + self._while(struck.count // STRIKES - 1)
+            failing = sum(1 for one in peer.packages.values() if one.until > 0)
+            if not package or failing >= PACKAGES:
+                peer.quarantined_until = now + self._while(peer.quarantines)
+                peer.quarantines += 1
         event = entry(
             EventType.PEER_STRUCK,
             at=now,
@@ -269,9 +327,29 @@ class Peers:
             name=peer.name,
             reason=reason,
             strikes=peer.strikes,
-            quarantined_until=peer.quarantined_until,
+            package=package,
+            quarantined_until=max(struck.until, peer.quarantined_until),
         )
         await self._save(peer, [event])
+
+    async def redeem(self, id: str, package: str) -> None:
+        """A peer gave all that was asked of a package: what it did wrong with it before does not count any more."""
+        peer = self._peers.get(id)
+        if peer is not None and peer.packages.pop(package, None) is not None:
+            peer.quarantines = max(0, peer.quarantines - 1)
+            await self._save(peer, [])
+
+    async def forgive(self, package: str) -> None:
+        """A person wants a package tried again, now and from everybody."""
+        for peer in list(self._peers.values()):
+            if package in peer.packages or peer.quarantined_until > self._now():
+                peer.packages.pop(package, None)
+                peer.quarantined_until = 0
+                await self._save(peer, [])
+
+    def _while(self, times: int) -> int:
+        """How long, in milliseconds, after so many times before."""
+        return int(min(QUARANTINE_MS, self._quarantine_ms * 2 ** min(times, 20)))
 
     def skewed(self, id: str, error: ClockSkew) -> None:
         """A peer's request was signed by a clock that differs from ours."""
@@ -300,11 +378,16 @@ class Peers:
             return
         await self._store.batch([Remove("peers", id), Remove("cursors", id), *events])
         self._forget(id)
+        self.on_left()
 
     async def describe(self, id: str, *, name: str, url: str, tls_fingerprint: str) -> None:
         """Take over what a peer's own newest record says of it."""
-        peer = self._peers.get(id)
-        if peer and (peer.name, peer.url, peer.tls_fingerprint) != (name, url, tls_fingerprint):
+        for _ in range(
+            _TRIES
+        ):  # another process may write the registration as it was, and this one takes it over
+            peer = self._peers.get(id)
+            if peer is None or (peer.name, peer.url, peer.tls_fingerprint) == (name, url, tls_fingerprint):
+                return
             peer.name, peer.url, peer.tls_fingerprint = name, url, tls_fingerprint
             await self._save(peer, [])
 
@@ -318,24 +401,28 @@ class Peers:
         """Write health, if the registration still stands; a store that is down does not stop the work."""
         peer.saved_at = self._now()
         try:
-            for _ in range(_TRIES):
-                if self._peers.get(peer.id) is not peer:
-                    return  # removed meanwhile: to write it would bring it back
-                try:
-                    stored = await self._store.batch([Replace("peers", _to_doc(peer), peer.rev), *events])
-                except StaleRevision:
-                    doc = await self._store.get("peers", peer.id)
-                    if doc is None:
-                        self._forget(peer.id)
-                        return
-                    _take_over_registration(peer, doc)
-                else:
-                    peer.rev = stored[0]["_rev"] if stored[0] else peer.rev
-                    return
+            async with self._saving:  # one after the other, so that none of ours is stale
+                await self._save_now(peer, events)
         except StoreUnavailable as exc:
             log.debug(
                 "a peer's health was not written", extra={"action": "health_unwritten", "reason": exc.message}
             )
+
+    async def _save_now(self, peer: Peer, events: Sequence[Insert]) -> None:
+        for _ in range(_TRIES):
+            if self._peers.get(peer.id) is not peer:
+                return  # removed meanwhile: to write it would bring it back
+            try:
+                stored = await self._store.batch([Replace("peers", _to_doc(peer), peer.rev), *events])
+            except StaleRevision:
+                doc = await self._store.get("peers", peer.id)
+                if doc is None:
+                    self._forget(peer.id)
+                    return
+                _take_over_registration(peer, doc)
+            else:
+                peer.rev = stored[0]["_rev"] if stored[0] else peer.rev
+                return
 
 
 _REGISTRATION = ("key", "url", "name", "tls_fingerprint", "joined_at")
@@ -346,20 +433,35 @@ _HEALTH = (
     "last_error",
     "down",
     "strikes",
-    "recent_strikes",
     "last_strike",
     "quarantined_until",
+    "quarantines",
 )
+
+
+def _forgive(peer: Peer, before: int) -> None:
+    """Forget strikes that are older, and the oldest of too many."""
+    kept = [(package, one) for package, one in peer.packages.items() if one.at >= before]
+    if not kept:
+        peer.quarantines = 0
+    peer.packages = dict(sorted(kept, key=lambda item: item[1].at)[-_REMEMBERED:])
 
 
 def _to_doc(peer: Peer) -> Doc:
     doc: dict[str, Any] = {name: getattr(peer, name) for name in (*_REGISTRATION, *_HEALTH)}
-    return {"_id": peer.id, "state": str(peer.state), **doc, "recent_strikes": list(peer.recent_strikes)}
+    packages = [{"package": package, **asdict(strikes)} for package, strikes in peer.packages.items()]
+    return {"_id": peer.id, "state": str(peer.state), **doc, "packages": packages}
 
 
 def _from_doc(doc: Doc) -> Peer:
     fields = {name: doc[name] for name in (*_REGISTRATION, *_HEALTH) if name in doc}
-    return Peer(id=doc["_id"], state=PeerState(doc["state"]), rev=doc["_rev"], **fields)
+    state, rev = PeerState(doc["state"]), doc["_rev"]
+    return Peer(id=doc["_id"], state=state, rev=rev, packages=_packages(doc), **fields)
+
+
+def _packages(doc: Doc) -> dict[str, Strikes]:
+    rows = [dict(row) for row in doc.get("packages", [])]
+    return {row.pop("package"): Strikes(**row) for row in rows}
 
 
 def _take_over_registration(peer: Peer, doc: Doc) -> None:
@@ -369,9 +471,16 @@ def _take_over_registration(peer: Peer, doc: Doc) -> None:
     peer.state, peer.rev = PeerState(doc["state"]), doc["_rev"]
     peer.strikes = max(peer.strikes, doc["strikes"])
     peer.quarantined_until = max(peer.quarantined_until, doc["quarantined_until"])
+    peer.quarantines = max(peer.quarantines, doc.get("quarantines", 0))
+    theirs = _packages(doc)
+    for package in {*peer.packages, *theirs}:
+        ours = peer.packages.get(package, Strikes())
+        peer.packages[package] = max(ours, theirs.get(package, ours), key=lambda one: (one.at, one.count))
 
 
 def _take_over(peer: Peer, doc: Doc) -> None:
     _take_over_registration(peer, doc)
+    peer.packages = _packages(doc)
     for name in _HEALTH:
-        setattr(peer, name, doc[name])
+        if name in doc:
+            setattr(peer, name, doc[name])

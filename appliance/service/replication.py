@@ -44,6 +44,8 @@ GATHER_S = 0.05  #: after an announcement, changes are gathered for so long befo
 _MANY = 8  #: changes in one announcement; after so many the next waits longer, since each makes the peer ask and write
 _GATHER_MOST_S = 0.4
 _ANNOUNCED = 100
+PATIENCE_S = 10.0  #: for the peers' feeds; a slow one is read on beside what follows
+RECONCILER = "reconciler"  #: who follows the change feed for `Replication.settle_missed`
 
 
 def reconcile_job(now: int) -> Job:
@@ -89,6 +91,7 @@ class Replication:
         self._told: dict[str, int] = {}
         self._heard: dict[str, set[tuple[str, int]]] = {}
         self._ungreeted: set[str] = set()  #: peers that wait to hear from us, and where we are now
+        self._looking: asyncio.Task[None] | None = None
         self._start_sequence = 0
         self._stopped = False
         holdings.on_written = self.announce
@@ -121,7 +124,8 @@ class Replication:
     def stop(self) -> None:
         """Stop reading and telling."""
         self._stopped = True
-        for task in (*self._reading.values(), *self._telling.values()):
+        looking = [self._looking] if self._looking is not None else []
+        for task in (*self._reading.values(), *self._telling.values(), *looking):
             task.cancel()
 
     async def own_record(self) -> Record:
@@ -246,7 +250,7 @@ class Replication:
         await self.fill(again=True)
 
     async def reconcile(self) -> None:
-        """Read the feed of every peer that is not being left alone, and retry what is missing."""
+        """Read the feed of every peer that is not being left alone, and see that all that is missing moves."""
         for peer in self._peers.active_ids():
             if not self._peers.backing_off(peer):
                 self.announced(peer)
@@ -255,8 +259,37 @@ class Replication:
             self.announce()
         running = list(self._reading.values())
         if running:
-            await asyncio.wait(running)
+            await asyncio.wait(running, timeout=PATIENCE_S)
+        await self._holdings.follow_nodes()
+        await self.settle_missed()
         await self.fill()
+
+    async def settle_missed(self) -> None:
+        """Settle packages whose newest record is not what the view of them says.
+
+        Whoever writes a record settles its package. It may have been cut off in between, by a database that went
+        away for example; so the change feed is followed once more, at a leisurely pace.
+        """
+        cursor = await self._store.get("followers", RECONCILER)
+        if cursor is None:  # the start of the node settles everything
+            last = await self._store.last_sequence("records")
+            cursor = await self._store.replace("followers", {"_id": RECONCILER, "seq": last}, expect=0)
+        kind = str(RecordKind.PACKAGE)
+        while not self._stopped:
+            docs = await self._store.find(
+                "records", {"kind": kind, "seq": {"gt": cursor["seq"]}}, order="seq", limit=PAGE
+            )
+            await self._holdings.settle_many(doc["record_id"] for doc in docs if not self._is_settled(doc))
+            if docs:
+                moved = {"_id": RECONCILER, "seq": docs[-1]["seq"]}
+                cursor = await self._store.replace("followers", moved, expect=cursor["_rev"])
+            if len(docs) < PAGE:
+                return
+
+    def _is_settled(self, doc: Mapping[str, Any]) -> bool:
+        package, record = self._catalogue.by_id(doc["record_id"]), doc["record"]
+        known = (package.revision, package.author, package.at) if package is not None else None
+        return known == (record["revision"], record["author"], record["at"])
 
     async def fill(self, *, again: bool = False) -> None:
         """Settle every package that this node lacks or may let go; `again`: a source may be back, so try now."""
@@ -266,6 +299,17 @@ class Replication:
             if self._holdings.cares_for_replicas_of(package.id)
         ]
         await self._holdings.settle_many(lacking, again=again)
+
+    def look(self) -> None:
+        """Settle what is missing, soon: a source left."""
+        if not self._stopped and (self._looking is None or self._looking.done()):
+            self._looking = asyncio.get_running_loop().create_task(self._look())
+
+    async def _look(self) -> None:
+        try:
+            await self.fill()
+        except StoreUnavailable as exc:  # the next reconciliation looks again
+            log.warning(exc.message, extra={"action": "fill_failed"})
 
     async def _read(self, peer: str) -> None:
         try:

@@ -5,22 +5,32 @@ second, and, chunk by chunk, in the map beside the partial file.
 """
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from appliance.domain.errors import InvalidTransition, JobUnknown, StaleRevision, StoreUnavailable
 from appliance.domain.event import EventType
+from appliance.domain.job import Job
 from appliance.domain.package import Package, Presence
 from appliance.domain.states import JobState, TransferState, advance
 from appliance.peering.records import replica_body
 from appliance.store.ports import Doc, Enqueue, Operation, Replace, Store
 
 from .catalogue import Catalogue
-from .fetch_jobs import fetch_job, new_transfer_doc, transfer_id
+from .fetch_jobs import (
+    UNWANTED,
+    cancelled_by_person,
+    fetch_job,
+    fetch_key,
+    new_transfer_doc,
+    retry_time,
+    transfer_id,
+)
 from .fetcher import Progress, Source
 from .holdings import Holdings
 from .journal import SYSTEM, entry
@@ -32,6 +42,9 @@ log = logging.getLogger(__name__)
 TICK_S = 1.0
 _SOURCES_EVERY = 5  #: ticks between looks for new sources
 _PASSING = {TransferState.FETCHING, TransferState.VERIFYING}
+_OPEN = [str(state) for state in TransferState if state not in {TransferState.DONE, TransferState.CANCELLED}]
+_UNWANTED = {Presence.HELD, Presence.NOT_ADMITTED, Presence.WITHDRAWN}
+_PAGE = 500
 
 
 @dataclass(slots=True, eq=False)
@@ -158,6 +171,7 @@ class Transfers:
         if package is None or transfer_id(package.id, package.body.sha256) != id:
             raise InvalidTransition("Other bytes have this name now; the transfer is of no use any more.")
         now = self._now()
+        await self._peers.forgive(package.id)
         await self._store.batch(
             [Replace("transfers", new_transfer_doc(package, now)), Enqueue(fetch_job(package, now))]
         )
@@ -165,8 +179,6 @@ class Transfers:
             "a transfer is retried", extra={"action": "transfer_retried", "transfer": id, "actor": actor}
         )
         await self._holdings.settle(package.id)
-        # A worker that was faster than this found the package not wanted yet, and its job is done.
-        await self._store.enqueue(fetch_job(package, now))
         return await self.get(id)
 
     async def cancel(self, id: str, *, actor: str) -> Doc:
@@ -178,18 +190,23 @@ class Transfers:
         """
         doc = await self.get(id)
         advance(TransferState(doc["state"]), TransferState.CANCELLED)
-        doc = {**doc, "state": str(TransferState.CANCELLED), "error": f"cancelled by {actor}"}
-        await self._store.replace("transfers", {**doc, "updated_at": self._now()})
+        stopped = {
+            "state": str(TransferState.CANCELLED),
+            "error": f"cancelled by {actor}",
+            "cancelled_by": actor,
+        }
+        doc = await self._store.replace("transfers", {**doc, **stopped, "updated_at": self._now()})
         live = self._live.get(id)
         if live is not None:
+            live.doc = doc
             live.cancelled = True
             live.unwanted.set()
         if "pull" in doc and self.pulls is not None:
             await self.pulls.cancel(doc)
             return await self.get(id)
-        for job in await self._store.find_jobs({"active_key": f"fetch:{doc['package']}"}, limit=1):
-            if job.state is JobState.TODO:
-                await self._store.cancel_job(job.id, now=self._now())
+        waiting = await self._job(doc)
+        if waiting is not None and waiting.state is JobState.TODO:
+            await self._store.cancel_job(waiting.id, now=self._now())
         log.info(
             "a transfer was cancelled", extra={"action": "transfer_cancelled", "transfer": id, "actor": actor}
         )
@@ -204,37 +221,71 @@ class Transfers:
             InvalidTransition: It does not wait.
         """
         doc = await self.get(id)
-        pulled = "pull" in doc and self.pulls is not None
-        key = self.pulls.job_key(doc) if pulled and self.pulls else f"fetch:{doc['package']}"
-        jobs = await self._store.find_jobs({"active_key": key}, limit=1)
-        if not jobs:
+        job = await self._job(doc)
+        if job is None:
             raise InvalidTransition(f"The transfer is {doc['state']}; only one that waits can go first.")
-        await self._store.prioritize_job(jobs[0].id, now=self._now())
+        await self._store.prioritize_job(job.id, now=self._now())
         log.info(
             "a transfer goes first", extra={"action": "transfer_prioritized", "transfer": id, "actor": actor}
         )
         return await self.get(id)
 
+    async def _job(self, doc: Doc) -> Job | None:
+        """The active job of a transfer."""
+        pulled = "pull" in doc and self.pulls is not None
+        key = self.pulls.job_key(doc) if pulled and self.pulls else fetch_key(doc["_id"])
+        jobs = await self._store.find_jobs({"active_key": key}, limit=1)
+        return jobs[0] if jobs else None
+
+    async def of_job(self, job: Job) -> str:
+        """The id of the transfer that a job works on, "" if there is none."""
+        package = self._catalogue.by_id(str(job.args.get("package", "")))
+        sha256 = job.args.get("sha256") or (package.body.sha256 if package is not None else "")
+        id = transfer_id(str(job.args.get("package", "")), str(sha256))
+        return id if await self._store.get("transfers", id) is not None else ""
+
+    async def retry_times(self, docs: Sequence[Doc]) -> dict[str, int]:
+        """When transfers that wait go on, UTC milliseconds by id; 0 for one that does not wait for a certain time."""
+        keys = {fetch_key(doc["_id"]): doc["_id"] for doc in docs if doc["state"] in _OPEN}
+        found = {doc["_id"]: retry_time(doc) for doc in docs}
+        if keys:
+            for job in await self._store.find_jobs({"active_key": {"in": list(keys)}}, limit=len(keys)):
+                if job.state is JobState.TODO:
+                    found[keys[job.key]] = job.run_at
+        return found
+
     # For the job
 
-    async def begin(self, package_id: str) -> Live | None:
-        """Open the transfer that a package needs now, or None if it needs none."""
-        package = self._catalogue.by_id(package_id)
+    async def begin(self, package_id: str, sha256: str = "") -> Live | None:
+        """Open the transfer that a job was made for, or None if its bytes are not needed now.
+
+        What is decided on is read from the store: another process may have written it a moment ago.
+
+        Args:
+            package_id: Package id.
+            sha256: The bytes that the job is for; "" means whatever the package has.
+        """
+        package = await self._catalogue.refresh(package_id)
         if package is None or package.presence is not Presence.ARRIVING:
+            package = await self._holdings.settle(package_id)
+        if package is None or (sha256 and package.body.sha256 != sha256):
+            await self._close(transfer_id(package_id, sha256))
+            return None
+        if package.presence is not Presence.ARRIVING:
             return None
         id = transfer_id(package.id, package.body.sha256)
         sources, here, doc = await asyncio.gather(
             self.sources(package), self._holdings.on_disk(package.body), self._store.get("transfers", id)
         )
         if here or not sources:
+            await asyncio.gather(self._peers.load(), self._holdings.follow_nodes())
             package = await self._holdings.settle(package_id)
             if package is None or package.presence is not Presence.ARRIVING:
-                await self._close(package)
                 return None
             id = transfer_id(package.id, package.body.sha256)
-            doc = await self._store.get("transfers", id)
+            sources, doc = await self.sources(package), await self._store.get("transfers", id)
         doc = doc or new_transfer_doc(package, self._now())
-        if doc["state"] == TransferState.CANCELLED:
+        if doc["state"] == TransferState.CANCELLED or id in self._live:
             return None
         doc["attempts"] += 1
         live = Live(
@@ -244,18 +295,43 @@ class Transfers:
             progress=Progress(sources=sources),
             unwanted=threading.Event(),
         )
+        if live.state is TransferState.FAILED:
+            live.state = TransferState.PENDING
         self.set_state(live, TransferState.FETCHING)
         self._live[id] = live
         return live
 
-    async def _close(self, package: Package | None) -> None:
-        """Note the end of a transfer that was cut off between the last byte and the last word."""
-        if package is not None and package.presence is Presence.HELD:
-            doc = await self._store.get("transfers", transfer_id(package.id, package.body.sha256))
-            if doc is not None and doc["state"] != TransferState.DONE:
-                whole = {"bytes_done": doc["size"], "chunks_done": doc["chunks"], "rate": 0.0, "error": ""}
-                done = {**doc, **whole, "state": str(TransferState.DONE), "updated_at": self._now()}
-                await self._store.replace("transfers", done)
+    async def _close(self, id: str) -> None:
+        """End a transfer of bytes that their package no longer has."""
+        doc = await self._store.get("transfers", id)
+        if doc is not None and doc["state"] in _OPEN and id not in self._live:
+            ended = {
+                "state": str(TransferState.CANCELLED),
+                "error": UNWANTED,
+                "cancelled_by": "",
+                "rate": 0.0,
+            }
+            with contextlib.suppress(StaleRevision):  # somebody else works on it
+                await self._store.replace(
+                    "transfers", {**doc, **ended, "updated_at": self._now()}, expect=doc["_rev"]
+                )
+
+    async def close_unwanted(self) -> None:
+        """End every transfer whose bytes are here, or are not wanted here any more."""
+        after: tuple[Any, str] | None = None
+        while True:
+            docs = await self._store.find("transfers", {"state": {"in": _OPEN}}, limit=_PAGE, after=after)
+            for doc in docs:
+                package = self._catalogue.by_id(doc["package"])
+                if "pull" in doc or doc["_id"] in self._live:
+                    continue
+                if package is None or package.body.sha256 != doc["sha256"]:
+                    await self._close(doc["_id"])
+                elif package.presence in _UNWANTED:
+                    await self._holdings.settle(package.id)
+            if len(docs) < _PAGE:
+                return
+            after = (docs[-1]["_id"], docs[-1]["_id"])
 
     async def sources(self, package: Package) -> list[Source]:
         """The registered peers that hold the newest bytes of a package and may be asked."""
@@ -273,7 +349,7 @@ class Transfers:
                 name=nodes[node].name if node in nodes else node[:8],
                 address=self._peers.address(node),
             )
-            for node in self._peers.usable_sources(holders)
+            for node in self._peers.usable_sources(holders, package.id)
         ]
 
     def forget(self, live: Live) -> None:
@@ -296,14 +372,26 @@ class Transfers:
             )
         live.state = advance(live.state, state)
 
-    async def end(self, live: Live, state: TransferState, error: str = "") -> None:
-        """Write how a running transfer ended, and settle its package."""
+    async def end(self, live: Live, state: TransferState, error: str = "", *, retry_at: int = 0) -> None:
+        """Write how a running transfer ended, and settle its package.
+
+        Args:
+            live: The transfer.
+            state: What it is from now on.
+            error: Why, in a sentence.
+            retry_at: When it may begin again, UTC milliseconds; 0: when its job does.
+        """
         self.forget(live)
         self.set_state(live, state)
-        doc = {**live.view(), "rate": 0.0, "error": error, "updated_at": self._now()}
-        operations: list[Operation] = [Replace("transfers", doc)]
+        ended = {"rate": 0.0, "error": error, "retry_at": retry_at, "updated_at": self._now()}
+        doc = {
+            **live.view(),
+            **ended,
+            "cancelled_by": live.doc.get("cancelled_by", "") if live.cancelled else "",
+        }
+        events: list[Operation] = []
         if state is TransferState.STALLED and live.doc["attempts"] == 1:
-            operations.append(
+            events.append(
                 entry(
                     EventType.TRANSFER_STALLED,
                     at=self._now(),
@@ -313,19 +401,23 @@ class Transfers:
                     reason=error,
                 )
             )
-        if state is TransferState.DONE or live.unwanted.is_set():
-            await self._holdings.settle(live.package.id, extra=operations)
-            return
-        await self._store.batch(operations)
-        if state is TransferState.STALLED:
-            await self._holdings.settle(live.package.id)  # to say why
+        if (
+            state is TransferState.PENDING
+        ):  # the node stops: the job is there, and goes on after the next start
+            await self._store.batch([Replace("transfers", doc)])
+        else:
+            await self._holdings.settle(live.package.id, extra=events, transfer=doc)
+        if state is TransferState.DONE:
+            for source in live.progress.sources:
+                if source.bytes and not source.strikes:
+                    await self._peers.redeem(source.node, live.package.id)
 
-    async def give_up(self, package_id: str, error: str) -> None:
+    async def give_up(self, package_id: str, error: str, sha256: str = "") -> None:
         """The job of a package's transfer failed for the last time."""
-        package = self._catalogue.by_id(package_id)
+        package = await self._catalogue.refresh(package_id)
         if package is None:
             return
-        doc = await self._store.get("transfers", transfer_id(package.id, package.body.sha256))
+        doc = await self._store.get("transfers", transfer_id(package.id, sha256 or package.body.sha256))
         if doc is None or doc["state"] in {TransferState.DONE, TransferState.CANCELLED}:
             return
         now = self._now()
@@ -338,8 +430,7 @@ class Transfers:
             reason=error,
         )
         doc.update(state=str(TransferState.FAILED), error=error, updated_at=now)
-        await self._store.batch([Replace("transfers", doc), event])
-        await self._holdings.settle(package.id)
+        await self._holdings.settle(package.id, extra=[event], transfer=doc)
 
     async def watch(self) -> None:
         """Every second, for ever: write progress, notice what is no longer wanted, look for new sources."""
@@ -357,12 +448,14 @@ class Transfers:
         live.ticks += 1
         done = live.progress.bytes_done
         live.rate += 0.3 * ((done - live.counted) / TICK_S - live.rate) if live.counted else 0.0
+        if done > live.counted:
+            live.doc["moved_at"] = self._now()
         live.counted = done
         package = self._catalogue.by_id(live.package.id)
         if (
             package is None
             or package.body.sha256 != live.package.body.sha256
-            or package.presence is not Presence.ARRIVING
+            or package.presence in _UNWANTED  # while it only waits for a source, what is verified is of use
         ):
             live.unwanted.set()
             return
@@ -374,7 +467,7 @@ class Transfers:
             stored = await self._store.get("transfers", live.doc["_id"])
             if stored is not None:
                 live.doc = stored
-                if stored["state"] == TransferState.CANCELLED:
+                if cancelled_by_person(stored):
                     live.cancelled = True
                     live.unwanted.set()
         if live.ticks % _SOURCES_EVERY == 0:

@@ -256,12 +256,12 @@ def changed(before: str, after: str) -> Make:
 @pytest.mark.parametrize(
     ("make", "error"),
     [
-        (changed("206 Partial", "200 Partial"), PeerMisbehaved),
+        (changed("206 Partial", "200 Partial"), PeerUnreachable),
         (changed("206 Partial", "416 Partial"), PeerRefused),
         (lambda _: answer(b"", status="404 No"), PeerRefused),
         (lambda _: answer(b"", "Retry-After: 9", status="503 Later"), PeerBusy),
         (lambda _: answer(b"", status="500 Oops"), PeerUnreachable),
-        (lambda _: answer(b"", "Location: http://127.0.0.1:1/", status="302 Found"), PeerMisbehaved),
+        (lambda _: answer(b"", "Location: http://127.0.0.1:1/", status="302 Found"), PeerUnreachable),
         (changed("bytes 0-", "bytes 1-"), PeerMisbehaved),
         (changed(f"/{len(DATA)}", "/*"), PeerMisbehaved),
         (changed(f"/{len(DATA)}", f"/{len(DATA) + 1}"), PeerMisbehaved),
@@ -271,19 +271,21 @@ def changed(before: str, after: str) -> Make:
         (changed("Content-Length:", "X-Length:"), PeerMisbehaved),
         (lambda head: part(head, "Transfer-Encoding: chunked"), PeerMisbehaved),
         (lambda head: part(head, "Content-Encoding: gzip"), PeerMisbehaved),
-        (lambda head: part(head, f"content-length: {len(DATA)}"), PeerMisbehaved),
-        (lambda head: part(head, "no colon"), PeerMisbehaved),
+        (lambda head: part(head, f"content-length: {len(DATA)}"), PeerUnreachable),
+        (lambda head: part(head, "no colon"), PeerUnreachable),
         (lambda head: part(head)[:-1], PeerUnreachable),
         (lambda head: part(head)[: CHUNK_SIZE + 5000], PeerUnreachable),
         (lambda head: part(head)[:20], PeerUnreachable),
         (lambda _: b"", PeerUnreachable),
-        (lambda _: b"nonsense\r\n\r\n", PeerMisbehaved),
-        (lambda _: b"HTTP/1.1\r\n\r\n", PeerMisbehaved),
-        (lambda _: "HTTP/1.1 ²²² x\r\n\r\n".encode("latin-1"), PeerMisbehaved),
+        (lambda _: b"nonsense\r\n\r\n", PeerUnreachable),
+        (lambda _: b"HTTP/1.1\r\n\r\n", PeerUnreachable),
+        (lambda _: "HTTP/1.1 ²²² x\r\n\r\n".encode("latin-1"), PeerUnreachable),
         (lambda _: b"HTTP/1.1 404 No\r\nContent-Length: \xb2\r\n\r\n", PeerRefused),
-        (lambda _: b"HTTP/1.1 206 x\r\n" + b"X: " + b"y" * 100_000, PeerMisbehaved),
+        (lambda _: b"HTTP/1.1 206 x\r\n" + b"X: " + b"y" * 100_000, PeerUnreachable),
+        (lambda head: part(head, "Content-Type: text/html"), PeerUnreachable),  # a proxy's page
+        (lambda _: answer(b"<html>", "Content-Type: text/html", status="403 Forbidden"), PeerUnreachable),
     ],
-    ids=range(26),
+    ids=range(28),
 )
 def test_everything_else_is_refused(make: Make, error: type[PeerError]) -> None:
     def script(connection: socket.socket, head: bytes, number: int) -> bool:

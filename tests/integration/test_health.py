@@ -21,6 +21,7 @@ from appliance.server import listen
 from appliance.service.catalogue import Catalogue
 from appliance.service.metrics import Metrics
 from appliance.service.system import HEARTBEAT_LIMIT_S, UNCLAIMED_MS, System, resident_bytes
+from appliance.service.watchdog import Watchdog
 from appliance.store.opening import open_store
 
 NOW = 1_800_000_000_000  #: UTC milliseconds
@@ -77,7 +78,12 @@ def site(tmp_path: Path) -> Callable[[Callable[[Site], Awaitable[None]]], None]:
             store = await open_store("", tmp_path)
             site = Site(store, tmp_path)
             identity = SimpleNamespace(node_id="a" * 52)
-            app = SimpleNamespace(system=site.system, metrics=site.metrics, identity=identity)
+            watchdog = Watchdog(
+                store=store, catalogue=Catalogue(store), after_s=600, node_id="a" * 52, now=lambda: NOW
+            )
+            app = SimpleNamespace(
+                system=site.system, metrics=site.metrics, identity=identity, watchdog=watchdog
+            )
             server = tornado.httpserver.HTTPServer(
                 tornado.web.Application(ROUTES, app=app, log_function=AccessLog(site.metrics.observe_request))
             )

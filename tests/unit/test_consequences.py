@@ -55,21 +55,21 @@ def told(old: Package | None, view: Package, made: Decision, actor: str = "") ->
 
 def test_keeping_and_adopting_serve_the_new_bytes() -> None:
     for action in (Action.KEEP, Action.ADOPT):
-        view = view_of(record(), NEW, held(), decision(action))
+        view = view_of(record(), NEW, held(), decision(action), at=7)
         assert (view.held_sha256, view.held_filename) == (NEW.sha256, NEW.filename)
 
 
 def test_while_a_replacement_arrives_the_old_file_is_served() -> None:
-    view = view_of(record(), NEW, held(), decision(Action.FETCH, Presence.ARRIVING))
+    view = view_of(record(), NEW, held(), decision(Action.FETCH, Presence.ARRIVING), at=7)
     assert view.body == NEW
     assert (view.held_sha256, view.held_filename) == (OLD.sha256, OLD.filename)
     assert (view.revision, view.at, view.presence, view.reason) == (2, 7, Presence.ARRIVING, "because")
 
 
 def test_nothing_is_served_after_a_release_and_of_what_never_was_here() -> None:
-    view = view_of(record(deleted=True), OLD, held(), decision(Action.RELEASE, Presence.WITHDRAWN))
+    view = view_of(record(deleted=True), OLD, held(), decision(Action.RELEASE, Presence.WITHDRAWN), at=7)
     assert (view.held_sha256, view.held_filename, view.withdrawn) == ("", "", True)
-    view = view_of(record(), OLD, None, decision(Action.NOTHING, Presence.WAITING))
+    view = view_of(record(), OLD, None, decision(Action.NOTHING, Presence.WAITING), at=7)
     assert (view.held_sha256, view.held_filename) == ("", "")
 
 
@@ -94,7 +94,7 @@ def test_a_file_is_lost_only_to_one_whose_author_never_saw_it(
 
 def test_a_package_put_in_here() -> None:
     made = decision(Action.ADOPT)
-    events = told(None, view_of(record(), NEW, None, made), made, actor="jo")
+    events = told(None, view_of(record(), NEW, None, made, at=7), made, actor="jo")
     assert list(events) == [EventType.PACKAGE_PUBLISHED]
     event = events[EventType.PACKAGE_PUBLISHED]
     assert (event["actor"], event["subject"]) == ("jo", "p")
@@ -103,17 +103,17 @@ def test_a_package_put_in_here() -> None:
 
 def test_a_package_heard_of_and_later_here() -> None:
     heard = decision(Action.FETCH, Presence.ARRIVING)
-    view = view_of(record(), NEW, None, heard)
+    view = view_of(record(), NEW, None, heard, at=7)
     assert told(None, view, heard)[EventType.PACKAGE_PUBLISHED]["actor"] == f"node:{'n' * 52}"
     here = decision(Action.ADOPT)
-    events = told(view, view_of(record(), NEW, view, here), here)
+    events = told(view, view_of(record(), NEW, view, here, at=7), here)
     assert list(events) == [EventType.PACKAGE_ARRIVED]
 
 
 def test_a_replacement() -> None:
     made = decision(Action.ADOPT)
     body = replace(NEW, replaces=(OLD.sha256,))
-    events = told(held(), view_of(record(), body, held(), made), made, actor="jo")
+    events = told(held(), view_of(record(), body, held(), made, at=7), made, actor="jo")
     assert list(events) == [EventType.PACKAGE_REPLACED]
     data = events[EventType.PACKAGE_REPLACED]["data"]
     assert isinstance(data, dict)
@@ -122,7 +122,7 @@ def test_a_replacement() -> None:
 
 def test_a_conflict_says_what_was_kept() -> None:
     made = decision(Action.FETCH, Presence.ARRIVING)
-    events = told(held(), view_of(record(), NEW, held(), made), made)
+    events = told(held(), view_of(record(), NEW, held(), made, at=7), made)
     assert set(events) == {EventType.PACKAGE_REPLACED, EventType.PACKAGE_SUPERSEDED}
     data = events[EventType.PACKAGE_SUPERSEDED]["data"]
     assert isinstance(data, dict)
@@ -143,7 +143,7 @@ def test_a_conflict_says_what_was_kept() -> None:
 def test_a_change_says_what_changed(changes: dict[str, object]) -> None:
     made = decision(Action.KEEP)
     body = replace(OLD, **changes)  # type: ignore[arg-type]
-    events = told(held(), view_of(record(), body, held(), made), made, actor="jo")
+    events = told(held(), view_of(record(), body, held(), made, at=7), made, actor="jo")
     assert list(events) == [EventType.PACKAGE_CHANGED]
     data = events[EventType.PACKAGE_CHANGED]["data"]
     assert isinstance(data, dict)
@@ -152,21 +152,21 @@ def test_a_change_says_what_changed(changes: dict[str, object]) -> None:
 
 def test_a_revision_that_changes_nothing_a_person_sees_is_no_event() -> None:
     made = decision(Action.KEEP)
-    assert told(held(), view_of(record(), OLD, held(), made), made, actor="jo") == {}
+    assert told(held(), view_of(record(), OLD, held(), made, at=7), made, actor="jo") == {}
 
 
 def test_withdrawal_is_told_once() -> None:
     made = decision(Action.RELEASE, Presence.WITHDRAWN)
-    view = view_of(record(deleted=True), OLD, held(), made)
+    view = view_of(record(deleted=True), OLD, held(), made, at=7)
     assert list(told(held(), view, made, actor="jo")) == [EventType.PACKAGE_WITHDRAWN]
-    assert told(view, view_of(record(3, deleted=True), OLD, view, made), made) == {}
+    assert told(view, view_of(record(3, deleted=True), OLD, view, made, at=7), made) == {}
     assert told(None, view, made) == {}, "a package that was never seen alive"
 
 
 def test_coming_back_after_a_withdrawal_is_a_publication() -> None:
     made = decision(Action.ADOPT)
     before = held(withdrawn=True, held_sha256="", held_filename="", presence=Presence.WITHDRAWN)
-    assert list(told(before, view_of(record(3), OLD, before, made), made, actor="jo")) == [
+    assert list(told(before, view_of(record(3), OLD, before, made, at=7), made, actor="jo")) == [
         EventType.PACKAGE_PUBLISHED
     ]
 
@@ -174,7 +174,7 @@ def test_coming_back_after_a_withdrawal_is_a_publication() -> None:
 def test_release_after_a_demotion() -> None:
     made = decision(Action.RELEASE, Presence.NOT_ADMITTED)
     body = replace(OLD, stage="dev")
-    events = told(held(), view_of(record(), body, held(), made), made)
+    events = told(held(), view_of(record(), body, held(), made, at=7), made)
     assert set(events) == {EventType.PACKAGE_CHANGED, EventType.PACKAGE_RELEASED}
     data = events[EventType.PACKAGE_RELEASED]["data"]
     assert isinstance(data, dict)

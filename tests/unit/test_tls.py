@@ -104,7 +104,8 @@ class TlsServer:
                         if data:
                             self.requests.append(data)
                         secured.sendall(
-                            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
+                            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
+                            b"Connection: close\r\n\r\n{}"
                         )
                 except OSError:
                     continue

@@ -22,6 +22,7 @@ from appliance.api.views import (
     transfer_json,
     upload_json,
 )
+from appliance.domain.holding import SetAside
 from appliance.domain.job import Job
 from appliance.domain.manifest import CHUNK_SIZE, Manifest, chunk_count
 from appliance.domain.package import Package, PackageBody, Presence
@@ -127,8 +128,13 @@ def test_an_upload_tells_no_more_than_it_should() -> None:
 
 def test_a_peer_without_its_key() -> None:
     peer = Peer(id="n" * 52, key=b"k" * 32, url="https://x", name="x", clock_offset_ms=-1500)
-    shown = peer_json(peer, stage="prod", version="1", healthy=True)
+    away = SetAside(name="x", until=AT, reason="Chunk 3 does not match.")
+    shown = peer_json(
+        peer, stage="prod", version="1", healthy=True, set_aside={"p" * 32: ("x.pkg", away)}, now=AT
+    )
     described("Peer", shown)
+    described("SetAside", shown["set_aside"][0])
+    assert shown["set_aside"][0]["until"] == STAMP
     assert shown["clock_offset_s"] == -1.5
     assert shown["last_seen"] is None
 
@@ -148,7 +154,7 @@ def test_a_transfer() -> None:
         "state": "fetching", "bytes_done": 1, "chunks_done": 1, "chunks": 1, "rate": 1.5, "sources": [source],
         "error": "", "attempts": 1, "started_at": AT, "updated_at": AT, "job": "inner",
     }  # fmt: skip
-    shown = transfer_json(doc)
+    shown = transfer_json(doc, AT)
     described("Transfer", shown)
     described("Source", shown["sources"][0])
 

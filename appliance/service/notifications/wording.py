@@ -20,6 +20,8 @@ _TITLES: Mapping[str, str] = {
     EventType.PACKAGE_RELEASED: "{filename} left this node",
     EventType.PACKAGE_DAMAGED: "{filename} is damaged",
     EventType.PACKAGE_REPLICATED: "{filename} is on every node that takes it",
+    EventType.REPLICATION_STUCK: "{count} packages are stuck on their way to this node",
+    EventType.REPLICATION_RECOVERED: "All packages move again",
     EventType.TRANSFER_FAILED: "The transfer of {filename} failed",
     EventType.TRANSFER_STALLED: "The transfer of {filename} waits for a source",
     EventType.PEER_INVITED: "A peer was invited",
