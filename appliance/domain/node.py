@@ -20,6 +20,9 @@ class NodeBody:
     tags_refuse: tuple[str, ...] = ()  #: packages that carry one of them stay away
     context: str = ""  #: the path before /Packages/, such as /ods
     tls_fingerprint: str = ""  #: SHA-256 of the DER certificate in hex, when peers should pin it
+    peers: tuple[
+        str, ...
+    ] = ()  #: ids of the nodes that it is registered with; none in records of older versions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

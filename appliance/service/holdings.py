@@ -154,7 +154,7 @@ class Holdings:
             return bool(self._sources.usable_sources([node], id))
         if package is None or package.presence in {Presence.WAITING, Presence.ARRIVING, Presence.DAMAGED}:
             return True
-        return package.presence is Presence.HELD and not self._admission(self._own, package.body).admitted
+        return package.presence is Presence.HELD and not self.admission(self._own, package.body).admitted
 
     async def say_again(self, id: str) -> None:
         """Write this node's replica record of a package anew, above one from before a restored copy."""
@@ -257,7 +257,7 @@ class Holdings:
         self, record: Record, about: About, body: PackageBody, old: Package | None, transfer: Doc | None
     ) -> Situation:
         held = old.held_sha256 if old else ""
-        admission = self._admission(self._own, body)
+        admission = self.admission(self._own, body)
         others = [
             replica
             for replica in map(replica_body, about.living())
@@ -287,11 +287,12 @@ class Holdings:
             sources=[self._name(node) for node in near],
             out_of_reach=[self._name(replica.node) for replica in others if replica.node not in near],
             safe_elsewhere=any(
-                self._admission(self._nodes[replica.node], body).admitted for replica in others
+                self.admission(self._nodes[replica.node], body).admitted for replica in others
             ),
         )
 
-    def _admission(self, node: NodeBody, body: PackageBody) -> Admission:
+    def admission(self, node: NodeBody, body: PackageBody) -> Admission:
+        """Whether a node admits a package, and why."""
         return admit(
             stages=self._stages,
             node_stage=node.stage,

@@ -17,7 +17,8 @@ from appliance.domain.job import Job
 from appliance.domain.manifest import Manifest, check_digest
 from appliance.domain.names import check_filename, package_id
 from appliance.domain.node import check_stage, check_within
-from appliance.domain.package import Package, PackageBody, check_tags
+from appliance.domain.package import Package, PackageBody, Presence, check_tags
+from appliance.domain.reach import cut_off
 from appliance.domain.record import Record, RecordKind
 from appliance.peering.records import package_body, replica_body
 from appliance.store.ports import Doc, Operation, Replace, Store
@@ -307,6 +308,25 @@ class Packages:
                 )
             )
         return sorted(views, key=lambda view: view.name)
+
+    async def cut_off(self, id: str) -> list[str]:
+        """Names of the nodes that should have a package and that no path of registrations leads it to.
+
+        Raises:
+            PackageUnknown: There is none.
+        """
+        package, nodes = self._catalogue.resolve(id), self._holdings.nodes
+        if package.withdrawn:
+            return []
+        holders = {
+            body.node
+            for body in map(replica_body, await self._records.replicas(package.id))
+            if body.sha256 == package.body.sha256 and body.presence == Presence.HELD
+        }
+        admitting = {
+            id for id, node in nodes.items() if self._holdings.admission(node, package.body).admitted
+        }
+        return [nodes[id].name for id in cut_off(nodes, holders, admitting)]
 
     async def superseded(self, id: str) -> list[Doc]:
         """Files that lost the name of this package to another one and are kept here: SHA-256, name, when."""

@@ -14,6 +14,7 @@ import logging
 import secrets
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from typing import Any
 
 from appliance.domain.errors import (
@@ -131,9 +132,10 @@ class Replication:
     async def own_record(self) -> Record:
         """This node's own record; a new revision is written if something about the node changed."""
         known = await self._records.known(RecordKind.NODE, self._identity.node_id)
-        if known.record is not None and not known.record.deleted and node_body(known.record) == self._own:
+        own = replace(self._own, peers=tuple(sorted(self._peers.active_ids())))
+        if known.record is not None and not known.record.deleted and node_body(known.record) == own:
             return known.record
-        record, operation = self._records.write(RecordKind.NODE, self._identity.node_id, self._own, known)
+        record, operation = self._records.write(RecordKind.NODE, self._identity.node_id, own, known)
         await self._store.batch([operation])
         self.announce()
         return record
@@ -242,6 +244,7 @@ class Replication:
                 says when it has, and is read then.
         """
         self._heard.pop(peer, None)
+        await self.own_record()
         await self._holdings.refresh_nodes()
         if by_us:
             self._ungreeted.add(peer)
@@ -260,6 +263,7 @@ class Replication:
         running = list(self._reading.values())
         if running:
             await asyncio.wait(running, timeout=PATIENCE_S)
+        await self.own_record()
         await self._holdings.follow_nodes()
         await self.settle_missed()
         await self.fill()
@@ -307,6 +311,7 @@ class Replication:
 
     async def _look(self) -> None:
         try:
+            await self.own_record()
             await self.fill()
         except StoreUnavailable as exc:  # the next reconciliation looks again
             log.warning(exc.message, extra={"action": "fill_failed"})
