@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 import click
 
+from appliance.peering.tls import client_context
+
 from .client import NodeClient, ask_password, segment
 from .command import command
 from .exits import CommandFailed, ExitCode
@@ -92,7 +94,7 @@ def _pin_if_untrusted(url: str) -> str:
     try:
         with (
             socket.create_connection((host, port), timeout=10) as plain,
-            ssl.create_default_context().wrap_socket(plain, server_hostname=host),
+            client_context(pinned=False).wrap_socket(plain, server_hostname=host),
         ):
             return ""
     except ssl.SSLCertVerificationError:
@@ -101,13 +103,10 @@ def _pin_if_untrusted(url: str) -> str:
         raise CommandFailed(
             f"The node {url} cannot be reached: {exc.strerror or exc}.", ExitCode.UNREACHABLE
         ) from exc
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
     try:
         with (
             socket.create_connection((host, port), timeout=10) as plain,
-            context.wrap_socket(plain, server_hostname=host) as secure,
+            client_context(pinned=True).wrap_socket(plain, server_hostname=host) as secure,
         ):
             found = hashlib.sha256(secure.getpeercert(binary_form=True) or b"").hexdigest()
     except OSError as exc:

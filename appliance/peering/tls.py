@@ -20,6 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from appliance.domain.errors import InvalidSettings
 
 LIFE_DAYS = 3650
+OLDEST = ssl.TLSVersion.TLSv1_2  #: some builds of Python, Debian's among them, leave the choice to OpenSSL
 
 
 def make_certificate(certificate: Path, key: Path, host: str, *, now: datetime.datetime) -> None:
@@ -81,7 +82,7 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
         InvalidSettings: Certificate or key cannot be used.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = OLDEST
     try:
         context.load_cert_chain(certificate, key, password=_no_passphrase)
     except _Encrypted as exc:
@@ -121,11 +122,12 @@ def client_context(*, pinned: bool, ca_file: str = "") -> ssl.SSLContext:
     """
     if pinned:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.minimum_version = OLDEST
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         return context
     context = ssl.create_default_context()
+    context.minimum_version = OLDEST
     if ca_file:
         context.load_verify_locations(ca_file)
     return context

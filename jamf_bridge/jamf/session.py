@@ -203,6 +203,7 @@ def _tls(verify: bool, ca_file: Path | None) -> ssl.SSLContext | bool:
     if not verify:
         return False
     context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # some builds of Python leave the choice to OpenSSL
     if ca_file is not None:
         try:
             context.load_verify_locations(ca_file)

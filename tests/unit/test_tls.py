@@ -20,6 +20,7 @@ from appliance.peering.client import PeerClient
 from appliance.peering.content import ContentPool
 from appliance.peering.identity import Identity
 from appliance.peering.tls import client_context, fingerprint, make_certificate, server_context
+from jamf_bridge.jamf.session import _tls
 from tests.builders import manifest_of
 
 NOW = datetime.datetime.now(datetime.UTC)
@@ -204,3 +205,25 @@ def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_its_passphrase(
     (tmp_path / "k.pem").write_bytes(encrypted)
     with pytest.raises(InvalidSettings, match="without a passphrase"):
         server_context(pair[0], tmp_path / "k.pem")
+
+
+def test_old_versions_of_tls_are_refused_whatever_the_build_of_python(
+    pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = ssl.create_default_context
+
+    def lenient() -> ssl.SSLContext:
+        """As that of Debian 13, which leaves the choice to OpenSSL."""
+        context = usual()
+        context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", lenient)
+    client_context.cache_clear()
+    try:
+        jamf = _tls(verify=True, ca_file=None)
+        assert isinstance(jamf, ssl.SSLContext)
+        made = [server_context(*pair), client_context(pinned=True), client_context(pinned=False), jamf]
+        assert [context.minimum_version for context in made] == [ssl.TLSVersion.TLSv1_2] * 4
+    finally:
+        client_context.cache_clear()
