@@ -111,6 +111,20 @@ class Actions:
         told = self._withdraw(step)
         return f"{told}, {self.put(step.node, name, self._ledger.contents[past[-1]])}" if past else told
 
+    def _withdraw_race(self, step: Step) -> str:
+        """The same bytes again while they are withdrawn, under the same name or another."""
+        name = NAMES[step.name]
+        past = self._ledger.history.get(name)
+        if not past:
+            return "nothing to withdraw"
+        content = self._ledger.contents[past[-1]]
+        other = name if step.count % 2 else NAMES[(step.name + 1) % len(NAMES)]
+        with ThreadPoolExecutor(2) as pool:
+            gone = pool.submit(self._withdraw, step)
+            time.sleep(0.05 * step.chance)
+            told = self.put(step.node, other, content)
+            return f"{gone.result()}, {other} {told}"
+
     def _restage(self, step: Step) -> str:
         return self._patch(step.node, NAMES[step.name], stage=step.stage)
 
@@ -135,12 +149,17 @@ class Actions:
         return str(answer and answer.status)
 
     def _cancel(self, step: Step) -> str:
-        """A person stops a transfer and starts it again; or cancels its job, which nobody starts again but the node."""
+        """A person stops a transfer and starts it again; or cancels its job, and that is what the reason says then."""
         if step.chance < 0.5:
             jobs = self._world.items(step.node, "/jobs?limit=500&state=todo")
-            found = [f"/jobs/{job['id']}/cancel" for job in jobs if "package" in job["args"]]
-            told = [self._world.call(step.node, "POST", path) for path in found[:1]]
-            return f"job {[answer and answer.status for answer in told]}"
+            job = next((job for job in jobs if "package" in job["args"]), None)
+            if job is None:
+                return "no job"
+            package = self._world.call(step.node, "GET", f"/packages/{job['args']['package']}")
+            answer = self._world.call(step.node, "POST", f"/jobs/{job['id']}/cancel")
+            if package is not None and package.status == 200:
+                self._ledger.cancelled.add(package.json()["filename"])
+            return f"{job['name']} {answer and answer.status}"
         states = {"pending", "fetching", "stalled"}
         transfers = self._world.items(step.node, "/transfers?limit=500")
         transfer = next((transfer for transfer in transfers if transfer["state"] in states), None)

@@ -21,6 +21,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from appliance.domain.node import admit
@@ -33,7 +34,6 @@ from .world import World
 
 LIVING = ("todo", "doing", "failed")
 UNDER_WAY = {"pending", "fetching", "verifying"}
-UNTIL = ("retry_at", "next_look", "looked_at", "look_again_at", "until")  #: where a time may be shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,10 +52,12 @@ class Oracle:
     def __init__(self, world: World) -> None:
         self._world = world
         self._ledger = world.ledger
+        self.put_off: list[str] = []  #: what is right because a time is shown at which it is looked at again
 
     def unsettled(self) -> list[str]:
         """What is not yet as it must be: this may take its time."""
         world, wrong = self._world, []
+        self.put_off = []
         sights = []
         for index, node in enumerate(world.nodes):
             try:
@@ -190,7 +192,9 @@ class Oracle:
         if "cancelled" in package["reason"] and package["filename"] in self._ledger.cancelled:
             return ""
         near = [other for other in holders if other in sights[index].peers and index in sights[other].peers]
-        if near and self._is_put_off(package):
+        if near and (package.get("retry_at") or "") > _now():
+            name = self._world.nodes[index].name
+            self.put_off.append(f"{name}: {package['filename']} {package['reason']}, {package['retry_at']}")
             return ""
         if near or package["presence"] == "arriving":
             return f"held by its peers {[self._world.nodes[other].name for other in near]}"
@@ -206,11 +210,6 @@ class Oracle:
             if path and hashlib.sha256(path.read_bytes()).hexdigest() == sha256:
                 return f"nobody holds it, and its bytes are on the disk of {node.name}"
         return ""
-
-    @staticmethod
-    def _is_put_off(package: dict[str, Any]) -> bool:
-        """Whether a time is shown at which it is looked at again."""
-        return any(package.get(field) for field in UNTIL)
 
     def _admits(self, index: int, package: dict[str, Any]) -> bool:
         settings = self._world.nodes[index].settings
@@ -247,6 +246,11 @@ async def _records(node: Any) -> dict[str, tuple[Any, ...]]:
     finally:
         await store.close()
     return found
+
+
+def _now() -> str:
+    """As the API writes times, for comparison."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _shorter(line: str) -> str:
