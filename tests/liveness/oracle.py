@@ -74,6 +74,7 @@ class Oracle:
     def broken(self) -> list[str]:
         """What must not be at all: wrong bytes, tracebacks, and what was found on the way."""
         world = self._world
+        world.notice_ends()
         wrong = list(self._ledger.faults)
         self._ledger.damaged.clear()
         for index, node in enumerate(world.nodes):

@@ -65,6 +65,7 @@ class Plan:
     WEIGHTS: ClassVar[dict[str, int]] = {
         "upload": 14, "burst": 7, "put_back": 5, "withdraw": 4, "withdraw_and_upload": 6, "withdraw_race": 2,
         "restage": 4, "flap": 6, "retag": 4, "promote": 3, "verify": 1, "cancel": 2,
+        "restore_version": 2, "scrub": 1,
         "part": 5, "rejoin": 6, "join": 4, "remove_node": 1, "reclassify": 2, "lie": 8,
         "kill": 5, "restart": 2, "freeze": 2, "leave_down": 3, "kill_worker": 4,
         "flip": 4, "lose": 2, "truncate": 1, "fill": 3, "backup": 4, "restore": 4, "restore_blind": 2,

@@ -76,8 +76,9 @@ def run(seed: int, root: Path, mongod: Mongod, steps: int | None = None) -> Resu
                 actions.act(step)
             world.mend()
             wrong, settled_s, counted_s = settle(oracle)
-        world.notice_ends()
         wrong += oracle.broken()
+        if not wrong:
+            wrong += world.end()
         return Result(
             plan=plan, wrong=wrong, settled_s=settled_s, share=counted_s / settled_s, total_s=time.monotonic() - began,
             downloads=reader.downloads, put_off=oracle.put_off, story=actions.story,

@@ -28,6 +28,7 @@ def seeds() -> list[int]:
 
 @pytest.mark.mongo
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", seeds())
 def test_every_node_holds_what_the_rule_says_or_says_why_not(
     seed: int, tmp_path: Path, mongod: Mongod, record_property: pytest.RecordProperty

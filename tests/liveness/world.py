@@ -348,6 +348,14 @@ class World:
             left -= part
         return parts
 
+    def end(self) -> list[str]:
+        """Stop all nodes as a person would, and compare the database of one with its files; what went wrong."""
+        for index, node in enumerate(self.nodes):
+            self.stop(index)
+            if index == self.plan.seed % len(self.nodes) and node.command("fsck", "--read-data").wait(60):
+                self.ledger.fault(f"{node.name}: fsck finds: {node.tail(5)}")
+        return self.ledger.faults
+
     def logs(self) -> Iterator[str]:
         """The end of every node's log."""
         for node in self.nodes:
