@@ -164,7 +164,8 @@ class Oracle:
         """A node holds exactly what it admits, or says truly why not."""
         node = self._world.nodes[index]
         for name, package in sights[index].packages.items():
-            told = f"{node.name}: {name} is {package['presence']} ({package['reason']})"
+            what = f"{name} ({package['sha256'][:6]}, {package['stage']}, revision {package['revision']})"
+            told = f"{node.name}: {what} is {package['presence']} ({package['reason']})"
             here = package["presence"] == "held"
             if package["withdrawn"]:
                 if package["presence"] != "withdrawn":

@@ -13,6 +13,7 @@ NAMES = tuple(f"P{number:02}.pkg" for number in range(14))
 STAGES = ("dev", "test", "prod")
 TAGS = ("lab", "art")
 LIES = ("page", "double", "flip", "cut", "short", "slow", "away")  #: what a proxy does to answers
+FIRST = 8  #: packages that are there when the steps begin
 SIZES = (0.3, 0.5, 0.8, 1.0, 1.3, 2.0, 3.0)  #: MiB
 LARGE = 12.0  #: MiB
 DISK = 96 * MIB  #: of a node whose disk can be filled
@@ -74,7 +75,7 @@ class Plan:
     seed: int
     nodes: tuple[Traits, ...]
     links: tuple[tuple[int, int], ...]  #: who joins whom at the start
-    early: int  #: so many of the first uploads happen before the nodes join
+    early: int  #: so many of the first uploads happen before the nodes join, the others behind that
     steps: tuple[Step, ...]
 
     @classmethod
@@ -105,7 +106,7 @@ class Plan:
             first, second = chance.sample(range(5), 2)
             links.append((first, second))
         links = list({frozenset(pair): pair for pair in links}.values())
-        early, count = chance.randrange(6), chance.randrange(18, 34)
+        early, count = chance.randrange(FIRST), chance.randrange(24, 40)
         steps = tuple(_step(chance, number, cls.WEIGHTS) for number in range(count))
         return cls(seed=seed, nodes=nodes, links=tuple(links), early=early, steps=steps[:only])
 

@@ -2,6 +2,7 @@
 
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def seeds() -> list[int]:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", seeds())
 def test_every_node_holds_what_the_rule_says_or_says_why_not(
-    seed: int, tmp_path: Path, mongod: Mongod, record_property: pytest.RecordProperty
+    seed: int, tmp_path: Path, mongod: Mongod, record_property: Callable[[str, object], None]
 ) -> None:
     # Those of nodes that are killed: they hold up the next start of the node for as long as they may last.
     result = run(seed, tmp_path, mongod.end_transactions_after(3), int(STEPS) if STEPS else None)
