@@ -21,8 +21,8 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("shared")
 
 BIG = os.environ.get("ODS_TEST_BIG") == "1"  #: sizes as the issue states them, for those with time
-LONGEST_FIRST = ("e2e", "faults", "browser", "integration", "contract", "unit")
-EACH_ALONE = ("tests/e2e/", "tests/faults/")
+LONGEST_FIRST = ("liveness", "e2e", "faults", "browser", "integration", "contract", "unit")
+EACH_ALONE = ("tests/e2e/", "tests/faults/", "tests/liveness/")
 DATABASES = ["sqlite", pytest.param("mongo", marks=pytest.mark.mongo)]
 
 

@@ -96,6 +96,13 @@ class Mongod:
                 client.admin.command("setParameter", 1, transactionLifetimeLimitSeconds=seconds)
         return self
 
+    def drop(self, beginning: str) -> None:
+        """Drop the databases whose names begin so."""
+        with MongoClient("127.0.0.1", self.port, directConnection=True) as client:
+            for name in client.list_database_names():
+                if name.startswith(beginning):
+                    client.drop_database(name)
+
     def stop(self) -> None:
         """Stop it cleanly; the data stay."""
         self._end(signal.SIGTERM)

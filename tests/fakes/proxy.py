@@ -132,6 +132,12 @@ class Proxy:
         """Be reachable again."""
         self._up = True
 
+    def be_honest(self) -> None:
+        """Be reachable, and pass everything as it is."""
+        self.meddle = lambda _request, _reply: None
+        self.limit(0)
+        self.up()
+
     def cut(self) -> None:
         """Cut all connections that there are."""
         with self._lock:
@@ -301,5 +307,39 @@ def other_size() -> Meddler:
     def meddle(request: Request, reply: Reply) -> None:
         if request.is_content and reply.status == 206:
             reply.put(reply.text()[:-1])
+
+    return meddle
+
+
+def page() -> Meddler:
+    """Answer everything with a page for people and 200, as a captive portal or a load balancer without a node does."""
+
+    def meddle(_request: Request, reply: Reply) -> None:
+        reply.text()
+        reply.status = 200
+        for name in ("content-range", "etag", "repr-digest"):
+            reply.headers.pop(name, None)
+        reply.headers["content-type"] = "text/html"
+        reply.put(b"<!DOCTYPE html><title>Welcome</title><p>Please sign in to use this network.</p>")
+
+    return meddle
+
+
+def doubled() -> Meddler:
+    """Send the first bytes of a content twice and leave as many off at its end."""
+
+    def meddle(request: Request, reply: Reply) -> None:
+        if request.is_content and reply.status == 206:
+            body = reply.text()
+            reply.put((body[:1000] + body)[: len(body)])
+
+    return meddle
+
+
+def slow(seconds: float) -> Meddler:
+    """Answer everything later."""
+
+    def meddle(_request: Request, _reply: Reply) -> None:
+        time.sleep(seconds)
 
     return meddle
