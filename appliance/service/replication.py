@@ -22,6 +22,7 @@ from appliance.domain.errors import (
     PeerMisbehaved,
     PeerNotFound,
     PermissionDenied,
+    StaleRevision,
     StoreUnavailable,
 )
 from appliance.domain.job import Job
@@ -45,6 +46,7 @@ GATHER_S = 0.05  #: after an announcement, changes are gathered for so long befo
 _MANY = 8  #: changes in one announcement; after so many the next waits longer, since each makes the peer ask and write
 _GATHER_MOST_S = 0.4
 _ANNOUNCED = 100
+_TRIES = 8
 PATIENCE_S = 10.0  #: for the peers' feeds; a slow one is read on beside what follows
 RECONCILER = "reconciler"  #: who follows the change feed for `Replication.settle_missed`
 
@@ -131,14 +133,21 @@ class Replication:
 
     async def own_record(self) -> Record:
         """This node's own record; a new revision is written if something about the node changed."""
-        known = await self._records.known(RecordKind.NODE, self._identity.node_id)
-        own = replace(self._own, peers=tuple(sorted(self._peers.active_ids())))
-        if known.record is not None and not known.record.deleted and node_body(known.record) == own:
-            return known.record
-        record, operation = self._records.write(RecordKind.NODE, self._identity.node_id, own, known)
-        await self._store.batch([operation])
-        self.announce()
-        return record
+        for attempt in range(_TRIES):
+            known = await self._records.known(RecordKind.NODE, self._identity.node_id)
+            own = replace(self._own, peers=tuple(sorted(self._peers.active_ids())))
+            if known.record is not None and not known.record.deleted and node_body(known.record) == own:
+                return known.record
+            record, operation = self._records.write(RecordKind.NODE, self._identity.node_id, own, known)
+            try:
+                await self._store.batch([operation])
+            except StaleRevision:  # two registrations at once
+                if attempt == _TRIES - 1:
+                    raise
+            else:
+                self.announce()
+                return record
+        raise AssertionError("a try returns or raises")
 
     async def _overtake(self, record: Record) -> None:
         """Outrank a record of an earlier life of this node that came back from a peer, or one that says it is gone."""
@@ -277,7 +286,7 @@ class Replication:
         cursor = await self._store.get("followers", RECONCILER)
         if cursor is None:  # the start of the node settles everything
             last = await self._store.last_sequence("records")
-            cursor = await self._store.replace("followers", {"_id": RECONCILER, "seq": last}, expect=0)
+            cursor = await self._store.replace("followers", {"_id": RECONCILER, "seq": last})
         kind = str(RecordKind.PACKAGE)
         while not self._stopped:
             docs = await self._store.find(
@@ -286,7 +295,7 @@ class Replication:
             await self._holdings.settle_many(doc["record_id"] for doc in docs if not self._is_settled(doc))
             if docs:
                 moved = {"_id": RECONCILER, "seq": docs[-1]["seq"]}
-                cursor = await self._store.replace("followers", moved, expect=cursor["_rev"])
+                cursor = await self._store.replace("followers", moved)
             if len(docs) < PAGE:
                 return
 
