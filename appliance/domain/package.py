@@ -7,6 +7,17 @@ from typing import Any
 from .errors import InvalidInput
 
 
+class Effect(StrEnum):
+    """What publishing a file did."""
+
+    CREATED = "created"  #: the name is new
+    REPLACED = "replaced"  #: other bytes had the name
+    CHANGED = (
+        "changed"  #: these bytes had the name already; stage, tags, notes or the case of the name changed
+    )
+    UNCHANGED = "unchanged"  #: these bytes had the name already
+
+
 class Presence(StrEnum):
     """Whether this node holds a package's bytes, and if not, why."""
 
@@ -68,6 +79,11 @@ class Package:
     reason: str = ""  #: why it is held or not
     held_sha256: str = ""  #: the bytes served now; differs from the body's while a replacement arrives
     held_filename: str = ""  #: the name under which they are served
+
+
+def version_of(revision: int, author: str) -> str:
+    """The word that names one revision of a package in an entity tag: two nodes may write the same revision."""
+    return f"{revision}-{author[:12]}"
 
 
 def check_tags(tags: object) -> tuple[str, ...]:

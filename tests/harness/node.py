@@ -237,7 +237,9 @@ class NodeProcess:
     # Packages
 
     def upload(self, file: Path, name: str = "", **query: str) -> CurlAnswer:
-        """`curl -T` under `name`, by default the file's own, with query parameters."""
+        """`curl -T` under `name`, by default the file's own, with query parameters; an empty file is meant."""
+        if not file.stat().st_size:
+            query = {"allow_empty": "true", **query}
         url = f"{self.url}/api/v1/packages/{quote(name or file.name, safe='')}"
         return curl_upload(file, url + (f"?{urlencode(query)}" if query else ""), user=f"admin:{PASSWORD}")
 

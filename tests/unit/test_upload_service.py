@@ -25,6 +25,7 @@ from appliance.domain.errors import (
 )
 from appliance.domain.manifest import Manifest
 from appliance.domain.names import package_id
+from appliance.domain.package import Effect
 from appliance.service import upload as values
 from appliance.service.receiving import Receiver
 from appliance.service.uploads import REMEMBERED_MS, Upload, UploadService
@@ -49,7 +50,7 @@ class FakePackages:
         self.fail_before: Exception | None = None
         self.fail_after: Exception | None = None
 
-    def check_publishable(self, filename: str, *, replace: bool) -> str:
+    def check_publishable(self, filename: str, *, replace: bool, **_: Any) -> str:
         name = unicodedata.normalize("NFC", filename)
         self._refuse(name, replace)
         return name
@@ -70,7 +71,9 @@ class FakePackages:
         error, self.fail_after = self.fail_after, None
         if error is not None:
             raise error
-        return SimpleNamespace(id=package_id(filename), body=SimpleNamespace(filename=filename)), True
+        return SimpleNamespace(
+            id=package_id(filename), body=SimpleNamespace(filename=filename)
+        ), Effect.CREATED
 
 
 class World:
