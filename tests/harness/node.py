@@ -190,21 +190,25 @@ class NodeProcess:
         self,
         method: str,
         path: str,
-        body: bytes | None = None,
+        body: bytes | Iterator[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
         *,
         anonymous: bool = False,
+        chunked: bool = False,
         timeout: float = 60.0,
     ) -> Answer:
         """One request, exactly as given. Raises OSError or HTTPException if the connection does not hold."""
         own = {} if anonymous else {"Authorization": AUTHORIZATION}
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         with contextlib.closing(connection):
-            connection.request(method, path, body, {**own, **(headers or {})})
+            if chunked:
+                own["Transfer-Encoding"] = "chunked"
+            data: Any = iter([body]) if chunked and isinstance(body, bytes) else body
+            connection.request(method, path, data, {**own, **(headers or {})}, encode_chunked=chunked)
             response = connection.getresponse()
-            data = response.read()
+            read = response.read()
             lowered = {name.lower(): value for name, value in response.headers.items()}
-            return Answer(status=response.status, headers=lowered, body=data)
+            return Answer(status=response.status, headers=lowered, body=read)
 
     def status(self, path: str, method: str = "GET") -> int:
         """The status of an anonymous request, 0 if nobody answers."""
