@@ -170,3 +170,29 @@ def test_our_own_sha256(visitor: Visitor, node: NodeProcess) -> None:
         )
         expected = hashlib.sha256(bytes(index * 7 % 251 for index in range(size))).digest()
         assert bytes(found) == expected, size
+
+
+def test_what_was_replaced_meanwhile_is_not_withdrawn(
+    visitor: Visitor, node: NodeProcess, tmp_path: Path
+) -> None:
+    """A dialog that was opened on another file; and a second click on what is withdrawn already."""
+    node.publish(make_file(tmp_path / "Meanwhile.pkg", 1000, 10).path)
+    visitor.sign_in(node)
+    visitor.go("/ui/packages/Meanwhile.pkg")
+    page = visitor.page
+    page.get_by_role("button", name="Withdraw").click()
+    page.get_by_label("Type").fill("Meanwhile.pkg")
+    newer = make_file(tmp_path / "newer" / "Meanwhile.pkg", 1001, 11)
+    node.publish(newer.path, replace="true")
+    visitor.expected.append("412")
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Withdraw").click()
+    expect(dialog).to_contain_text("nothing was changed")
+    assert node.sha1("Meanwhile.pkg") == newer.sha1
+    visitor.go("/ui/packages/Meanwhile.pkg")
+    page.get_by_role("button", name="Withdraw").click()
+    page.get_by_label("Type").fill("Meanwhile.pkg")
+    node.api("DELETE", "/packages/Meanwhile.pkg")
+    visitor.expected.append("410")
+    dialog.get_by_role("button", name="Withdraw").click()
+    expect(dialog).to_contain_text('"Meanwhile.pkg" was withdrawn.')

@@ -15,7 +15,8 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.harness import eventually
+from tests.builders import MIB, make_file
+from tests.harness import Network, eventually
 from tests.harness.command import ods
 from tests.harness.node import AUTHORIZATION, PASSWORD, Answer, NodeProcess
 
@@ -356,6 +357,26 @@ def test_a_stage_that_somebody_sets_meanwhile_stays(good: Good) -> None:
     after = good.node.package(good.name)
     assert after is not None
     assert (after["stage"], after["tags"], after["notes"]) == ("dev", ["z"], "mine")
+
+
+def test_the_very_file_brings_back_what_is_lost_here(network: Network, tmp_path: Path) -> None:
+    """It is no new revision, but the bytes are taken: they may be what a node lacks."""
+    a, b = network.chain("a", "b")
+    file = make_file(tmp_path / "Lost.pkg", 70 * MIB)  # more chunks than a record carries
+    a.publish(file.path)
+    b.wait_holds(file.name, file.sha256)
+    before = b.package(file.name)
+    assert before is not None
+    a.stop()
+    b.layout.blob(file.sha256).unlink()
+    assert b.download(file.name).status == 503
+    answer = b.upload(file.path)
+    assert (answer.status, answer.json()["effect"]) == (200, "unchanged")
+    b.wait_holds(file.name, file.sha256)
+    assert b.sha1(file.name) == file.sha1
+    after = b.package(file.name)
+    assert after is not None
+    assert (after["revision"], after["author"]) == (before["revision"], before["author"])
 
 
 def test_doubled_words_of_tus(good: Good) -> None:
