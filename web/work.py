@@ -1,10 +1,11 @@
 """Transfers and jobs."""
 
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from appliance.api.cursors import after, encode
 from appliance.api.models import JobsQuery, TransfersQuery
+from appliance.api.parameters import Choice
 from appliance.api.views import job_json, transfer_json
 from appliance.domain.states import JobState, TransferState
 
@@ -37,6 +38,12 @@ class TransfersPage(PageHandler):
         )
 
 
+class _JobsFilter(JobsQuery):
+    """Which jobs the page lists: it has a word of its own for those that are not over."""
+
+    state: Annotated[str, Choice([OPEN, *JobState])] = ""
+
+
 class JobsPage(PageHandler):
     """`/ui/jobs`."""
 
@@ -45,7 +52,7 @@ class JobsPage(PageHandler):
 
     async def get(self) -> None:
         """Deferred work, the last changed first."""
-        query = self.query_as(JobsQuery)
+        query = self.query_as(_JobsFilter)
         state = query.state if "state" in self.request.query_arguments else OPEN
         given = {"state": state, "queue": query.queue, "name": query.name}
         where: dict[str, Any] = {name: value for name, value in given.items() if value}

@@ -69,12 +69,15 @@ class UserHandler(BaseHandler):
         "PATCH": Role.VIEWER,
         "DELETE": Role.ADMIN,
     }
+    conditional = frozenset({"PATCH", "DELETE"})
     for_new_password = True
 
     async def get(self, name: str) -> None:
         """One account."""
         self._only_new_password(own=False)
-        self.write_json(user_json(await self.app.accounts.user(name)))
+        doc = await self.app.accounts.user(name)
+        self.version = str(doc["_rev"])
+        self.write_json(user_json(doc))
 
     async def patch(self, name: str) -> None:
         """Change one's own password, or as an administrator anybody's password, role and stages.
@@ -87,12 +90,13 @@ class UserHandler(BaseHandler):
         self._only_new_password(own=name == self.principal.name and only_password)
         if name != self.principal.name or not only_password or self.principal.via.startswith("token "):
             self.need(Role.ADMIN)
+        revision = (await self.app.accounts.user(name))["_rev"]
         doc = await self.app.accounts.change_user(
             name,
             password=body.password,
             role=parse_role(body.role) if body.role else None,
             stages=body.stages,
-            expect=body.revision,
+            expect=self.expected(name, revision, body.revision),
             actor=self.actor,
         )
         self.write_json(user_json(doc))
@@ -100,7 +104,8 @@ class UserHandler(BaseHandler):
     async def delete(self, name: str) -> None:
         """Delete an account and its tokens."""
         self._only_new_password(own=False)
-        await self.app.accounts.remove_user(name, actor=self.actor)
+        revision = (await self.app.accounts.user(name))["_rev"]
+        await self.app.accounts.remove_user(name, expect=self.expected(name, revision), actor=self.actor)
         self.set_status(204)
         self.finish()
 

@@ -5,7 +5,7 @@ import hmac
 import json
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, TypeVar
 
 import tornado.web
@@ -19,6 +19,7 @@ from appliance.domain.errors import (
     PermissionDenied,
     TooLarge,
 )
+from appliance.domain.precondition import Precondition
 from appliance.domain.record import nested_too_deep
 from appliance.log import request_id
 from appliance.service.accounts import Principal, Role
@@ -29,6 +30,8 @@ from appliance.service.sessions import Session
 from .app import App
 from .cookies import BACKGROUND_HEADER, XSRF_HEADER, read_session
 from .errors import CODES, problem, retry_after, status_of
+from .models import NoQuery
+from .parameters import CONDITIONS, check_names, read_precondition
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +53,15 @@ class BaseHandler(tornado.web.RequestHandler):
     background: bool = False  #: asked by an open page by itself: it keeps no session open
 
     answers_head: bool = True  #: whether HEAD is GET without its body; not where GET never ends
+
+    query: ClassVar[type[BaseModel]] = (
+        NoQuery  #: what GET takes in the query; other methods take nothing there
+    )
+    conditional: ClassVar[frozenset[str]] = frozenset()  #: methods that keep If-Match and its kin
+
+    version: str = (
+        ""  #: of what GET answers: the part of its ETag that If-Match compares, see domain.precondition
+    )
 
     principal: Principal | None = None
     session: Session | None = None  #: if the caller is a person in a browser
@@ -100,6 +112,58 @@ class BaseHandler(tornado.web.RequestHandler):
         check_scope(self.principal.scopes, self.request.path, reading=reading)
         default = self.roles.get("GET", Role.VIEWER) if reading else Role.OPERATOR
         self.need(self.roles.get(method, default))
+        if self.request.path.startswith("/api/v1/"):
+            self._refuse_slips(method, reading=reading)
+
+    def parameters(self, method: str) -> Iterable[str]:
+        """The query parameters that a method takes."""
+        return self.query.model_fields if method in {"GET", "HEAD"} else ()
+
+    def _refuse_slips(self, method: str, *, reading: bool) -> None:
+        """Refuse what would be passed over silently: it was meant to hold something back.
+
+        Raises:
+            InvalidInput: A parameter, a condition or a body that this call does not take.
+        """
+        check_names(self.request.query_arguments, self.parameters(method))
+        headers = self.request.headers
+        if method == "DELETE" and self.request.body.strip() not in {b"", b"{}"}:
+            raise InvalidInput("DELETE takes no body here; to delete one revision only, send If-Match.")
+        if not reading and method not in self.conditional:
+            for name in CONDITIONS:
+                if name in headers:
+                    raise InvalidInput(f"{method} of this address takes no {name}; nothing was changed.")
+
+    @property
+    def precondition(self) -> Precondition | None:
+        """What the request insists on.
+
+        Raises:
+            InvalidInput: The header is not written so.
+        """
+        return read_precondition(self.request.headers)
+
+    def expected(self, name: str, revision: int, stated: int | None = None) -> int | None:
+        """The revision that a change must find, for a thing whose ETag begins with its revision.
+
+        Args:
+            name: Of the thing.
+            revision: That it has.
+            stated: The one that the body states, if any.
+
+        Raises:
+            PreconditionFailed: The headers insist on another.
+        """
+        condition = self.precondition
+        if condition is None:
+            return stated
+        condition.check(name, [str(revision)])
+        return revision if stated is None else stated
+
+    def compute_etag(self) -> str | None:
+        """Of the answer, with the version of what is answered before it, if it has one."""
+        etag = super().compute_etag()
+        return f'"{self.version}.{etag[1:17]}"' if etag and self.version else etag
 
     def _guard_session(self, session: Session, *, reading: bool) -> None:
         if session.must_change and not self.for_new_password:
@@ -184,11 +248,13 @@ class BaseHandler(tornado.web.RequestHandler):
         if len(self.request.body) > MAX_JSON:
             raise TooLarge(f"A JSON body has at most {MAX_JSON} bytes.")
         try:
-            data = json.loads(self.request.body or b"{}", parse_constant=_no_constant)
+            data = json.loads(
+                self.request.body or b"{}", parse_constant=_no_constant, object_pairs_hook=_each_once
+            )
             # Numbers beyond every float and halves of surrogate pairs pass the parser; nothing can keep them.
             json.dumps(data, ensure_ascii=False, allow_nan=False).encode()
         except (ValueError, RecursionError) as exc:
-            raise InvalidInput("The body is not valid JSON.") from exc
+            raise InvalidInput("The body is not valid JSON, or has a name twice in one object.") from exc
         if nested_too_deep([data]):  # a record has one level more
             raise InvalidInput("The body has too many levels of objects and lists.")
         return self._validated(model, data)
@@ -231,6 +297,15 @@ class BaseHandler(tornado.web.RequestHandler):
         own = [name for name in cls.SUPPORTED_METHODS if getattr(cls, name.lower()) is not missing]
         return sorted({*own, *cls.elsewhere})
 
+    @property
+    def upload_hint(self) -> str:
+        """The sentence for a file that is sent to where none is taken."""
+        return f"To upload a file: curl -T FILE {self.app.node_url}/api/v1/packages/"
+
+    def _allowed(self) -> str:
+        """The sentence for a method that is not one of this address."""
+        return f"This address takes {', '.join(self.methods())}."
+
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Answer an error as problem+json. Never a stack trace."""
         error = kwargs["exc_info"][1] if "exc_info" in kwargs else None
@@ -244,9 +319,8 @@ class BaseHandler(tornado.web.RequestHandler):
             code = CODES.get(status_code, "error")
             detail = getattr(error, "log_message", "") or self._reason
             if status_code == 405:  # RFC 9110, 15.5.6: with what there is
-                allowed = ", ".join(self.methods())
-                self.set_header("Allow", allowed)
-                detail = f"This address takes {allowed}."
+                self.set_header("Allow", ", ".join(self.methods()))
+                detail = self._allowed()
         else:
             code = "internal_error"
             detail = f"Something went wrong here; the log has more under the request id {self.request_id}."
@@ -277,7 +351,8 @@ class NotFoundHandler(BaseHandler):
         await super().prepare()
         connection: Any = self.request.connection
         connection.set_max_body_size(int_or_0(self.request.headers.get("Content-Length")))
-        raise tornado.web.HTTPError(404, "There is nothing at this address.")
+        hint = f" {self.upload_hint}" if self.request.method == "PUT" else ""
+        raise tornado.web.HTTPError(404, f"There is nothing at this address.{hint}")
 
     def data_received(self, chunk: bytes) -> None:
         """Drop it."""
@@ -290,6 +365,13 @@ def int_or_0(text: str | None) -> int:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name is given twice")
+    return found
 
 
 def _plain(value: object) -> bool:

@@ -89,20 +89,27 @@ class ServersHandler(MdmHandler):
 class ServerHandler(MdmHandler):
     """`/api/v1/mdm/servers/{id or name}`."""
 
+    conditional = frozenset({"PATCH", "DELETE"})
+
     async def get(self, name: str) -> None:
         """One server, without its secrets."""
-        self.write_json(server_json(await self.mdm.server(name)))
+        server = await self.mdm.server(name)
+        self.version = str(server["revision"])
+        self.write_json(server_json(server))
 
     async def patch(self, name: str) -> None:
         """Change some fields."""
         fields = sent(self.body_as(MdmServerChange))
-        revision = fields.pop("revision", None)
+        server = await self.mdm.server(name)
+        revision = self.expected(server["name"], server["revision"], fields.pop("revision", None))
         changed = await self.mdm.change(name, fields, actor=self.actor, expect_revision=revision)
         self.write_json(server_json(changed))
 
     async def delete(self, name: str) -> None:
         """Forget it; in the MDM nothing changes."""
-        await self.mdm.remove(name, actor=self.actor)
+        server = await self.mdm.server(name)
+        expected = self.expected(server["name"], server["revision"])
+        await self.mdm.remove(server["id"], expect_revision=expected, actor=self.actor)
         self.set_status(204)
         self.finish()
 
@@ -143,6 +150,8 @@ class ResumeHandler(MdmHandler):
 
 class PackagesHandler(MdmHandler):
     """`/api/v1/mdm/servers/{id or name}/packages`."""
+
+    query = MdmPackagesQuery
 
     async def get(self, name: str) -> None:
         """What came in from package records, then what was mirrored to them."""

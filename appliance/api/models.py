@@ -1,12 +1,19 @@
 """The bodies and queries that the admin API takes."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
+from appliance.domain.event import EventType
+from appliance.domain.job import QUEUES
+from appliance.domain.package import Presence
+from appliance.domain.states import JobState, TransferState
 from appliance.service.scopes import SCOPES
 
+from .parameters import Choice, Flag
+
 MAX_INT = 2**53 - 1  #: what JSON carries without loss
+EVENTS = sorted({*map(str, EventType), *(f"{type.partition('.')[0]}.*" for type in EventType)})
 
 
 class Input(BaseModel):
@@ -32,8 +39,10 @@ class PackagesQuery(PageQuery):
     q: str = Field("", max_length=255, description="Part of the file name, in any case.")
     stage: str = Field("", description="Only this stage.")
     tag: str = Field("", description="Only with this tag.")
-    presence: str = Field("", description="Only with this presence at this node.")
-    withdrawn: bool = Field(False, description="Withdrawn ones too.")
+    presence: Annotated[str, Choice(Presence)] = Field(
+        "", description="Only with this presence at this node."
+    )
+    withdrawn: Flag = Field(False, description="Withdrawn ones too.")
     sort: Literal["filename", "-filename", "size", "-size", "changed_at", "-changed_at"] = "filename"
 
 
@@ -62,22 +71,24 @@ class JoinInput(Input):
 class TransfersQuery(PageQuery):
     """Which transfers to list."""
 
-    state: str = Field("", description="Only in this state.")
-    package: str = Field("", description="Only of this package id.")
+    state: Annotated[str, Choice(TransferState)] = Field("", description="Only in this state.")
+    package: str = Field("", description="Only of this package: its id, or its file name.")
 
 
 class JobsQuery(PageQuery):
     """Which jobs to list."""
 
-    state: str = ""
-    queue: str = ""
-    name: str = ""
+    state: Annotated[str, Choice(JobState)] = Field("", description="Only in this state.")
+    queue: Annotated[str, Choice(QUEUES)] = Field("", description="Only in this queue.")
+    name: str = Field("", description="Only of this name.")
 
 
 class EventsExport(Input):
     """Which events to export."""
 
-    type: str | None = Field(None, max_length=100, description='A type, or a pattern such as "package.*".')
+    type: Annotated[str, Choice(EVENTS)] | None = Field(
+        None, description='A type, or a pattern such as "package.*".'
+    )
     subject: str | None = Field(None, max_length=255, description="Only about this.")
     actor: str | None = Field(None, max_length=255, description="Only by this account, node:<id> or system.")
     start: str | None = Field(None, max_length=40, description="From this day or time on, in ISO 8601.")
@@ -153,7 +164,9 @@ class MdmServerDraft(Input):
 
     name: str | None = Field(None, description="What people call it.")
     kind: str | None = Field(None, description="The driver: jamf, ...")
-    enabled: bool | None = Field(None, description="Off: nothing is asked of it and nothing is sent to it.")
+    enabled: StrictBool | None = Field(
+        None, description="Off: nothing is asked of it and nothing is sent to it."
+    )
     settings: dict[str, Any] | None = Field(
         None, description="The driver's own settings: URL, credentials, ..."
     )
@@ -182,7 +195,7 @@ class MdmServerChange(MdmServerDraft):
 class MdmSync(Input):
     """A sync to queue."""
 
-    verify: bool = Field(False, description="Check the hashes of every record again.")
+    verify: StrictBool = Field(False, description="Check the hashes of every record again.")
 
 
 class MdmPause(Input):
@@ -211,7 +224,7 @@ class _DestinationFields(Input):
     events: list[str] | None = Field(
         None, max_length=100, description='Types of events, or patterns such as "package.*"; without it all.'
     )
-    enabled: bool | None = Field(
+    enabled: StrictBool | None = Field(
         None, description="Whether it is sent to; true also resumes a suspended one."
     )
     format: Literal["standard", "slack", "teams", "template"] | None = Field(
@@ -224,7 +237,7 @@ class _DestinationFields(Input):
         max_length=100,
         description="Webhooks: of what the template makes. Without it: application/json.",
     )
-    allow_private: bool | None = Field(
+    allow_private: StrictBool | None = Field(
         None, description="Webhooks: plain HTTP and private, loopback or link-local addresses are fine."
     )
     address: str | None = Field(None, max_length=254, description="Mail: one address.")
@@ -254,6 +267,6 @@ class DestinationChange(_DestinationFields):
 class DeliveriesQuery(PageQuery):
     """Which deliveries to list."""
 
-    destination: str = Field("", max_length=100, description="Only to this destination id.")
+    destination: str = Field("", max_length=100, description="Only to this destination: its id, or its name.")
     state: Literal["", "pending", "delivered", "failed"] = Field("", description="Only in this state.")
-    type: str = Field("", max_length=100, description="Only of this type of event.")
+    type: Annotated[str, Choice(EventType)] = Field("", description="Only of this type of event.")

@@ -20,14 +20,14 @@ def moment(field: str, text: str | None, zone: str, *, end: bool = False) -> int
     Raises:
         InvalidInput: It is no moment, or there is no such zone.
     """
-    if not text:
-        return None
     try:
-        place = ZoneInfo(zone)
+        place = ZoneInfo(zone or "UTC")
     except (KeyError, ValueError, OSError) as exc:
         raise InvalidInput(
             f'There is no time zone "{zone}".', fields={"zone": "Not a time zone of IANA."}
         ) from exc
+    if not text:
+        return None
     try:
         at = datetime.datetime.fromisoformat(text)
         if end and len(text) <= len("2026-07-23"):

@@ -1,9 +1,11 @@
 """Destinations of notifications, and what was delivered to them."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from appliance.domain.destination import DeliveryState, Destination, DestinationKind, DestinationState
+from appliance.domain.errors import InvalidInput
 from appliance.service.accounts import Role
 from appliance.service.notifications.deliveries import Attempt
 
@@ -12,6 +14,7 @@ from .cursors import after, encode
 from .models import DeliveriesQuery, DestinationChange, DestinationInput, NoQuery
 from .views import iso
 
+_ID = re.compile(r"[a-z2-7]{8}")  #: of a destination; one that was removed is no mistake
 _READ: Mapping[str, Role] = {"GET": Role.OPERATOR}
 
 
@@ -119,24 +122,29 @@ class DestinationHandler(BaseHandler):
     """`/api/v1/destinations/{id}`."""
 
     roles: ClassVar[Mapping[str, Role]] = {**_READ, "PATCH": Role.ADMIN, "DELETE": Role.ADMIN}
+    conditional = frozenset({"PATCH", "DELETE"})
 
     async def get(self, id: str) -> None:
         """One destination."""
         parts = self.app.notifications
         found = await parts.destinations.get(id)
+        self.version = str(found.version)
         self.write_json(destination_json(found, await parts.deliveries.owed(id)))
 
     async def patch(self, id: str) -> None:
         """Change it."""
         given = self.body_as(DestinationChange).model_dump(exclude_unset=True, exclude_none=True)
-        expect = given.pop("version", None)
         parts = self.app.notifications
+        old = await parts.destinations.get(id)
+        expect = self.expected(old.name, old.version, given.pop("version", None))
         changed = await parts.change(id, given, actor=self.actor, expect=expect)
         self.write_json(destination_json(changed, await parts.deliveries.owed(id)))
 
     async def delete(self, id: str) -> None:
         """Remove it, with what is owed to it."""
-        await self.app.notifications.destinations.remove(id, actor=self.actor)
+        destinations = self.app.notifications.destinations
+        old = await destinations.get(id)
+        await destinations.remove(id, expect=self.expected(old.name, old.version), actor=self.actor)
         self.set_status(204)
         self.finish()
 
@@ -167,17 +175,26 @@ class DeliveriesHandler(BaseHandler):
     """`/api/v1/deliveries`."""
 
     roles: ClassVar[Mapping[str, Role]] = _READ
+    query = DeliveriesQuery
 
     async def get(self) -> None:
         """Deliveries, the last changed first."""
         query = self.query_as(DeliveriesQuery)
-        where = {name: value for name in ("destination", "state", "type") if (value := getattr(query, name))}
+        known = await self.app.notifications.destinations.by_id()
+        named = {each.name: id for id, each in known.items()}
+        wanted = query.destination
+        destination = wanted if wanted in known else named.get(wanted, wanted)
+        if destination and not _ID.fullmatch(destination):
+            there = ", ".join(named) or "none"
+            reason = f'There is no destination "{destination}"; there are: {there}.'
+            raise InvalidInput(reason, fields={"destination": reason})
+        given = {"destination": destination, "state": query.state, "type": query.type}
+        where = {name: value for name, value in given.items() if value}
         docs = await self.app.notifications.deliveries.page(
             where, limit=query.limit + 1, after=after(query.cursor)
         )
         page = docs[: query.limit]
         following = encode([page[-1]["updated_at"], page[-1]["_id"]]) if len(docs) > len(page) else None
-        known = await self.app.notifications.destinations.by_id()
         self.write_json({"items": [delivery_json(doc, known) for doc in page], "next": following})
 
 

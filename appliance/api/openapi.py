@@ -12,9 +12,10 @@ from appliance.domain.errors import ApplianceError
 from .base import BaseHandler
 from .errors import status_of
 from .operations import OPERATIONS, Errors, Operation
-from .schemas import INT, SCHEMAS, TEXT, Schema, array, object_of, ref
+from .schemas import INT, SCHEMAS, TEXT, YES, Schema, array, object_of, ref
 
 _PATH: dict[str, Schema] = {"action": {"type": "string", "enum": ["retry", "cancel"]}}
+_QUERY: dict[str, Schema] = {"replace": YES, "allow_empty": YES}
 _MEANING = {
     "package": "Its id or its file name; to put a file in, the name.",
     "peer": "Its node id or its name.",
@@ -81,7 +82,9 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
         | {"schema": _PATH.get(name, TEXT)}
         for name in named
     ]
-    found += [{"name": name, "in": "query", "schema": TEXT} for name in operation.parameters]
+    found += [
+        {"name": name, "in": "query", "schema": _QUERY.get(name, TEXT)} for name in operation.parameters
+    ]
     found += [{"name": name, "in": "header", "schema": TEXT} for name in operation.headers]
     if operation.query is not None:
         for name, schema in _schema(operation.query)["properties"].items():

@@ -39,15 +39,19 @@ class Operation:
         found: list[type[e.ApplianceError]] = [e.NotAuthenticated, e.TooManyAttempts, e.StoreUnavailable]
         if self.role != "viewer" or self.method not in {"get", "head", "options"}:
             found.append(e.PermissionDenied)
-        if self.query or self.body or self.parameters or self.headers or self.answer.startswith("["):
-            found.append(e.InvalidInput)
+        found.append(e.InvalidInput)  # what is not known is refused, parameters too
         if self.body or self.binary:
             found.append(e.TooLarge)
         return tuple(dict.fromkeys((*found, *self.errors)))
 
 
-_PUT = ("stage", "tags", "notes", "replace", "sha1", "sha256")
-_PUBLISHING: Errors = (e.InvalidName, e.InvalidDigest, e.PackageExists, e.DigestMismatch, e.StorageFull)
+_PUT = ("stage", "tags", "notes", "replace", "allow_empty", "sha1", "sha256")
+_CONDITIONS = ("If-Match", "If-None-Match", "If-Unmodified-Since")
+_CONDITIONAL: Errors = (e.PreconditionFailed,)
+_PUBLISHING: Errors = (
+    e.InvalidName, e.InvalidDigest, e.PackageExists, e.DigestMismatch, e.StorageFull, e.EmptyFile, e.WrongMediaType,
+    e.PreconditionFailed,
+)  # fmt: skip
 _GONE: Errors = (e.PackageUnknown, e.PackageWithdrawn)
 _STEP: Errors = (e.JobUnknown, e.InvalidTransition)
 _JOINING: Errors = (e.InviteRefused, e.PeerUnreachable, e.PeerRefused, e.PeerMisbehaved)
@@ -67,8 +71,10 @@ _MDM_OPERATIONS = [
               status=201, body=models.MdmServerInput, errors=(e.NotFound, m.ServerExists)),
     Operation(method="get", path=_SERVER, summary="One MDM server", answer="MdmServer", errors=_MDM),
     Operation(method="patch", path=_SERVER, summary="Change an MDM server", role="admin", answer="MdmServer",
-              body=models.MdmServerChange, errors=(*_MDM, m.ServerExists, e.StaleRevision)),
-    Operation(method="delete", path=_SERVER, role="admin", status=204, errors=_MDM,
+              body=models.MdmServerChange, headers=_CONDITIONS,
+              errors=(*_MDM, m.ServerExists, e.StaleRevision, *_CONDITIONAL)),
+    Operation(method="delete", path=_SERVER, role="admin", status=204, headers=_CONDITIONS,
+              errors=(*_MDM, e.StaleRevision, *_CONDITIONAL),
               summary="Forget an MDM server and all that is known of it; in the MDM nothing changes"),
     Operation(method="post", path=_SERVER + "/check", role="admin", answer="MdmReport", body=models.MdmServerDraft,
               summary="Try the saved configuration, or what it would be with some fields changed", errors=_MDM),
@@ -106,13 +112,14 @@ OPERATIONS = [
     Operation(method="get", path="/packages/{package}", summary="One package with its replicas across the network",
               answer="PackageDetail", errors=(e.PackageUnknown,)),
     Operation(method="put", path="/packages/{package}",
-              summary="Put a file in under this name; 200 if it replaced another", role="operator",
-              answer="Package", status=201, binary=True, parameters=_PUT, headers=("Content-Digest", "Repr-Digest"),
-              errors=_PUBLISHING),
+              summary="Add a file under this name; 200 if it replaced another or is here already", role="operator",
+              answer="UploadedPackage", status=201, binary=True, parameters=_PUT,
+              headers=("Content-Digest", "Repr-Digest", *_CONDITIONS), errors=_PUBLISHING),
     Operation(method="patch", path="/packages/{package}", summary="Change stage, tags, notes or metadata",
-              role="operator", answer="Package", body=models.PackageChange, errors=(*_GONE, e.StaleRevision)),
+              role="operator", answer="Package", body=models.PackageChange, headers=_CONDITIONS,
+              errors=(*_GONE, e.StaleRevision, *_CONDITIONAL)),
     Operation(method="delete", path="/packages/{package}", summary="Withdraw from every node", role="operator",
-              answer="Package", errors=_GONE),
+              answer="Package", headers=_CONDITIONS, errors=(*_GONE, *_CONDITIONAL)),
     Operation(method="get", path="/packages/{package}/manifest", summary="The SHA-1 of every chunk",
               answer="Manifest", errors=(e.PackageUnknown,)),
     Operation(method="get", path="/packages/{package}/mdm", summary="What the MDM servers know of one package",
@@ -125,7 +132,7 @@ OPERATIONS = [
     Operation(method="get", path="/uploads", summary="Uploads that are not complete", answer="[Upload]"),
     Operation(method="post", path="/uploads", summary="Open an upload (tus 1.0.0)", role="operator", status=201,
               binary=True, headers=("Tus-Resumable", "Upload-Length", "Upload-Metadata", "Upload-Concat",
-                                    "Upload-Checksum"), errors=(*_PUBLISHING, e.UploadUnknown)),
+                                    "Upload-Checksum", *_CONDITIONS), errors=(*_PUBLISHING, e.UploadUnknown)),
     Operation(method="options", path="/uploads", summary="What the tus server can do", status=204),
     Operation(method="get", path="/uploads/{upload}", summary="How much of an upload is here", answer="UploadDetail",
               errors=(e.UploadUnknown,)),
@@ -154,7 +161,7 @@ OPERATIONS = [
     Operation(method="delete", path="/nodes/{node}", role="admin", status=204, errors=(e.NodeUnknown, e.Conflict),
               summary="Remove a node that is gone for good from the whole network"),
     Operation(method="get", path="/transfers", summary="What is brought here", answer="[Transfer]",
-              query=models.TransfersQuery),
+              query=models.TransfersQuery, errors=(e.PackageUnknown,)),
     Operation(method="get", path="/transfers/{transfer}", summary="One transfer", answer="Transfer",
               errors=(e.JobUnknown,)),
     Operation(method="post", path="/transfers/{transfer}/{action}", role="operator", answer="Transfer", errors=_STEP,
@@ -170,9 +177,10 @@ OPERATIONS = [
               errors=(e.AccountUnknown,)),
     Operation(method="patch", path="/users/{user}", answer="User", body=models.UserChange,
               summary="Change one's own password, or as an administrator anybody's password and role",
-              errors=(e.AccountUnknown, e.Conflict, e.StaleRevision)),
+              headers=_CONDITIONS, errors=(e.AccountUnknown, e.Conflict, e.StaleRevision, *_CONDITIONAL)),
     Operation(method="delete", path="/users/{user}", summary="Delete an account and its tokens", role="admin",
-              status=204, errors=(e.AccountUnknown, e.Conflict)),
+              status=204, headers=_CONDITIONS,
+              errors=(e.AccountUnknown, e.Conflict, e.StaleRevision, *_CONDITIONAL)),
     Operation(method="delete", path="/users/{user}/sessions", answer="Ended",
               errors=(e.PermissionDenied, e.AccountUnknown),
               summary="Sign out everywhere: oneself, or as an administrator anybody"),
@@ -200,10 +208,11 @@ OPERATIONS = [
     Operation(method="get", path="/destinations/{destination}", summary="One destination", role="operator",
               answer="Destination", errors=(n.DestinationUnknown,)),
     Operation(method="patch", path="/destinations/{destination}", summary="Change a destination", role="admin",
-              answer="Destination", body=models.DestinationChange,
-              errors=(n.DestinationUnknown, n.DestinationExists, n.TemplateInvalid, e.StaleRevision)),
-    Operation(method="delete", path="/destinations/{destination}", role="admin", status=204,
-              summary="Remove a destination with what is owed to it", errors=(n.DestinationUnknown,)),
+              answer="Destination", body=models.DestinationChange, headers=_CONDITIONS,
+              errors=(n.DestinationUnknown, n.DestinationExists, n.TemplateInvalid, e.StaleRevision, *_CONDITIONAL)),
+    Operation(method="delete", path="/destinations/{destination}", role="admin", status=204, headers=_CONDITIONS,
+              summary="Remove a destination with what is owed to it",
+              errors=(n.DestinationUnknown, e.StaleRevision, *_CONDITIONAL)),
     Operation(method="post", path="/destinations/{destination}/test", role="admin", answer="TestResult",
               summary="Send a test event now; the answer says how it went", errors=(n.DestinationUnknown,)),
     Operation(method="post", path="/destinations/{destination}/rotate", role="admin", answer="NewDestination",

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from appliance.domain.errors import PackageUnknown, PackageWithdrawn
-from appliance.domain.package import Package, Presence
+from appliance.domain.errors import InvalidInput, PackageUnknown, PackageWithdrawn
+from appliance.domain.package import Package, Presence, version_of
 from appliance.service.packages import ReplicaView
 
 from .base import BaseHandler
@@ -24,7 +24,7 @@ _KEYS: dict[str, Callable[[Package], Any]] = {
 def fits(package: Package, query: PackagesQuery) -> bool:
     """Whether a list with this query shows the package."""
     return (
-        (query.withdrawn or not package.withdrawn)
+        (query.withdrawn or query.presence == Presence.WITHDRAWN or not package.withdrawn)
         and (not query.q or query.q.casefold() in package.body.filename.casefold())
         and (not query.stage or package.body.stage == query.stage)
         and (not query.tag or query.tag in package.body.tags)
@@ -67,9 +67,13 @@ def list_packages(packages: Iterable[Package], query: PackagesQuery) -> Listing:
 class PackagesHandler(BaseHandler):
     """`/api/v1/packages`."""
 
+    query = PackagesQuery
+
     async def get(self) -> None:
         """A page of packages, from memory."""
-        found = list_packages(self.app.catalogue.all(), self.query_as(PackagesQuery))
+        query, packages = self.query_as(PackagesQuery), self.app.catalogue.all()
+        self._check_stage(query.stage, packages)
+        found = list_packages(packages, query)
         self.write_json(
             {
                 "items": [package_json(package, self.app.download_url) for package in found.items],
@@ -78,15 +82,25 @@ class PackagesHandler(BaseHandler):
             }
         )
 
+    def _check_stage(self, stage: str, packages: Iterable[Package]) -> None:
+        """Let a list be filtered by a stage of the settings, or one that a package of another node has."""
+        known = dict.fromkeys((*self.app.settings.node.stages, *(package.body.stage for package in packages)))
+        if stage and stage not in known:
+            reason = f'There is no stage "{stage}"; the stages are {", ".join(known)}.'
+            raise InvalidInput(reason, fields={"stage": reason})
+
 
 class PackageHandler(BaseHandler):
     """`/api/v1/packages/{id or filename}`."""
 
+    conditional = frozenset({"PATCH", "DELETE"})
     elsewhere = ("PUT",)
 
     async def get(self, name: str) -> None:
         """One package, with its replicas across the network."""
-        self.write_json(await package_detail(self, self.app.catalogue.resolve(name)))
+        package = self.app.catalogue.resolve(name)
+        self.version = version_of(package.revision, package.author)
+        self.write_json(await package_detail(self, package))
 
     async def patch(self, name: str) -> None:
         """Change stage, tags, notes or metadata."""
@@ -98,16 +112,24 @@ class PackageHandler(BaseHandler):
             notes=change.notes,
             metadata=change.metadata,
             expect_revision=change.revision,
+            condition=self.precondition,
             actor=self.actor,
             within=self.within,
         )
-        self.write_json(package_json(package, self.app.download_url))
+        self._changed(package)
 
     async def delete(self, name: str) -> None:
         """Withdraw it from every node."""
         package = await self.app.packages.withdraw(
-            self.app.catalogue.resolve(name).id, actor=self.actor, within=self.within
+            self.app.catalogue.resolve(name).id,
+            condition=self.precondition,
+            actor=self.actor,
+            within=self.within,
         )
+        self._changed(package)
+
+    def _changed(self, package: Package) -> None:
+        self.set_header("ETag", f'"{version_of(package.revision, package.author)}"')
         self.write_json(package_json(package, self.app.download_url))
 
 

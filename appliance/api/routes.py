@@ -80,27 +80,32 @@ API: list[tuple[str, type[tornado.web.RequestHandler]]] = [
 ]
 
 
-class PutMatches(PathMatches):
-    """A path, for PUT only: Tornado chooses by class whether a body streams, so PUT has a class of its own."""
+class MethodMatches(PathMatches):
+    """A path, for some methods: Tornado chooses by class whether a body streams, so files have classes of their own."""
+
+    def __init__(self, path: str, *methods: str) -> None:
+        super().__init__(path)
+        self._methods = methods
 
     def match(self, request: HTTPServerRequest) -> dict[str, Any] | None:
         """Match path and method."""
-        return super().match(request) if request.method == "PUT" else None
+        return super().match(request) if request.method in self._methods else None
 
 
 def routes(context: str) -> list[Any]:
     """All routes for programs. `context` is the path that an MDM puts before /Packages/, or ""."""
-    downloads = [
-        (prefix + r"/[Pp]ackages/([^/]+)", DownloadHandler)
-        for prefix in dict.fromkeys(("", re.escape(context)))
-    ]
+    downloads = [prefix + r"/[Pp]ackages/([^/]+)" for prefix in dict.fromkeys(("", re.escape(context)))]
+    misplaced: list[tuple[str, Any]] = [(r"/api/v1/packages", uploads.MisplacedAtPackages)]
+    misplaced += [(path, uploads.MisplacedAtDownloads) for path in downloads]
     return [
-        Rule(PutMatches(_PACKAGE), uploads.PackagePutHandler),
+        Rule(MethodMatches(_PACKAGE, "PUT"), uploads.PackagePutHandler),
+        Rule(MethodMatches(_PACKAGE, "POST"), uploads.MisplacedAtPackage),
+        *(Rule(MethodMatches(path, "PUT", "POST"), handler) for path, handler in misplaced),
         *API,
         *peer.ROUTES,
         *hooks.ROUTES,
         *health.ROUTES,
-        *downloads,
+        *((path, DownloadHandler) for path in downloads),
     ]
 
 

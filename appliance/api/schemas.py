@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from appliance.domain.package import Effect
+
 Schema = dict[str, Any]
 
 TEXT: Schema = {"type": "string"}
@@ -61,6 +63,7 @@ _DESTINATION: dict[str, Schema] = {
 
 _PROPERTIES: dict[str, dict[str, Schema]] = {
     "Package": _PACKAGE,
+    "UploadedPackage": {**_PACKAGE, "effect": {"type": "string", "enum": list(Effect)}, "message": TEXT},
     "PackageDetail": {
         **_PACKAGE,
         "replicas": array(ref("Replica")),

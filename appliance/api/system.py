@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any, ClassVar
 
 from appliance import __version__
+from appliance.domain.errors import InvalidInput
 from appliance.domain.event import Event
 from appliance.service.accounts import Role
 from appliance.service.throughput import STEP_S
@@ -65,6 +66,8 @@ class ThroughputHandler(BaseHandler):
 class EventsHandler(BaseHandler):
     """`/api/v1/events`."""
 
+    query = EventsQuery
+
     async def get(self) -> None:
         """What happened here."""
         query = self.query_as(EventsQuery)
@@ -92,6 +95,8 @@ class EventsHandler(BaseHandler):
 class EventsExportHandler(BaseHandler):
     """`/api/v1/events.csv`."""
 
+    query = EventsExport
+
     async def get(self) -> None:
         """Every event that is kept, oldest first, as a table."""
         wanted = event_filter(self.query_as(EventsExport))
@@ -114,14 +119,17 @@ def event_filter(query: EventsExport) -> dict[str, Any]:
     """What a query asks for, as `Events.page` takes it.
 
     Raises:
-        InvalidInput: A moment or the zone is none.
+        InvalidInput: A moment or the zone is none, or the start is behind the end.
     """
+    start, end = moment("start", query.start, query.zone), moment("end", query.end, query.zone, end=True)
+    if start is not None and end is not None and start >= end:
+        raise InvalidInput("The start is not before the end.", fields={"start": "It is not before the end."})
     return {
         "type": query.type,
         "subject": query.subject,
         "actor": query.actor,
-        "start": moment("start", query.start, query.zone),
-        "end": moment("end", query.end, query.zone, end=True),
+        "start": start,
+        "end": end,
     }
 
 

@@ -1,74 +1,164 @@
 """Uploads: the tus 1.0.0 protocol (https://tus.io/protocols/resumable-upload), and one plain PUT."""
 
 import base64
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from email.utils import formatdate
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import tornado.web
 
-from appliance.domain.errors import ApplianceError, InvalidInput, OffsetMismatch
+from appliance.domain.errors import (
+    ApplianceError,
+    DigestMismatch,
+    InvalidInput,
+    OffsetMismatch,
+    WrongMediaType,
+)
 from appliance.domain.event import EventType
+from appliance.domain.package import Effect, version_of
 from appliance.peering.address import base_path
 from appliance.service.accounts import Role
 from appliance.service.uploads import Outcome, Upload
 
 from .base import int_or_0
-from .body import BodyHandler
+from .body import MISMATCH, BodyHandler
+from .parameters import did_you_mean, flag
 from .views import package_json, upload_json
 
 TUS = "1.0.0"
 MAX_DIGITS = 18  #: of a size or offset
 EXTENSIONS = "creation,creation-with-upload,expiration,checksum,termination,concatenation"
-_PUT_FIELDS = {"stage", "tags", "notes", "replace", "sha1", "sha256"}
+SENTENCES = {
+    Effect.CREATED: "The package was added.",
+    Effect.REPLACED: "The package was replaced.",
+    Effect.CHANGED: "This exact file is already here; its name, stage, tags or notes were changed.",
+    Effect.UNCHANGED: "This exact file is already here.",
+}
+#: what can be said of a file, in the query of a PUT and in Upload-Metadata
+_FIELDS = {"stage", "tags", "notes", "replace", "allow_empty", "sha1", "sha256"}
+
+
+def refuse_forms(headers: Mapping[str, str]) -> None:
+    """Refuse a form: what is in it is wrapped in something that is not the file.
+
+    Raises:
+        WrongMediaType: It is one.
+    """
+    kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if kind == "application/x-www-form-urlencoded":  # curl says so of whatever -d and --data-binary send
+        raise WrongMediaType(
+            "The body is declared as a form (curl -d and --data-binary do that). Send the file with curl -T FILE, or "
+            "add -H 'Content-Type: application/octet-stream'."
+        )
+    if kind.startswith("multipart/"):
+        raise WrongMediaType(
+            "The body is a form with the file in it (curl -F does that). Send the file alone: curl -T FILE."
+        )
 
 
 @tornado.web.stream_request_body
 class PackagePutHandler(BodyHandler):
     """`PUT /api/v1/packages/{filename}`: one request, for curl and AutoPkg."""
 
+    conditional = frozenset({"PUT"})
     remember = False
+    _digest = ("", b"")  #: that the headers state
+
+    def parameters(self, method: str) -> Iterable[str]:
+        """What can be said of the file."""
+        return _FIELDS if method == "PUT" else ()
 
     async def open_body(self) -> None:
         """Check everything before the body."""
-        if self.request.method != "PUT":
-            return
-        unknown = set(self.request.query_arguments) - _PUT_FIELDS
-        if unknown:
-            raise InvalidInput(
-                f"There is no parameter {sorted(unknown)[0]}; known: {', '.join(sorted(_PUT_FIELDS))}."
-            )
+        refuse_forms(self.request.headers)
         if "Content-Range" in self.request.headers:  # RFC 9110, 14.5: curl -C sends the end of a file only
             raise InvalidInput(
-                "A PUT has the whole file; to go on with one that was cut off, use tus or ods."
+                "A PUT has the whole file; to resume one that was cut off, use tus or `ods package add`."
             )
-        stage = self.get_query_argument("stage", None)
-        if stage == "":  # a script's empty variable must not mean every node
-            raise InvalidInput("The stage is empty; leave it out for the node's default.")
+        fields = {name: self.get_query_argument(name) for name in self.request.query_arguments}
+        self._digest = stated_digest(self.request.headers)
+        sha256 = self._digest[1].hex() if self._digest[0] == "sha256" else ""
+        if sha256 and fields.get("sha256", sha256).lower() != sha256:
+            raise InvalidInput("The parameter sha256 and the digest in the headers differ.")
         length = self.request.headers.get("Content-Length")
-        if length is None and not self.request.headers.get("Transfer-Encoding"):
-            raise InvalidInput("A PUT has a body with Content-Length or chunked transfer encoding.")
+        unknown = length is None and "Transfer-Encoding" in self.request.headers
         upload = await self.app.uploads.create(
             filename=self.path_args[0],
-            size=int_or_0(length) if length is not None else None,
-            stage=stage,
-            tags=split_tags(self.get_query_argument("tags", None)),
-            notes=self.get_query_argument("notes", None),
-            replace=flag(self.get_query_argument("replace", "false")),
-            sha1=self.get_query_argument("sha1", ""),
-            sha256=self.get_query_argument("sha256", "") or digest_header(self.request.headers),
+            size=None if unknown else int_or_0(length),
+            **file_fields({"sha256": sha256, **fields} if sha256 else fields),
+            condition=self.precondition,
             actor=self.actor,
             within=self.within,
         )
         await self.begin(upload, 0)
 
+    def _checksum(self) -> tuple[str, bytes]:
+        """The digest of the headers, if it is of a kind that is not computed of every package anyway."""
+        return self._digest if self._digest[0] != "sha256" else ("", b"")
+
     async def put(self, _filename: str) -> None:
         """The body is complete."""
-        outcome = await self.body_ended()
+        try:
+            outcome = await self.body_ended()
+        except tornado.web.HTTPError as exc:
+            if exc.status_code != MISMATCH or self.upload is None:
+                raise
+            await self.app.uploads.terminate(self.upload.id)
+            raise DigestMismatch(
+                "The body does not have the digest of its headers; nothing was kept."
+            ) from exc
         assert outcome is not None
-        self.set_header("Location", f"/api/v1/packages/{outcome.package.id}")
-        self.write_json(package_json(outcome.package, self.app.download_url), 201 if outcome.created else 200)
+        package = outcome.package
+        self.set_header("Location", f"/api/v1/packages/{package.id}")
+        self.set_header("ETag", f'"{version_of(package.revision, package.author)}"')
+        self.set_header("ODS-Effect", str(outcome.effect))
+        self.write_json(
+            {
+                **package_json(package, self.app.download_url),
+                "effect": str(outcome.effect),
+                "message": SENTENCES[outcome.effect],
+            },
+            201 if outcome.created else 200,
+        )
+
+
+@tornado.web.stream_request_body
+class MisplacedUploadHandler(BodyHandler):
+    """A file that is sent to where none is taken; it streams so that a large one gets an answer, not a cut."""
+
+    def parameters(self, _method: str) -> Iterable[str]:
+        """Whatever comes: the answer is about the place."""
+        return self.request.query_arguments
+
+    async def open_body(self) -> None:
+        """Say how to send it."""
+        if self.request.path.startswith("/api/v1/"):
+            refuse_forms(self.request.headers)
+        raise tornado.web.HTTPError(405)
+
+    def _allowed(self) -> str:
+        return f"{super()._allowed()} {self.upload_hint}"
+
+
+class MisplacedAtPackage(MisplacedUploadHandler):
+    """`POST /api/v1/packages/{filename}`."""
+
+    elsewhere = ("DELETE", "GET", "HEAD", "PATCH", "PUT")
+
+
+class MisplacedAtPackages(MisplacedUploadHandler):
+    """`/api/v1/packages`, without the slash behind which curl puts the file's name."""
+
+    elsewhere = ("GET", "HEAD")
+
+
+class MisplacedAtDownloads(MisplacedUploadHandler):
+    """`/Packages/{filename}`, from where packages are downloaded."""
+
+    open = True
+    elsewhere = ("GET", "HEAD")
 
 
 class TusHandler(BodyHandler):
@@ -124,6 +214,7 @@ class TusHandler(BodyHandler):
         self.set_header("Upload-Offset", str(self.receiver.offset))
         if outcome is not None:
             self.set_header("ODS-Package", outcome.package.id)
+            self.set_header("ODS-Effect", str(outcome.effect))
         self.finish()
 
 
@@ -131,11 +222,14 @@ class TusHandler(BodyHandler):
 class UploadsHandler(TusHandler):
     """`/api/v1/uploads`: open an upload, list those that are not complete."""
 
+    conditional = frozenset({"POST"})
+
     async def open_body(self) -> None:
         """Open the upload before the body, which may be its first bytes."""
         await super().open_body()
         if self.request.method != "POST":
             return
+        refuse_forms(self.request.headers)
         concat = self.request.headers.get("Upload-Concat", "")
         if concat.startswith("final;"):
             return
@@ -146,6 +240,8 @@ class UploadsHandler(TusHandler):
             raise InvalidInput("Upload-Length is the size of the file in bytes.")
         self._checksum()
         part = concat == "partial"
+        if part and self.precondition is not None:
+            raise InvalidInput("A condition is of the upload that joins the parts, not of a part.")
         upload = await self.app.uploads.create(size=int(length), part=part, **self._fields(part=part))
         try:
             await self.begin(upload, 0)
@@ -161,14 +257,16 @@ class UploadsHandler(TusHandler):
             raise InvalidInput(
                 "Upload-Metadata carries the file's name: filename, a space, and the name in base64."
             )
+        for name in (
+            metadata.keys() - _FIELDS - {"filename"}
+        ):  # clients add words of their own, such as filetype
+            meant = did_you_mean(name, _FIELDS)
+            if meant:
+                raise InvalidInput(f'There is no "{name}" in Upload-Metadata{meant}')
         return {
             "filename": metadata.get("filename", ""),
-            "stage": metadata.get("stage"),
-            "tags": split_tags(metadata.get("tags")),
-            "notes": metadata.get("notes"),
-            "replace": flag(metadata.get("replace", "false")),
-            "sha1": metadata.get("sha1", ""),
-            "sha256": metadata.get("sha256", ""),
+            **file_fields(metadata),
+            "condition": self.precondition,
             "tus_metadata": header,
             "actor": self.actor,
             "within": self.within,
@@ -195,6 +293,7 @@ class UploadsHandler(TusHandler):
         self.set_status(201)
         self.set_header("Location", self._location(upload.id))
         self.set_header("ODS-Package", upload.package)
+        self.set_header("ODS-Effect", upload.effect)
         self.finish()
 
     def _location(self, id: str) -> str:
@@ -263,6 +362,7 @@ class UploadHandler(TusHandler):
             self.set_header("Upload-Concat", f"final;{urls}")
         if upload.package:
             self.set_header("ODS-Package", upload.package)
+            self.set_header("ODS-Effect", upload.effect)
         self.set_header("Upload-Expires", formatdate(upload.expires_at / 1000, usegmt=True))
         self.set_header("Cache-Control", "no-store")
 
@@ -286,6 +386,28 @@ class UploadHandler(TusHandler):
         self.finish()
 
 
+def file_fields(given: Mapping[str, str]) -> dict[str, Any]:
+    """What is said of a file, as `UploadService.create` takes it.
+
+    A script's empty variable must not mean that nothing is checked, or that tags go away.
+
+    Raises:
+        InvalidInput: A value is empty that must not be, or is neither true nor false.
+    """
+    for name in ("tags", "sha1", "sha256"):
+        if given.get(name) == "":
+            raise InvalidInput(f"The value of {name} is empty; leave it out, or give it one.")
+    return {
+        "stage": given.get("stage"),
+        "tags": split_tags(given.get("tags")),
+        "notes": given.get("notes"),
+        "replace": flag("replace", given.get("replace", "false")),
+        "allow_empty": flag("allow_empty", given.get("allow_empty", "false")),
+        "sha1": given.get("sha1", ""),
+        "sha256": given.get("sha256", ""),
+    }
+
+
 def split_tags(text: str | None) -> list[str] | None:
     """Tags from a comma-separated list, None if there is no list."""
     if text is None:
@@ -293,30 +415,42 @@ def split_tags(text: str | None) -> list[str] | None:
     return [tag.strip() for tag in text.split(",") if tag.strip()]
 
 
-def flag(text: str) -> bool:
-    """A yes or no.
+#: the names of digests in headers, the preferred first: RFC 9530, and the older Digest of RFC 3230
+_DIGESTS = {"sha-256": "sha256", "sha-512": "sha512", "sha": "sha1", "md5": "md5"}
+
+
+def stated_digest(headers: Mapping[str, str]) -> tuple[str, bytes]:
+    """The digest that headers state of the body, with hashlib's name for it, or "" and nothing.
+
+    Of several the preferred one counts. One that cannot be checked is an error: whoever sends it relies on it.
 
     Raises:
-        InvalidInput: It is neither.
+        InvalidInput: A header is not valid, or has no digest that can be checked here.
     """
-    if text.lower() in {"true", "1", "yes", ""}:
-        return True
-    if text.lower() in {"false", "0", "no"}:
-        return False
-    raise InvalidInput(f'"{text}" is neither true nor false.')
+    stated: dict[str, tuple[str, str]] = {}
+    for header in ("Digest", "Content-Digest", "Repr-Digest"):
+        if header in headers:
+            members = [member.strip().partition("=") for member in headers[header].split(",")]
+            known = {kind.lower(): (header, value.strip(":")) for kind, _, value in members}
+            if not known.keys() & _DIGESTS.keys():
+                raise InvalidInput(f"{header} has no digest that is checked here; send sha-256.")
+            stated |= known
+    if "Content-MD5" in headers:
+        stated.setdefault("md5", ("Content-MD5", headers["Content-MD5"]))
+    for name, kind in _DIGESTS.items():
+        if name in stated:
+            return kind, _decoded(stated[name][0], kind, stated[name][1])
+    return "", b""
 
 
-def digest_header(headers: Mapping[str, str]) -> str:
-    """The hex SHA-256 of Repr-Digest or Content-Digest (RFC 9530), or ""."""
-    for name in ("Repr-Digest", "Content-Digest"):
-        for member in headers.get(name, "").split(","):
-            kind, _, value = member.strip().partition("=")
-            if kind == "sha-256":
-                try:
-                    return base64.b64decode(value.strip(":"), validate=True).hex()
-                except ValueError as exc:
-                    raise InvalidInput(f"{name} is not valid.") from exc
-    return ""
+def _decoded(header: str, kind: str, text: str) -> bytes:
+    try:
+        value = base64.b64decode(text.strip(), validate=True)
+    except ValueError:
+        value = b""
+    if len(value) != hashlib.new(kind, usedforsecurity=False).digest_size:
+        raise InvalidInput(f"{header} is not valid: the {kind} of the body in base64 is expected.")
+    return value
 
 
 def parse_metadata(header: str) -> dict[str, str]:
@@ -330,6 +464,8 @@ def parse_metadata(header: str) -> dict[str, str]:
         key, _, value = pair.strip().partition(" ")
         if not key:
             continue
+        if key in found:
+            raise InvalidInput(f'"{key}" is in Upload-Metadata more than once.')
         try:
             found[key] = base64.b64decode(value, validate=True).decode("utf-8")
         except ValueError as exc:

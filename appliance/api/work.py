@@ -4,6 +4,7 @@ from typing import Any
 
 from appliance.domain.errors import JobUnknown
 from appliance.domain.event import EventType
+from appliance.domain.names import is_package_id
 from appliance.domain.states import TransferState
 from appliance.service.fetch_jobs import FETCH_JOBS
 from appliance.store.ports import Doc
@@ -17,10 +18,15 @@ from .views import job_json, transfer_json
 class TransfersHandler(BaseHandler):
     """`/api/v1/transfers`."""
 
+    query = TransfersQuery
+
     async def get(self) -> None:
         """Transfers, the last changed first."""
         query = self.query_as(TransfersQuery)
-        where = {name: value for name, value in (("state", query.state), ("package", query.package)) if value}
+        package = query.package
+        if package and not is_package_id(package):
+            package = self.app.catalogue.resolve(package).id
+        where = {name: value for name, value in (("state", query.state), ("package", package)) if value}
         docs = await self.app.transfers.page(where, limit=query.limit + 1, after=after(query.cursor))
         page = docs[: query.limit]
         following = encode([page[-1]["updated_at"], page[-1]["_id"]]) if len(docs) > len(page) else None
@@ -70,6 +76,8 @@ async def write_transfer(handler: BaseHandler, doc: Doc) -> None:
 
 class JobsHandler(BaseHandler):
     """`/api/v1/jobs`."""
+
+    query = JobsQuery
 
     async def get(self) -> None:
         """Jobs, the last changed first."""

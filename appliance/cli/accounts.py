@@ -11,6 +11,7 @@ from appliance.service.scopes import AREAS, SCOPES
 
 from .client import NodeClient, segment
 from .command import group
+from .confirm import confirm, yes_option
 from .exits import CommandFailed, ExitCode
 from .options import DURATION, one_line, remote
 from .output import Output, moment
@@ -107,9 +108,12 @@ def set_role(client: NodeClient, output: Output, name: str, role: str, stages: t
 
 @user.command("remove")
 @click.argument("name")
+@yes_option
 @remote
-def remove_user(client: NodeClient, output: Output, name: str) -> None:
+def remove_user(client: NodeClient, output: Output, name: str, yes: bool) -> None:
     """Delete an account and its tokens."""
+    found = client.get(f"/users/{segment(name)}")
+    confirm(f"Delete the account {name} ({_role(found)}), its sessions and its tokens?", yes=yes)
     client.delete(f"/users/{segment(name)}")
     if output.json:
         output.data({"removed": name})
@@ -197,9 +201,11 @@ def list_tokens(client: NodeClient, output: Output) -> None:
 
 @token.command("revoke")
 @click.argument("id")
+@yes_option
 @remote
-def revoke(client: NodeClient, output: Output, id: str) -> None:
+def revoke(client: NodeClient, output: Output, id: str, yes: bool) -> None:
     """Revoke a token by its id."""
+    confirm(f"Revoke the token {id}? Whatever uses it is refused from now on.", yes=yes)
     client.delete(f"/tokens/{segment(id)}")
     if output.json:
         output.data({"revoked": id})

@@ -10,25 +10,31 @@ import click
 from .client import NodeClient
 from .command import group
 from .exits import CommandFailed, ExitCode
-from .options import remote
+from .options import WORD, remote
 from .output import Output, moment
 
 _BLOCK = 65_536
 
 
 def _filters(function: Callable[..., Any]) -> Callable[..., Any]:
-    function = click.option("--actor", help="Only what this account, node:<id> or system did.")(function)
-    function = click.option("--subject", help="Only about this: a package id, a node id, an account.")(
+    function = click.option("--actor", type=WORD, help="Only what this account, node:<id> or system did.")(
         function
     )
-    function = click.option("--from", "start", help="From this day or time on, such as 2026-07-23.")(function)
-    function = click.option("--until", "end", help="Until the end of this day, or before this time.")(
-        function
-    )
+    function = click.option(
+        "--subject", type=WORD, help="Only about this: a package id, a node id, an account."
+    )(function)
+    function = click.option(
+        "--from", "start", type=WORD, help="From this day or time on, such as 2026-07-23."
+    )(function)
+    function = click.option(
+        "--until", "end", type=WORD, help="Until the end of this day, or before this time."
+    )(function)
     function = click.option("--zone", default="UTC", show_default=True, help="The time zone of these.")(
         function
     )
-    return click.option("--type", help="Only this event, such as package.withdrawn or package.*")(function)
+    return click.option("--type", type=WORD, help="Only this event, such as package.withdrawn or package.*")(
+        function
+    )
 
 
 @group("audit")

@@ -86,9 +86,9 @@ class NodeClient:
         """PATCH JSON and return the answer's."""
         return self._json(self.call("PATCH", path, json=body))
 
-    def delete(self, path: str) -> Any:
-        """DELETE; return the answer's JSON, or None."""
-        answer = self.call("DELETE", path)
+    def delete(self, path: str, *, revision: int | None = None) -> Any:
+        """DELETE, if it is to be only that revision; return the answer's JSON, or None."""
+        answer = self.call("DELETE", path, headers=if_revision(revision))
         return self._json(answer) if answer.content else None
 
     def pages(self, path: str, **query: Any) -> Iterator[Any]:
@@ -155,6 +155,11 @@ class NodeClient:
             if job["state"] not in {"todo", "doing"}:
                 return job
             time.sleep(_POLL_S)
+
+
+def if_revision(revision: int | None) -> dict[str, str]:
+    """The header by which a change is made to this revision only; none for None."""
+    return {} if revision is None else {"If-Match": f'"{revision}"'}
 
 
 def failure(answer: requests.Response) -> CommandFailed:

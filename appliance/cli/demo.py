@@ -22,6 +22,7 @@ from .exits import CommandFailed
 from .flat_package import build_flat_package
 from .options import BYTES
 from .output import Output, size, visible
+from .packages import check_file
 from .tus import Memory, Uploader
 
 NAMES = ("Amsterdam", "Berlin", "Cairo")
@@ -33,7 +34,7 @@ _LONGEST_S = 1800.0
 @click.option(
     "--package",
     "file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(exists=True, path_type=Path),
     help="The package to put in. Default: one is built from the files of this Python.",
 )
 @click.option(
@@ -47,6 +48,8 @@ def demo(output: Output, file: Path | None, wanted: int, jamf: bool, exit_when_d
 
     Everything is on this machine, in a temporary directory that is gone at the end. Ctrl-C ends it.
     """
+    if file is not None:
+        check_file(file)
     with _signals(), tempfile.TemporaryDirectory(prefix="ods-demo-") as name:
         directory = Path(name)
         with (

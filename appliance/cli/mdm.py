@@ -9,6 +9,7 @@ import click
 from . import mdm_output
 from .client import NodeClient
 from .command import group
+from .confirm import confirm, yes_option
 from .exits import CommandFailed, ExitCode
 from .mdm_fields import parse_sets, read_secret
 from .mdm_work import COMMANDS, report, server_path
@@ -131,7 +132,7 @@ def _go_on(found: dict[str, Any], force: bool) -> None:
     text = f"What is needed fails: {', '.join(mdm_output.failing(found))}."
     if not sys.stdin.isatty():
         raise CommandFailed(f"{text} Mend it, or give --force.", ExitCode.FAILED, {"lines": found["lines"]})
-    click.confirm(f"{text} Connect it all the same?", abort=True, err=True)
+    confirm(f"{text} Connect it all the same?")
 
 
 @mdm.command("list")
@@ -168,13 +169,12 @@ def check(client: NodeClient, output: Output, name: str, sets: tuple[str, ...]) 
 
 @mdm.command("remove")
 @click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @remote
 def remove(client: NodeClient, output: Output, name: str, yes: bool) -> None:
     """Forget a server and all that is known of it. In the MDM nothing changes."""
     found = client.get(server_path(name))
-    if not yes and sys.stdin.isatty():
-        click.confirm(f"Forget {found['name']} ({found['kind']})?", abort=True, err=True)
+    confirm(f"Forget {found['name']} ({found['kind']}) and all that is known of it?", yes=yes)
     client.delete(server_path(found["id"]))
     if output.json:
         output.data({"removed": found["id"]})

@@ -7,8 +7,9 @@ import click
 from . import mdm_output
 from .client import NodeClient, segment
 from .command import command
+from .confirm import confirm, yes_option
 from .exits import CommandFailed
-from .options import DURATION, remote
+from .options import DURATION, WORD, remote
 from .output import Output, moment
 
 
@@ -54,12 +55,14 @@ def resume(client: NodeClient, output: Output, name: str) -> None:
 @command("webhooks")
 @click.argument("name")
 @click.option("--remove", "removing", is_flag=True, help="Delete our webhooks in the MDM instead.")
+@yes_option
 @remote
-def webhooks(client: NodeClient, output: Output, name: str, removing: bool) -> None:
+def webhooks(client: NodeClient, output: Output, name: str, removing: bool, yes: bool) -> None:
     """Create or mend our webhooks in the MDM now, and read them back. Needs webhooks.register_at."""
     if not removing:
         report(output, client.post(f"{server_path(name)}/webhooks"))
         return
+    confirm(f"Delete the webhooks of ODS at {name}?", yes=yes)
     found = client.delete(f"{server_path(name)}/webhooks")
     if output.json:
         output.data(found)
@@ -70,13 +73,13 @@ def webhooks(client: NodeClient, output: Output, name: str, removing: bool) -> N
 @command("packages")
 @click.argument("name")
 @click.option(
-    "--state", default="", help="Only these: pulled, mirrored, conflict, failed, quarantined, pending, ..."
+    "--state", type=WORD, help="Only these: pulled, mirrored, conflict, failed, quarantined, pending, ..."
 )
 @click.option(
     "--direction", type=click.Choice(["in", "out"]), help="Only what came in, or only what went out."
 )
 @remote
-def packages(client: NodeClient, output: Output, name: str, state: str, direction: str | None) -> None:
+def packages(client: NodeClient, output: Output, name: str, state: str | None, direction: str | None) -> None:
     """List what came in from a server and what was mirrored to it."""
     rows = list(client.pages(f"{server_path(name)}/packages", state=state, direction=direction))
     columns = ["direction", "state", "file_name", "remote", "ours", "at", "error"]

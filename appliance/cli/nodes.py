@@ -1,11 +1,10 @@
 """`ods node`: every node of the network."""
 
-import sys
-
 import click
 
 from .client import NodeClient, segment
 from .command import group
+from .confirm import confirm, yes_option
 from .options import remote
 from .output import Output
 
@@ -37,7 +36,7 @@ def list_(client: NodeClient, output: Output) -> None:
 
 @node.command("remove")
 @click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @remote
 def remove(client: NodeClient, output: Output, name: str, yes: bool) -> None:
     """Take a node that is gone for good off every node's lists, by name or id.
@@ -46,8 +45,7 @@ def remove(client: NodeClient, output: Output, name: str, yes: bool) -> None:
     itself.
     """
     found = client.get(f"/nodes/{segment(name)}")
-    if not yes and sys.stdin.isatty():
-        click.confirm(f"Is {found['name']} at {found['url']} gone for good?", abort=True, err=True)
+    confirm(f"Permanently remove {found['name']} at {found['url']} from every node?", yes=yes)
     client.delete(f"/nodes/{found['id']}")
     if output.json:
         output.data({"removed": found["id"]})

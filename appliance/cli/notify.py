@@ -8,8 +8,9 @@ import click
 
 from .client import NodeClient, segment
 from .command import group
+from .confirm import confirm, yes_option
 from .exits import CommandFailed, ExitCode
-from .options import one_line, remote
+from .options import WORD, one_line, remote
 from .output import Output, moment
 
 _EVENTS = click.option(
@@ -188,13 +189,12 @@ def test(client: NodeClient, output: Output, name: str) -> int:
 
 @notify.command("remove")
 @click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @remote
 def remove(client: NodeClient, output: Output, name: str, yes: bool) -> None:
     """Remove a destination with what is owed to it."""
     found = _find(client, name)
-    if not yes and sys.stdin.isatty():
-        click.confirm(f"Remove {found['name']} ({_to(found)})?", abort=True, err=True)
+    confirm(f"Remove {found['name']} ({_to(found)}) and what is owed to it?", yes=yes)
     client.delete(f"/destinations/{found['id']}")
     if output.json:
         output.data({"removed": found["id"]})
@@ -203,9 +203,9 @@ def remove(client: NodeClient, output: Output, name: str, yes: bool) -> None:
 
 
 @notify.command("deliveries")
-@click.option("--to", "name", metavar="NAME", help="Only to this destination, by name or id.")
+@click.option("--to", "name", type=WORD, metavar="NAME", help="Only to this destination, by name or id.")
 @click.option("--state", type=click.Choice(["pending", "delivered", "failed"]), help="Only in this state.")
-@click.option("--type", "type_", metavar="TYPE", help="Only of this type of event.")
+@click.option("--type", "type_", type=WORD, metavar="TYPE", help="Only of this type of event.")
 @click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True, help="At most so many.")
 @remote
 def deliveries(

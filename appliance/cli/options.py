@@ -120,6 +120,18 @@ class Bytes(click.ParamType[int]):
             return self.fail(f'"{value}" is not a size such as 200MiB.', param, ctx)
 
 
+class Word(click.ParamType[str]):
+    """A text that is not empty: a script's empty variable must not mean everything."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse an empty text."""
+        if not str(value).strip():
+            self.fail("it is empty; leave the option out, or give it a value.", param, ctx)
+        return str(value)
+
+
 def one_line(text: str) -> str:
     """A secret from standard input: its first line.
 
@@ -134,3 +146,4 @@ def one_line(text: str) -> str:
 
 DURATION = Duration()
 BYTES = Bytes()
+WORD = Word()

@@ -1,8 +1,9 @@
 """`ods package`: put packages in, look at them, change and withdraw them, check them."""
 
 import hashlib
-import sys
+import shlex
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from appliance.domain.names import check_filename
+from appliance.domain.names import check_filename, package_id
+from appliance.domain.package import Presence
 
 from .client import NodeClient, segment
 from .command import group
+from .confirm import confirm, yes_option
 from .exits import CommandFailed, ExitCode
-from .options import DURATION, remote
+from .options import DURATION, WORD, remote
 from .output import Output, moment, size, visible
 from .tus import Memory, Uploader, state_path
 from .waiting import wait_for_all
@@ -34,14 +37,14 @@ def package() -> None:
 
 
 @package.command("add")
-@click.argument(
-    "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
-)
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--name", metavar="FILENAME", help="Name at the node, if not the file's own; for one file.")
 @click.option("--stage", help="How far it may go: a stage of the network. Default: the node's setting.")
 @click.option("--tag", "tags", multiple=True, help="A tag; may be given several times.")
 @click.option("--notes", default="", help="Notes for people.")
 @click.option("--replace", is_flag=True, help="Replace the package that has this name.")
+@click.option("--revision", type=int, help="Replace it only if it is at this revision; for one file.")
+@click.option("--allow-empty", is_flag=True, help="Upload files without bytes too.")
 @click.option(
     "--sha256", default="", metavar="HEX", help="Refuse the file if it is not this one; for one file."
 )
@@ -57,6 +60,8 @@ def add(
     tags: tuple[str, ...],
     notes: str,
     replace: bool,
+    revision: int | None,
+    allow_empty: bool,
     sha256: str,
     wait: bool,
     timeout: int,
@@ -64,36 +69,76 @@ def add(
     """Upload FILES.
 
     An upload that was cut off or stopped goes on where it was when the same command is run again. Every file is
-    compared by SHA-256 with what the node has taken.
+    compared by SHA-256 with what the node has taken. A file that is there already is no error.
     """
-    if len(files) > 1 and (name or sha256):
-        raise CommandFailed("--name and --sha256 are for one file.", ExitCode.USAGE)
+    if len(files) > 1 and (name or sha256 or revision is not None):
+        raise CommandFailed("--name, --sha256 and --revision are for one file.", ExitCode.USAGE)
+    if name == "":
+        raise CommandFailed("The name is empty; leave --name out for the file's own.", ExitCode.USAGE)
     if stage == "":  # a script's empty variable must not mean every node
         raise CommandFailed("The stage is empty; leave --stage out for the node's default.", ExitCode.USAGE)
-    for path in files:
-        if not path.is_file():
-            raise CommandFailed(f"{path} is no regular file.", ExitCode.USAGE)
     names = [check_filename(name or path.name) for path in files]
+    for path in files:
+        check_file(path, allow_empty=allow_empty)
+    _refuse_doubles(files, names)
     metadata = {
         "stage": stage or "",
         "tags": ",".join(tags),
         "notes": notes,
         "replace": "true" if replace else "",
+        "allow_empty": "true" if allow_empty else "",
         "sha256": sha256,
     }
     added = []
     for path, filename in zip(files, names, strict=True):
-        added.append(_upload(client, output, path, filename, metadata))
+        added.append(_upload(client, output, path, filename, metadata, revision))
         if not output.json:
             output.line(f"{filename}  {size(added[-1]['size'])}  sha256 {added[-1]['sha256']}")
     if wait:
         deadline = time.monotonic() + timeout
-        added = [wait_for_all(client, output, found, deadline) for found in added]
+        added = [
+            {**wait_for_all(client, output, found, deadline), "effect": found["effect"]} for found in added
+        ]
     if output.json:
         output.data(added if len(added) > 1 else added[0])
 
 
-def _upload(client: NodeClient, output: Output, path: Path, filename: str, metadata: dict[str, str]) -> Any:
+def check_file(path: Path, *, allow_empty: bool = False) -> None:
+    """Let a file be uploaded.
+
+    Raises:
+        CommandFailed: It is a folder, empty, or none of both; the message says what to do.
+    """
+    if path.is_dir():
+        archive, folder = shlex.quote(f"{path.name}.zip"), shlex.quote(path.name)
+        where = "" if str(path.parent) == "." else f" in {path.parent}"
+        raise CommandFailed(
+            f"{path} is a folder. If it is a bundle, zip it and add that: zip -ry {archive} {folder}{where}",
+            ExitCode.USAGE,
+        )
+    if not path.is_file():
+        raise CommandFailed(f"{path} is no regular file.", ExitCode.USAGE)
+    if not allow_empty and not path.stat().st_size:
+        raise CommandFailed(f"{path} is empty. If you mean an empty file, add --allow-empty.", ExitCode.USAGE)
+
+
+def _refuse_doubles(files: Sequence[Path], names: Sequence[str]) -> None:
+    """Refuse files of which the second would take the place of the first."""
+    seen: dict[str, Path] = {}
+    for path, filename in zip(files, names, strict=True):
+        other = seen.setdefault(package_id(filename), path)
+        if other is not path:
+            raise CommandFailed(f"{other} and {path} have the same name; add one of them.", ExitCode.USAGE)
+
+
+def _upload(
+    client: NodeClient,
+    output: Output,
+    path: Path,
+    filename: str,
+    metadata: dict[str, str],
+    revision: int | None,
+) -> Any:
     console = output.errors
     bar = None
     if console.is_terminal and not output.json:
@@ -113,6 +158,7 @@ def _upload(client: NodeClient, output: Output, path: Path, filename: str, metad
             path,
             filename=filename,
             metadata=metadata,
+            revision=revision,
             memory=Memory(state_path()),
             progress=progress,
             note=bar.console.print if bar else output.note,
@@ -129,17 +175,21 @@ def _upload(client: NodeClient, output: Output, path: Path, filename: str, metad
                 f"({uploader.sha256()}). Upload it again with --replace.",
                 details={"package": found},
             )
-    return found
+    if uploader.effect == "unchanged":
+        output.note(f"{filename}: This exact file is already here.")
+    return {**found, "effect": uploader.effect}
 
 
 @package.command("list")
-@click.option("--query", "-q", default="", help="Part of the file name.")
-@click.option("--stage", default="", help="Only this stage.")
-@click.option("--tag", default="", help="Only with this tag.")
-@click.option("--presence", default="", help="held, arriving, waiting, not_admitted, withdrawn or damaged.")
+@click.option("--query", "-q", type=WORD, help="Part of the file name.")
+@click.option("--stage", type=WORD, help="Only this stage.")
+@click.option("--tag", type=WORD, help="Only with this tag.")
+@click.option(
+    "--presence", type=click.Choice([str(one) for one in Presence]), help="Only with this presence here."
+)
 @click.option("--withdrawn", is_flag=True, help="Withdrawn ones too.")
 @remote
-def list_(client: NodeClient, output: Output, query: str, **filters: Any) -> None:
+def list_(client: NodeClient, output: Output, query: str | None, **filters: Any) -> None:
     """List packages."""
     found = list(client.pages("/packages", q=query, **filters))
     if output.json:
@@ -235,13 +285,19 @@ def change(
 
 @package.command("withdraw")
 @click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--revision", type=int, help="Withdraw it only if it is at this revision.")
+@yes_option
 @remote
-def withdraw(client: NodeClient, output: Output, name: str, yes: bool) -> None:
+def withdraw(client: NodeClient, output: Output, name: str, revision: int | None, yes: bool) -> None:
     """Withdraw a package from every node."""
-    if not yes and sys.stdin.isatty():
-        click.confirm(f"Withdraw {visible(name)} from every node of the network?", abort=True, err=True)
-    found = client.delete(f"/packages/{segment(name)}")
+    if not yes:
+        seen = client.get(f"/packages/{segment(name)}")
+        facts = f"{size(seen['size'])}, stage {seen['stage']}"
+        confirm(f"Withdraw {seen['filename']} ({facts}) from every node of the network?")
+        revision = (
+            seen["revision"] if revision is None else revision
+        )  # what was asked about, and nothing newer
+    found = client.delete(f"/packages/{segment(name)}", revision=revision)
     if output.json:
         output.data(found)
     else:

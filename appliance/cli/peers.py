@@ -7,6 +7,7 @@ import click
 
 from .client import NodeClient, segment
 from .command import group
+from .confirm import confirm, yes_option
 from .options import DURATION, one_line, remote
 from .output import Output, moment
 
@@ -50,9 +51,11 @@ def invites(client: NodeClient, output: Output) -> None:
 
 @peer.command("revoke")
 @click.argument("id")
+@yes_option
 @remote
-def revoke(client: NodeClient, output: Output, id: str) -> None:
+def revoke(client: NodeClient, output: Output, id: str, yes: bool) -> None:
     """Revoke an invite."""
+    confirm(f"Revoke the invite {id}?", yes=yes)
     client.delete(f"/peers/invites/{segment(id)}")
     if output.json:
         output.data({"revoked": id})
@@ -109,13 +112,12 @@ def _trouble(found: dict[str, Any]) -> str:
 
 @peer.command("remove")
 @click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @remote
 def remove(client: NodeClient, output: Output, name: str, yes: bool) -> None:
     """End the registration with a peer, by name or id."""
     found = client.get(f"/peers/{segment(name)}")
-    if not yes and sys.stdin.isatty():
-        click.confirm(f"End the registration with {found['name']} at {found['url']}?", abort=True, err=True)
+    confirm(f"End the registration with {found['name']} at {found['url']}?", yes=yes)
     client.delete(f"/peers/{found['id']}")
     if output.json:
         output.data({"removed": found["id"]})

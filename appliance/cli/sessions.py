@@ -4,6 +4,7 @@ import click
 
 from .client import NodeClient, segment
 from .command import command
+from .confirm import confirm, yes_option
 from .options import remote
 from .output import Output, moment
 
@@ -27,9 +28,11 @@ def sessions(client: NodeClient, output: Output) -> None:
 
 @command("sign-out")
 @click.argument("name")
+@yes_option
 @remote
-def sign_out(client: NodeClient, output: Output, name: str) -> None:
+def sign_out(client: NodeClient, output: Output, name: str, yes: bool) -> None:
     """End every session of an account in browsers. API tokens go on."""
+    confirm(f"Sign {name} out of every browser?", yes=yes)
     ended = client.delete(f"/users/{segment(name)}/sessions")
     if output.json:
         output.data(ended)

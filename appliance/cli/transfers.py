@@ -2,6 +2,8 @@
 
 import click
 
+from appliance.domain.states import TransferState
+
 from .client import NodeClient, segment
 from .command import group
 from .options import remote
@@ -14,9 +16,9 @@ def transfer() -> None:
 
 
 @transfer.command("list")
-@click.option("--state", default="", help="pending, fetching, verifying, stalled, done, failed or cancelled.")
+@click.option("--state", type=click.Choice([str(one) for one in TransferState]), help="Only in this state.")
 @remote
-def list_(client: NodeClient, output: Output, state: str) -> None:
+def list_(client: NodeClient, output: Output, state: str | None) -> None:
     """List transfers, the last changed first."""
     found = list(client.pages("/transfers", state=state))
     if output.json:

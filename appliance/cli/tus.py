@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from .client import BLOCK, NodeClient
+from .client import BLOCK, NodeClient, if_revision
 from .exits import CommandFailed, ExitCode
 
 TUS = {"Tus-Resumable": "1.0.0"}
@@ -23,6 +23,7 @@ _WAIT_S = (0.5, 1, 2, 4, 8, 15, 30, 30)
 _STALLED_S = 60.0  #: nothing could be sent for so long: the connection is dead
 _SENDING_S = 24 * 3600.0  #: the answer comes when the node has the whole body
 _REMEMBERED = 200
+_FINAL = {"package_exists", "precondition_failed"}  #: conflicts that asking again does not end
 
 
 def state_path(environment: Mapping[str, str] = os.environ) -> Path:
@@ -104,6 +105,7 @@ class Uploader:
         filename: str,
         metadata: Mapping[str, str],
         memory: Memory,
+        revision: int | None = None,
         progress: Callable[[int], None] = lambda _: None,
         note: Callable[[str], None] = lambda _: None,
         sleep: Callable[[float], None] = time.sleep,
@@ -114,8 +116,9 @@ class Uploader:
             client: The node.
             path: The file.
             filename: Its name at the node.
-            metadata: stage, tags, notes, replace, sha256: as the node's upload metadata.
+            metadata: stage, tags, notes, replace, allow_empty, sha256: as the node's upload metadata.
             memory: Where to continue.
+            revision: Replace the package only if it is at this revision.
             progress: Told how many bytes were sent or are there.
             note: Told a sentence when something is out of the ordinary.
             sleep: Waits between tries.
@@ -124,17 +127,20 @@ class Uploader:
         self._path = path
         self._metadata = {"filename": filename, **metadata}
         self._memory = memory
+        self._revision = revision
         self._progress = progress
         self._note = note
         self._sleep = sleep
         status = path.stat()
         self.size = status.st_size
+        self.effect = ""  #: what the upload did, when it is complete: see `Effect`
         self._mark = (status.st_size, status.st_mtime_ns)
         parts = [
             client.url,
             str(path.resolve()),
             *map(str, self._mark),
             *sorted(map("=".join, self._metadata.items())),
+            *([f"revision={revision}"] if revision is not None else []),
         ]
         self._key = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
         self._digest = hashlib.sha256()
@@ -156,7 +162,7 @@ class Uploader:
                     if exc.code not in {ExitCode.UNREACHABLE, ExitCode.CONFLICT, ExitCode.TRY_LATER}:
                         self._memory.put(self._key, None)
                         raise
-                    if exc.details.get("code") == "package_exists" or tries >= TRIES:
+                    if exc.details.get("code") in _FINAL or tries >= TRIES:
                         raise
                     self._note(f"{exc.message} Trying again ...")
                     self._sleep(_WAIT_S[min(tries, len(_WAIT_S) - 1)])
@@ -199,7 +205,8 @@ class Uploader:
             if value
         ]
         headers = {**TUS, "Upload-Length": str(self.size), "Upload-Metadata": ",".join(pairs)}
-        answer = self._client.call("POST", "/uploads", headers=headers)
+        answer = self._client.call("POST", "/uploads", headers=headers | if_revision(self._revision))
+        self.effect = answer.headers.get("ODS-Effect", "")
         # The node names itself by its own URL, which may not be the one by which it is reached from here.
         url = f"{self._client.url}/api/v1/uploads/{answer.headers['Location'].rsplit('/', 1)[-1]}"
         package = answer.headers.get("ODS-Package")
@@ -242,6 +249,7 @@ class Uploader:
         finally:
             self._hashed = body.hashed
         package = answer.headers.get("ODS-Package")
+        self.effect = answer.headers.get("ODS-Effect", "")
         if package is None:
             raise CommandFailed("The node has not taken the whole file.", ExitCode.TRY_LATER)
         return package

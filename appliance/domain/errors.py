@@ -1,13 +1,14 @@
 """Every error the product raises on purpose, in one tree.
 
     ApplianceError
-      InvalidInput          InvalidName, InvalidDigest, InvalidSettings, WireInvalid, TooLarge
+      InvalidInput          InvalidName, InvalidDigest, InvalidSettings, WireInvalid, TooLarge, EmptyFile,
+                            WrongMediaType
       NotAllowed            NotAuthenticated, PermissionDenied, TooManyAttempts, PasswordChangeRequired
         SignatureRefused    SignatureMissing, SignatureInvalid, ClockSkew, RequestReplayed, PeerUnknown
       NotFound              PackageUnknown, PackageWithdrawn, UploadUnknown, PeerNotFound, NodeUnknown,
                             JobUnknown, AccountUnknown, TokenUnknown, SessionUnknown
       Conflict              PackageExists, OffsetMismatch, InvalidTransition, DuplicateKey, StaleRevision,
-                            InviteRefused, AccountExists
+                            InviteRefused, AccountExists, PreconditionFailed
       IntegrityFailure      DigestMismatch, SizeMismatch, ManifestInvalid, ChunkInvalid, BlobMissing
       StorageError          StorageFull, StoreUnavailable
       PeerError             PeerUnreachable, PeerBusy, PeerRefused, PeerMisbehaved, PeerBackingOff
@@ -71,6 +72,18 @@ class TooLarge(InvalidInput):
     """The request's body is larger than is allowed."""
 
     code = "too_large"
+
+
+class EmptyFile(InvalidInput):
+    """The file has no bytes. A bundle is a folder and has to be zipped; an empty file on purpose has to be said."""
+
+    code = "empty_file"
+
+
+class WrongMediaType(InvalidInput):
+    """The body is of a kind that is not taken here."""
+
+    code = "unsupported_media_type"
 
 
 class NotAllowed(ApplianceError):
@@ -235,6 +248,12 @@ class StaleRevision(Conflict):
 
     code = "stale_revision"
     retryable = True
+
+
+class PreconditionFailed(Conflict):
+    """It is not as the request insists (If-Match, If-None-Match); nothing was changed."""
+
+    code = "precondition_failed"
 
 
 class InviteRefused(Conflict):

@@ -7,6 +7,7 @@ limit of ext4, APFS and NTFS names, NFC as the form that HFS+ and APFS clients s
 
 import base64
 import hashlib
+import re
 import unicodedata
 
 from .errors import InvalidName
@@ -66,6 +67,11 @@ def package_id(filename: str) -> str:
     key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", filename).casefold())
     digest = hashlib.sha256(b"ods-package\0" + key.encode("utf-8")).digest()
     return base64.b32encode(digest[:20]).decode("ascii").lower()
+
+
+def is_package_id(text: str) -> bool:
+    """Whether a text has the form of a package id."""
+    return re.fullmatch(r"[a-z2-7]{32}", text) is not None
 
 
 def node_id(public_key: bytes) -> str:

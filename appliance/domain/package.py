@@ -7,6 +7,17 @@ from typing import Any
 from .errors import InvalidInput
 
 
+class Effect(StrEnum):
+    """What publishing a file did."""
+
+    CREATED = "created"  #: the name is new
+    REPLACED = "replaced"  #: other bytes had the name
+    CHANGED = (
+        "changed"  #: these bytes had the name already; stage, tags, notes or the case of the name changed
+    )
+    UNCHANGED = "unchanged"  #: these bytes had the name already
+
+
 class Presence(StrEnum):
     """Whether this node holds a package's bytes, and if not, why."""
 
@@ -77,6 +88,11 @@ class Package:
     retry_at: int = (
         0  #: when what is missing is looked at again, UTC milliseconds; 0: at the next reconciliation
     )
+
+
+def version_of(revision: int, author: str) -> str:
+    """The word that names one revision of a package in an entity tag: two nodes may write the same revision."""
+    return f"{revision}-{author[:12]}"
 
 
 def check_tags(tags: object) -> tuple[str, ...]:

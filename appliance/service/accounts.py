@@ -201,15 +201,18 @@ class Accounts:
             self._passwords.forget(name)
             return await self.user(name)
 
-    async def remove_user(self, name: str, *, actor: str) -> None:
+    async def remove_user(self, name: str, *, expect: int | None = None, actor: str) -> None:
         """Delete an account and its tokens.
 
         Raises:
             AccountUnknown: There is no such account.
             Conflict: It is the last administrator.
+            StaleRevision: It is at another revision than `expect`.
         """
         async with self._changing:
             doc = await self.user(name)
+            if expect is not None and doc["_rev"] != expect:
+                raise StaleRevision("Somebody else changed this account first; read it again.")
             await self._not_the_last_admin(doc)
             tokens = await self._store.find("tokens", {"account": name}, limit=MAX_TOKENS)
             await self._store.batch(

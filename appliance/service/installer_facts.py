@@ -37,9 +37,14 @@ def installer_facts(path: Path) -> dict[str, str]:
 
 def with_installer(metadata: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """A package's metadata with what its file says of itself under `installer`, in place of what an older file said."""
-    others = {name: value for name, value in metadata.items() if name != "installer"}
     found = installer_facts(path)
-    return {**others, "installer": found} if found else others
+    return replace_installer(metadata, {"installer": found} if found else {})
+
+
+def replace_installer(metadata: Mapping[str, Any], newer: Mapping[str, Any]) -> dict[str, Any]:
+    """A package's metadata with the `installer` of newer metadata, or without one if that has none."""
+    others = {name: value for name, value in metadata.items() if name != "installer"}
+    return {**others, "installer": newer["installer"]} if "installer" in newer else others
 
 
 def _facts(file: BinaryIO) -> dict[str, str]:

@@ -80,8 +80,12 @@ class MdmPort(Protocol):
             StaleRevision: The configuration is at another revision than the one that was expected.
         """
 
-    async def remove(self, name: str, *, actor: str) -> None:
-        """Forget a server and all that is known of it. In the MDM nothing changes."""
+    async def remove(self, name: str, *, expect_revision: int | None = None, actor: str) -> None:
+        """Forget a server and all that is known of it. In the MDM nothing changes.
+
+        Raises:
+            StaleRevision: The configuration is at another revision than the one that was expected.
+        """
 
     async def check(self, fields: Mapping[str, Any], *, name: str = "") -> Report:
         """Try a configuration that is not saved, changing nothing anywhere.

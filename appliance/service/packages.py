@@ -1,23 +1,27 @@
 """What people and programs do with packages: publish, replace, change, withdraw, verify, look."""
 
 import base64
+import dataclasses
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from appliance.domain.errors import (
+    InvalidInput,
     PackageExists,
     PackageUnknown,
     PackageWithdrawn,
     PermissionDenied,
+    PreconditionFailed,
     StaleRevision,
 )
 from appliance.domain.job import Job
 from appliance.domain.manifest import Manifest, check_digest
 from appliance.domain.names import check_filename, package_id
 from appliance.domain.node import check_stage, check_within
-from appliance.domain.package import Package, PackageBody, Presence, check_tags
+from appliance.domain.package import Effect, Package, PackageBody, Presence, check_tags, version_of
+from appliance.domain.precondition import Precondition
 from appliance.domain.reach import cut_off
 from appliance.domain.record import Record, RecordKind
 from appliance.peering.records import package_body, replica_body
@@ -25,6 +29,7 @@ from appliance.store.ports import Doc, Operation, Replace, Store
 
 from .catalogue import Catalogue
 from .holdings import Holdings
+from .installer_facts import replace_installer
 from .records import Known, Records
 
 INLINE_CHUNKS = 64  #: up to so many chunks the record itself carries their list
@@ -69,18 +74,46 @@ class Packages:
         self._node_id = node_id
         self._now = now
 
-    def check_publishable(self, filename: str, *, replace: bool) -> str:
+    def check_publishable(
+        self, filename: str, *, replace: bool, size: int | None = None, sha1: str = "", sha256: str = ""
+    ) -> str:
         """Return the name in NFC if a file may be put in under it.
+
+        A file that has the name's very bytes may; unless size or digests rule that out, only its bytes can tell.
+
+        Args:
+            filename: The name.
+            replace: Whether it may replace a package of this name.
+            size: Bytes of the file, if they are known.
+            sha1: Of the file in hex, if it is known.
+            sha256: Of the file in hex, if it is known.
 
         Raises:
             InvalidName: The name breaks a rule.
-            PackageExists: A package of this name is here and `replace` is not asked for.
+            PackageExists: Another file has this name and `replace` is not asked for.
         """
         name = check_filename(filename)
         package = self._catalogue.by_id(package_id(name))
         if package is not None and not package.withdrawn and not replace:
-            raise _exists(package.id, package.body)
+            body = package.body
+            same = (
+                body.filename == name
+                and size in {None, body.size}
+                and sha1 in {"", body.sha1}
+                and sha256 in {"", body.sha256}
+            )
+            if not same:
+                raise _exists(package.id, body, name)
         return name
+
+    async def check_precondition(self, filename: str, condition: Precondition) -> None:
+        """Let a file be put in under a name if what is there is as it has to be; `publish` looks again.
+
+        Raises:
+            PreconditionFailed: It is not.
+        """
+        known = await self._records.known(RecordKind.PACKAGE, package_id(filename))
+        _check_condition(condition, known, filename)
 
     def replaced_by(self, filename: str) -> PackageBody | None:
         """What a file put in under this name would replace, if anything."""
@@ -100,8 +133,14 @@ class Packages:
         replace: bool,
         hashes: Mapping[str, str] | None = None,
         within: Sequence[str] = (),
-    ) -> tuple[Package, bool]:
+        given: Collection[str] = ("stage", "tags", "notes", "metadata"),
+        condition: Precondition | None = None,
+        resumed: bool = False,
+    ) -> tuple[Package, Effect]:
         """Publish a file whose blob is committed.
+
+        Bytes that have this name already are a success and make no new revision. If stage, tags or notes are given
+        and differ, they are changed with `replace`, and without it the file is refused.
 
         Args:
             manifest: What the file is.
@@ -115,14 +154,20 @@ class Packages:
             hashes: Further digests of the bytes, if they are known: "md5", "sha512", "sha3_512".
             within: The stages that the actor is limited to; none: all. Both the package that is replaced and the new
                 one have to be of them.
+            given: Which of "stage", "tags", "notes" and "metadata" somebody asked for; the others stay as they are when
+                a package is replaced, whoever changed them while the bytes arrived.
+            condition: What has to be so of the package that is there.
+            resumed: The file was perhaps published before, and only the note about it was lost: then the condition
+                was met by what it has replaced.
 
         Returns:
-            The package, and whether its name is new (else it replaced another file).
+            The package, and what was done.
 
         Raises:
             InvalidInput: Name, stage or tags break a rule.
-            PackageExists: The name is taken and `replace` is not asked for.
+            PackageExists: Another file has the name and `replace` is not asked for.
             PermissionDenied: A stage is not one of `within`.
+            PreconditionFailed: The condition does not hold for the newest record.
         """
         name = check_filename(filename)
         check_within(stage, within)
@@ -145,26 +190,43 @@ class Packages:
             chunks=inline,
         )
         extra = [] if inline or not manifest.size else [Replace("manifests", manifest_doc(manifest))]
-        fresh = True
+        asked = {field: getattr(body, field) for field in ("stage", "tags", "notes") if field in given}
+        effect = Effect.CREATED
 
-        def next_body(known: Known) -> PackageBody:
-            nonlocal fresh
+        def next_body(known: Known) -> PackageBody | None:
+            nonlocal effect
             before = package_body(known.record) if known.record else None
-            fresh = known.record is None or known.record.deleted
-            if before is None:
-                return body
-            if not fresh and not replace:
-                raise _exists(id, before)
-            if not fresh:
-                check_within(before.stage, within)
-            return _with_history(body, before)
+            living = known.record is not None and not known.record.deleted
+            same = living and before is not None and before.sha256 == body.sha256
+            if condition is not None and not (resumed and same):
+                _check_condition(condition, known, name)
+            if before is None or not living:
+                effect = Effect.CREATED
+                return body if before is None else _with_history(body, before)
+            check_within(before.stage, within)
+            if same:
+                wanted = dataclasses.replace(before, filename=name, **asked)
+                if wanted != before and not replace:
+                    raise _exists(id, before, name, same=True)
+                effect = Effect.UNCHANGED if wanted == before else Effect.CHANGED
+                wanted = dataclasses.replace(wanted, hashes={**body.hashes, **before.hashes})
+                return None if wanted == before else wanted
+            if not replace:
+                raise _exists(id, before, name)
+            effect = Effect.REPLACED
+            kept: dict[str, Any] = {"stage": before.stage, "tags": before.tags, "notes": before.notes}
+            if "metadata" not in given:
+                kept["metadata"] = replace_installer(before.metadata, metadata)
+            return _with_history(dataclasses.replace(body, **{**kept, **asked}), before)
 
         try:
-            await self._write(id, next_body, extra=extra)
-        except (PackageExists, PermissionDenied):
+            written = await self._write(id, next_body, extra=extra)
+        except (PackageExists, PermissionDenied, PreconditionFailed):
             await self._holdings.free(manifest.sha256)
             raise
-        return await self._settled(id, actor), fresh
+        if not written and extra:  # the bytes are here now, and with them what is known of their chunks
+            await self._store.batch(extra)
+        return await self._settled(id, actor if written else ""), effect
 
     async def change(
         self,
@@ -175,17 +237,19 @@ class Packages:
         notes: str | None = None,
         metadata: dict[str, Any] | None = None,
         expect_revision: int | None = None,
+        condition: Precondition | None = None,
         actor: str,
         within: Sequence[str] = (),
     ) -> Package:
-        """Change what is given, and leave the rest; `within` as for `publish`.
+        """Change what is given, and leave the rest; `within` and `condition` as for `publish`.
 
         Raises:
             PackageUnknown: There is no such package.
             PackageWithdrawn: It was withdrawn.
             StaleRevision: `expect_revision` is given and somebody changed the package since.
-            InvalidInput: Stage or tags break a rule.
+            InvalidInput: Stage or tags break a rule, or nothing is given.
             PermissionDenied: The stage that it has or is to have is not one of `within`.
+            PreconditionFailed: The condition does not hold for the newest record.
         """
         changes: dict[str, Any] = {"notes": notes, "metadata": metadata}
         changes["stage"] = None if stage is None else check_stage(stage, self._stages)
@@ -194,14 +258,18 @@ class Packages:
 
         def next_body(known: Known) -> PackageBody:
             record = self._living(id, known)
+            if not changes:
+                raise InvalidInput("Say what to change: stage, tags, notes or metadata.")
             check_within(package_body(record).stage, within)
             check_within(changes.get("stage", package_body(record).stage), within)
+            if condition is not None:
+                _check_condition(condition, known, package_body(record).filename)
             if expect_revision is not None and record.revision != expect_revision:
                 raise _Changed(
                     f"The package is at revision {record.revision}, not {expect_revision}; read it again.",
                     revision=record.revision,
                 )
-            return replace(package_body(record), **changes)
+            return dataclasses.replace(package_body(record), **changes)
 
         await self._write(id, next_body)
         return await self._settled(id, actor)
@@ -234,24 +302,29 @@ class Packages:
                 written = False
                 return None
             written = True
-            return replace(body, hashes={**found, **body.hashes})
+            return dataclasses.replace(body, hashes={**found, **body.hashes})
 
         await self._write(id, next_body)
         return await self._settled(id, actor) if written else None
 
-    async def withdraw(self, id: str, *, actor: str, within: Sequence[str] = ()) -> Package:
-        """Withdraw a package from every node; `within` as for `publish`.
+    async def withdraw(
+        self, id: str, *, condition: Precondition | None = None, actor: str, within: Sequence[str] = ()
+    ) -> Package:
+        """Withdraw a package from every node; `within` and `condition` as for `publish`.
 
         Raises:
             PackageUnknown: There is no such package.
             PackageWithdrawn: It was withdrawn before.
             PermissionDenied: Its stage is not one of `within`.
+            PreconditionFailed: The condition does not hold for the newest record.
         """
 
         def next_body(known: Known) -> PackageBody:
             body = package_body(self._living(id, known))
             check_within(body.stage, within)
-            return replace(body, chunks="")
+            if condition is not None:
+                _check_condition(condition, known, body.filename)
+            return dataclasses.replace(body, chunks="")
 
         await self._write(id, next_body, deleted=True)
         return await self._settled(id, actor)
@@ -339,12 +412,13 @@ class Packages:
         *,
         deleted: bool = False,
         extra: Sequence[Operation] = (),
-    ) -> None:
+    ) -> bool:
+        """Write the next revision, and say whether there was one to write."""
         for attempt in range(_TRIES):
             known = await self._records.known(RecordKind.PACKAGE, id)
             body = next_body(known)
             if body is None:
-                return
+                return False
             _, operation = self._records.write(RecordKind.PACKAGE, id, body, known, deleted=deleted)
             try:
                 await self._store.batch([*extra, operation])
@@ -353,7 +427,8 @@ class Packages:
                     raise
                 continue
             self._holdings.on_written()
-            return
+            return True
+        return False
 
     async def _settled(self, id: str, actor: str) -> Package:
         package = await self._holdings.settle(id, actor=actor)
@@ -384,18 +459,33 @@ def manifest_doc(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _exists(id: str, body: PackageBody) -> PackageExists:
+def _check_condition(condition: Precondition, known: Known, filename: str) -> None:
+    """Hold a precondition against the newest record: of it, an entity tag names the revision or the bytes."""
+    record = known.record
+    if record is None or record.deleted:
+        condition.check(filename, ())
+        return
+    body = package_body(record)
+    versions = (version_of(record.revision, record.author), str(record.revision), body.sha256)
+    condition.check(body.filename, versions, record.at)
+
+
+def _exists(id: str, body: PackageBody, name: str, *, same: bool = False) -> PackageExists:
+    message = f'A package named "{body.filename}" already exists (SHA-256 {body.sha256}).'
+    if body.filename != name:
+        message += f' "{name}" is the same name: upper and lower case are not told apart.'
+    if same:
+        message = (
+            f"{message.removesuffix('.')}: it is this exact file, with another name, stage, tags or notes."
+        )
+        message += " Turn on Replace (--replace, ?replace=true) to change them."
+    else:
+        message += " Turn on Replace (--replace, ?replace=true) to overwrite it."
     return PackageExists(
-        f'"{body.filename}" is already here with the SHA-256 {body.sha256}; use replace to put other bytes '
-        "under this name.",
-        id=id,
-        filename=body.filename,
-        size=body.size,
-        sha1=body.sha1,
-        sha256=body.sha256,
+        message, id=id, filename=body.filename, size=body.size, sha1=body.sha1, sha256=body.sha256
     )
 
 
 def _with_history(body: PackageBody, before: PackageBody) -> PackageBody:
     past = dict.fromkeys((before.sha256, *before.replaces))
-    return replace(body, replaces=tuple(sha for sha in past if sha != body.sha256)[:_HISTORY])
+    return dataclasses.replace(body, replaces=tuple(sha for sha in past if sha != body.sha256)[:_HISTORY])

@@ -1,15 +1,19 @@
 """What an upload is, and how the store keeps it."""
 
 import secrets
+import shlex
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from appliance.domain.errors import EmptyFile
 from appliance.domain.manifest import Manifest
-from appliance.domain.package import Package
+from appliance.domain.package import Effect, Package
+from appliance.domain.precondition import Precondition
 from appliance.store.filesystem import boot_id
 from appliance.store.ports import Doc
 
 _PROCESS = secrets.token_hex(8)
+_LISTS = ("tags", "parts", "within", "given")  #: fields that the store keeps as lists
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +28,9 @@ class Upload:
     tags: tuple[str, ...] = ()
     notes: str = ""
     replace: bool = False
+    given: tuple[str, ...] = ()  #: which of stage, tags and notes were asked for
+    allow_empty: bool = False  #: whether a file without bytes is meant
+    condition: Precondition | None = None  #: what has to be so of the package that is there
     sha1: str = ""  #: expected, hex
     sha256: str = ""  #: expected, hex
     part: bool = False  #: a part of a concatenation
@@ -36,6 +43,7 @@ class Upload:
     boot: str = ""  #: the boot of the machine that received the rest
     tus_metadata: str = ""  #: Upload-Metadata as the client wrote it
     package: str = ""  #: id of the package that it became; its bytes are no longer here
+    effect: str = ""  #: an `Effect`, when it has become one
     metadata: dict[str, Any] = field(default_factory=dict)
     offset: int = 0  #: bytes received
 
@@ -55,7 +63,12 @@ class Outcome:
     """An upload that became a package."""
 
     package: Package
-    created: bool  #: the name is new; else a file was replaced
+    effect: Effect
+
+    @property
+    def created(self) -> bool:
+        """Whether the name is new."""
+        return self.effect is Effect.CREATED
 
 
 def this_boot() -> str:
@@ -77,12 +90,21 @@ def mismatch(upload: Upload, manifest: Manifest) -> str:
     return ""
 
 
+def empty_file(filename: str) -> EmptyFile:
+    """The error for a file without bytes: most often a bundle, of which a client that sends files sends nothing."""
+    command = f"zip -ry {shlex.quote(f'{filename}.zip')} {shlex.quote(filename)}"
+    return EmptyFile(
+        f'"{filename}" is empty; nothing was changed. If it is a bundle (a folder), zip it and upload that: {command}. '
+        "If you mean an empty file, say so: ?allow_empty=true (--allow-empty).",
+        filename=filename,
+    )
+
+
 def to_doc(upload: Upload) -> Doc:
     """The document that keeps an upload."""
     doc = asdict(upload)
     doc["_id"] = doc.pop("id")
-    doc["tags"], doc["parts"] = list(upload.tags), list(upload.parts)
-    doc["within"] = list(upload.within)
+    doc.update({name: list(doc[name]) for name in _LISTS})
     del doc["offset"]
     return doc
 
@@ -90,5 +112,15 @@ def to_doc(upload: Upload) -> Doc:
 def from_doc(doc: Doc) -> Upload:
     """The upload of a document; how much of it is here is not in it."""
     fields = {name: value for name, value in doc.items() if not name.startswith("_")}
-    lists = {name: tuple(doc.get(name, ())) for name in ("tags", "parts", "within")}
+    lists = {name: tuple(doc.get(name, ())) for name in _LISTS}
+    fields["condition"] = _condition(doc.get("condition"))
     return Upload(**{**fields, **lists}, id=doc["_id"])
+
+
+def _condition(found: Doc | None) -> Precondition | None:
+    if found is None:
+        return None
+    match, none_match = (
+        None if found[name] is None else tuple(found[name]) for name in ("match", "none_match")
+    )
+    return Precondition(match=match, none_match=none_match, unmodified_since=found["unmodified_since"])

@@ -24,6 +24,7 @@ from appliance.domain.errors import (
     ApplianceError,
     Conflict,
     DigestMismatch,
+    InvalidInput,
     OffsetMismatch,
     PackageExists,
     StoreUnavailable,
@@ -31,8 +32,10 @@ from appliance.domain.errors import (
     UploadUnknown,
 )
 from appliance.domain.manifest import check_digest
+from appliance.domain.names import check_filename
 from appliance.domain.node import check_stage, check_within
-from appliance.domain.package import check_tags
+from appliance.domain.package import Effect, check_tags
+from appliance.domain.precondition import Precondition
 from appliance.store.blobs import BlobStore
 from appliance.store.filesystem import remove
 from appliance.store.layout import Layout
@@ -42,7 +45,7 @@ from .installer_facts import with_installer
 from .joining import check_parts, join_parts, joined_id
 from .packages import Packages
 from .receiving import Receiver
-from .upload import Outcome, Upload, from_doc, mismatch, this_boot, to_doc
+from .upload import Outcome, Upload, empty_file, from_doc, mismatch, this_boot, to_doc
 from .writers import Interrupt, Writers
 
 __all__ = ["Outcome", "Upload", "UploadService"]
@@ -88,6 +91,8 @@ class UploadService:
         tags: Sequence[str] | None = None,
         notes: str | None = None,
         replace: bool = False,
+        allow_empty: bool = False,
+        condition: Precondition | None = None,
         sha1: str = "",
         sha256: str = "",
         part: bool = False,
@@ -105,7 +110,9 @@ class UploadService:
         Raises:
             InvalidInput: Name, stage, tags or a checksum break a rule.
             TooLarge: The size is above the limit.
-            PackageExists: The name is taken and `replace` is not asked for.
+            EmptyFile: The size is 0 and `allow_empty` is not asked for.
+            PackageExists: Another file has the name and `replace` is not asked for.
+            PreconditionFailed: The condition does not hold; it is looked at again when the bytes are here.
             StorageFull: There is no room for it.
             PermissionDenied: The stage, or that of the package that is to be replaced, is not one of `within`.
         """
@@ -113,9 +120,21 @@ class UploadService:
             raise TooLarge(
                 f"An upload has at most {self.max_size} bytes (uploads.max_size); this one has {size}."
             )
-        name = "" if part else self._packages.check_publishable(filename, replace=replace)
+        if stage == "":  # a script's empty variable must not mean every node
+            raise InvalidInput("The stage is empty; leave it out for the node's default.")
+        sha1 = check_digest("sha1", sha1) if sha1 else ""
+        sha256 = check_digest("sha256", sha256) if sha256 else ""
+        if not part:
+            filename = check_filename(filename)
+            if size == 0 and not allow_empty:
+                raise empty_file(filename)
+            if condition is not None:
+                await self._packages.check_precondition(filename, condition)
+        known: dict[str, Any] = {"size": size, "sha1": sha1, "sha256": sha256}
+        name = "" if part else self._packages.check_publishable(filename, replace=replace, **known)
         before, now = self._packages.replaced_by(name), self._now()
         default = self._default_stage if not within or self._default_stage in within else within[0]
+        asked = {"stage": stage, "tags": tags, "notes": notes}
         stage = check_stage(stage or (before.stage if before else default), self._stages)
         for concerned in (stage, *([before.stage] if before else [])):
             check_within(concerned, within)
@@ -129,8 +148,11 @@ class UploadService:
             notes=notes if notes is not None else before.notes if before else "",
             metadata=before.metadata if before else {},
             replace=replace,
-            sha1=check_digest("sha1", sha1) if sha1 else "",
-            sha256=check_digest("sha256", sha256) if sha256 else "",
+            given=tuple(field for field, value in asked.items() if value is not None),
+            allow_empty=allow_empty,
+            condition=condition,
+            sha1=sha1,
+            sha256=sha256,
             part=part,
             parts=tuple(parts),
             tus_metadata=tus_metadata,
@@ -258,6 +280,8 @@ class UploadService:
     ) -> Outcome:
         """Check the bytes, commit them as a blob and publish the package; inside `receiving`.
 
+        Whatever door they came by, this is where a file without bytes ends that nobody means.
+
         Args:
             upload: The upload.
             receiver: Has all its bytes.
@@ -266,8 +290,10 @@ class UploadService:
             hashes: Further digests, if the caller knows them.
 
         Raises:
+            EmptyFile: There are none; nothing is kept.
             DigestMismatch: They do not have the expected checksum; nothing is kept.
-            PackageExists: Somebody took the name meanwhile; nothing is kept.
+            PackageExists: Another file has the name; nothing is kept.
+            PreconditionFailed: The package that is there is not as it has to be; nothing is kept.
             StoreUnavailable: The database is away; the bytes are kept, `finish` goes on later.
         """
         ended = self._now()
@@ -280,12 +306,15 @@ class UploadService:
         if wrong:
             await self.forget(upload.id)
             raise DigestMismatch(wrong, sha1=manifest.sha1, sha256=manifest.sha256)
+        if not manifest.size and not upload.allow_empty:
+            await self.forget(upload.id)
+            raise empty_file(upload.filename)
         if upload.size is None:  # the file is another name of the blob from here on, and must not grow
             await self._note(upload.id, size=manifest.size)
         await asyncio.to_thread(self._blobs.commit, self.file(upload.id), manifest.sha256, keep=True)
         blob = self._blobs.path(manifest.sha256)
         try:
-            package, created = await self._packages.publish(
+            package, effect = await self._packages.publish(
                 manifest=manifest,
                 filename=upload.filename,
                 stage=upload.stage,
@@ -296,19 +325,24 @@ class UploadService:
                 actor=upload.actor,
                 replace=upload.replace,
                 within=upload.within,
+                given=upload.given,
+                condition=upload.condition,
+                resumed=resumed,
             )
         except StoreUnavailable:
             raise
         except PackageExists as exc:
             if resumed and exc.details.get("sha256") == manifest.sha256:
-                await self._end(upload, str(exc.details["id"]), manifest.size, remember=True)
+                await self._end(
+                    upload, str(exc.details["id"]), manifest.size, Effect.UNCHANGED, remember=True
+                )
             else:
                 await self.forget(upload.id)
             raise
         except ApplianceError:
             await self.forget(upload.id)
             raise
-        await self._end(upload, package.id, manifest.size, remember=remember)
+        await self._end(upload, package.id, manifest.size, effect, remember=remember)
         log.info(
             "an upload is complete",
             extra={
@@ -316,24 +350,30 @@ class UploadService:
                 "package": package.id,
                 "package_name": package.body.filename,
                 "size": manifest.size,
+                "effect": str(effect),
                 "received_at": ended,
             },
         )
-        return Outcome(package=package, created=created)
+        return Outcome(package=package, effect=effect)
 
-    async def _end(self, upload: Upload, package: str, size: int, *, remember: bool) -> None:
+    async def _end(self, upload: Upload, package: str, size: int, effect: Effect, *, remember: bool) -> None:
         """The upload is a package now."""
         if not remember:
             await self.forget(upload.id)
             return
         life = min(self._life_ms, REMEMBERED_MS)
-        await self._note(upload.id, package=package, size=size, expires_at=self._now() + life)
+        ended = self._now() + life
+        await self._note(upload.id, package=package, effect=str(effect), size=size, expires_at=ended)
         await asyncio.to_thread(remove, self.file(upload.id))
 
-    async def finish(self, id: str) -> Upload:
+    async def finish(self, id: str, *, resumed: bool = True) -> Upload:
         """An upload as it really is: nobody writes to it, and if every byte is here it is a package.
 
         Goes on with what a crash or an outage of the database ended.
+
+        Args:
+            id: The upload's.
+            resumed: As for `complete`.
 
         Raises:
             UploadUnknown: There is none, or it has expired.
@@ -346,7 +386,7 @@ class UploadService:
         async with self.receiving(upload, upload.offset) as receiver:
             await join_parts(self, upload, receiver)
             try:
-                await self.complete(upload, receiver, remember=True, resumed=True)
+                await self.complete(upload, receiver, remember=True, resumed=resumed)
             except PackageExists:
                 # Raised again unless the package has these very bytes: then it was published before.
                 doc = await self._store.get("uploads", id)
@@ -368,7 +408,8 @@ class UploadService:
             ApplianceError: As `create` and `complete`.
         """
         id = joined_id(parts)
-        if await self._store.get("uploads", id) is None:
+        fresh = await self._store.get("uploads", id) is None
+        if fresh:
             found = []
             for part in parts:
                 with contextlib.suppress(UploadUnknown):
@@ -376,7 +417,7 @@ class UploadService:
             check_parts(parts, found)
             await asyncio.to_thread(self._blobs.check_space, max(part.offset for part in found))
             await self.create(id=id, parts=parts, size=sum(part.offset for part in found), **fields)
-        return await self.finish(id)
+        return await self.finish(id, resumed=not fresh)
 
     async def terminate(self, id: str) -> None:
         """Delete an upload and what was received; a request that writes to it is ended.

@@ -83,9 +83,10 @@ class ServerAdmin:
         changed = await self._servers.change(server.id, fields, actor=actor, expect_revision=expect_revision)
         return self._servers.shown(changed)
 
-    async def remove(self, name: str, *, actor: str) -> None:
+    async def remove(self, name: str, *, expect_revision: int | None = None, actor: str) -> None:
         """As `MdmPort.remove`."""
-        await self._servers.remove((await self._servers.resolve(name)).id, actor=actor)
+        server = await self._servers.resolve(name)
+        await self._servers.remove(server.id, expect_revision=expect_revision, actor=actor)
 
     async def check(self, fields: Mapping[str, Any], *, name: str = "") -> Report:
         """As `MdmPort.check`."""

@@ -7,9 +7,17 @@ from appliance.domain.errors import InvalidInput
 from appliance.service.mdm import Rows
 from appliance.store.ports import Doc, Store
 
+from ..intake.remote import RowState
+from ..mirror.links import LinkState
+
 _PARTS = {"in": "mdm_remote", "out": "mdm_links"}
 #: states of rows that the admin knows by another word
 _SHOWN = {"in": {"taken": "pulled"}, "out": {"mirrored": "mirrored"}}
+#: what the admin may filter by
+_STATES = sorted(
+    {_SHOWN["in"].get(state, str(state)) for state in RowState}
+    | {_SHOWN["out"].get(state, str(state)) for state in LinkState}
+)
 
 
 async def package_rows(
@@ -34,8 +42,11 @@ async def package_rows(
         file_name: The name of a package, by its id.
 
     Raises:
-        InvalidInput: The place is none of ours.
+        InvalidInput: The place is none of ours, or there is no such state.
     """
+    if state and state not in _STATES:
+        reason = f'there is no "{state}"; there are: {", ".join(_STATES)}'
+        raise InvalidInput(f"state: {reason}.", fields={"state": reason})
     parts = [part for part in _PARTS if direction in ("", part)]
     if after is not None:
         if after[0] not in parts:

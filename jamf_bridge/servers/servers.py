@@ -193,13 +193,18 @@ class Servers(ServerHealth):
         self._drivers.retire(server)
         return server
 
-    async def remove(self, id: str, *, actor: str) -> None:
+    async def remove(self, id: str, *, expect_revision: int | None = None, actor: str) -> None:
         """Forget a server and all that is known of it; in the MDM nothing changes.
 
         Raises:
             ServerUnknown: There is no such server.
+            StaleRevision: The configuration is at another revision than the one that was expected.
         """
         server = await self.get(id)
+        if expect_revision is not None and server.rev != expect_revision:
+            raise StaleRevision(
+                f"The server is at revision {server.rev}, not {expect_revision}; read it again."
+            )
         await self._store.batch([Remove(COLLECTION, id), self._event(EventType.MDM_REMOVED, server, actor)])
         self.generation += 1
         self._drivers.drop(id)

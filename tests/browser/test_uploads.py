@@ -96,7 +96,7 @@ def test_a_name_that_is_taken_is_refused_and_can_be_replaced(
     visitor.expected.append("409")
     visitor.drag(other.path)
     row = visitor.upload_row(other.path)
-    expect(row).to_contain_text("is already here with the SHA-256")
+    expect(row).to_contain_text("already exists")
     visitor.page.get_by_label("Replace packages of the same name").check()
     row.get_by_role("button", name="Try again").click()
     expect(row).to_contain_text("Complete and checked")
@@ -104,14 +104,32 @@ def test_a_name_that_is_taken_is_refused_and_can_be_replaced(
 
 
 def test_several_files_and_an_empty_one(visitor: Visitor, node: NodeProcess, tmp_path: Path) -> None:
-    sizes = (0, 1, 9 * MIB, 17 * MIB)
+    sizes = (1, 9 * MIB, 17 * MIB)
     files = [make_file(tmp_path / f"Several {size}.pkg", size, size) for size in sizes]
+    empty = make_file(tmp_path / "Nothing.pkg", 0)
     visitor.sign_in(node)
     visitor.go("/ui/upload")
-    visitor.drag(*(file.path for file in files))
+    visitor.drag(empty.path, *(file.path for file in files))
+    expect(visitor.page.get_by_text("Nothing.pkg is empty.")).to_be_visible()
     for file in files:
         expect(visitor.upload_row(file.path)).to_contain_text("Complete and checked")
         assert node.sha1(file.path.name) == file.sha1
+    assert visitor.upload_row(empty.path).count() == 0
+    assert node.package("Nothing.pkg") is None
+
+
+def test_a_file_that_is_there_already_is_no_error(
+    visitor: Visitor, node: NodeProcess, tmp_path: Path
+) -> None:
+    file = make_file(tmp_path / "Twice.pkg", 5000, 9)
+    before = node.publish(file.path)
+    visitor.sign_in(node)
+    visitor.go("/ui/upload")
+    visitor.drag(file.path)
+    expect(visitor.upload_row(file.path)).to_contain_text("This exact file is already here.")
+    after = node.package("Twice.pkg")
+    assert after is not None
+    assert after["revision"] == before["revision"]
 
 
 def test_each_piece_has_its_checksum_without_tls_too(
@@ -152,3 +170,29 @@ def test_our_own_sha256(visitor: Visitor, node: NodeProcess) -> None:
         )
         expected = hashlib.sha256(bytes(index * 7 % 251 for index in range(size))).digest()
         assert bytes(found) == expected, size
+
+
+def test_what_was_replaced_meanwhile_is_not_withdrawn(
+    visitor: Visitor, node: NodeProcess, tmp_path: Path
+) -> None:
+    """A dialog that was opened on another file; and a second click on what is withdrawn already."""
+    node.publish(make_file(tmp_path / "Meanwhile.pkg", 1000, 10).path)
+    visitor.sign_in(node)
+    visitor.go("/ui/packages/Meanwhile.pkg")
+    page = visitor.page
+    page.get_by_role("button", name="Withdraw").click()
+    page.get_by_label("Type").fill("Meanwhile.pkg")
+    newer = make_file(tmp_path / "newer" / "Meanwhile.pkg", 1001, 11)
+    node.publish(newer.path, replace="true")
+    visitor.expected.append("412")
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Withdraw").click()
+    expect(dialog).to_contain_text("nothing was changed")
+    assert node.sha1("Meanwhile.pkg") == newer.sha1
+    visitor.go("/ui/packages/Meanwhile.pkg")
+    page.get_by_role("button", name="Withdraw").click()
+    page.get_by_label("Type").fill("Meanwhile.pkg")
+    node.api("DELETE", "/packages/Meanwhile.pkg")
+    visitor.expected.append("410")
+    dialog.get_by_role("button", name="Withdraw").click()
+    expect(dialog).to_contain_text('"Meanwhile.pkg" was withdrawn.')

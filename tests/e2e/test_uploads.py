@@ -211,7 +211,8 @@ def test_unicode_forms_of_one_name_are_one_package(network: Network, tmp_path: P
     nfc, nfd = (unicodedata.normalize(form, "Café Ångström.pkg") for form in ("NFC", "NFD"))
     assert nfc != nfd
     a.publish(file.path, nfd)
-    assert a.upload(file.path, nfc).status == 409
+    assert a.upload(file.path, nfc).json()["effect"] == "unchanged"
+    assert a.upload(make_file(tmp_path / "other", 5001).path, nfc).status == 409
     for name in (nfc, nfd):
         b.wait_holds(name, file.sha256)
         assert b.sha1(name) == file.sha1

@@ -190,21 +190,25 @@ class NodeProcess:
         self,
         method: str,
         path: str,
-        body: bytes | None = None,
+        body: bytes | Iterator[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
         *,
         anonymous: bool = False,
+        chunked: bool = False,
         timeout: float = 60.0,
     ) -> Answer:
         """One request, exactly as given. Raises OSError or HTTPException if the connection does not hold."""
         own = {} if anonymous else {"Authorization": AUTHORIZATION}
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         with contextlib.closing(connection):
-            connection.request(method, path, body, {**own, **(headers or {})})
+            if chunked:
+                own["Transfer-Encoding"] = "chunked"
+            data: Any = iter([body]) if chunked and isinstance(body, bytes) else body
+            connection.request(method, path, data, {**own, **(headers or {})}, encode_chunked=chunked)
             response = connection.getresponse()
-            data = response.read()
+            read = response.read()
             lowered = {name.lower(): value for name, value in response.headers.items()}
-            return Answer(status=response.status, headers=lowered, body=data)
+            return Answer(status=response.status, headers=lowered, body=read)
 
     def status(self, path: str, method: str = "GET") -> int:
         """The status of an anonymous request, 0 if nobody answers."""
@@ -237,7 +241,9 @@ class NodeProcess:
     # Packages
 
     def upload(self, file: Path, name: str = "", **query: str) -> CurlAnswer:
-        """`curl -T` under `name`, by default the file's own, with query parameters."""
+        """`curl -T` under `name`, by default the file's own, with query parameters; an empty file is meant."""
+        if not file.stat().st_size:
+            query = {"allow_empty": "true", **query}
         url = f"{self.url}/api/v1/packages/{quote(name or file.name, safe='')}"
         return curl_upload(file, url + (f"?{urlencode(query)}" if query else ""), user=f"admin:{PASSWORD}")
 

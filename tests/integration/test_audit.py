@@ -144,7 +144,7 @@ def test_the_command_line_twins(node: NodeProcess, tmp_path: Path) -> None:
     assert file.read_text().startswith('"number","time"')
     assert ods("audit", "export", str(file)).returncode == 5
     assert "127.0.0.1" in ods("user", "sessions").stdout
-    assert "admin is signed out" in ods("user", "sign-out", "admin").stdout
+    assert "admin is signed out" in ods("user", "sign-out", "admin", "--yes").stdout
     assert node.api("GET", "/sessions")["items"] == []
     unknown = base64.b64encode(b"x").decode()
     assert node.request("DELETE", f"/api/v1/sessions/{unknown}").status == 404

@@ -146,7 +146,9 @@ def test_a_package_from_beginning_to_end(node: Node, cli: Cli, tmp_path: Path) -
     path.write_bytes(os.urandom(3_000_001))
     added = cli.json("package", "add", str(path), "--tag", "one", "--tag", "two", "--notes", "from a test")
     assert (added["filename"], added["size"], added["tags"]) == (name, 3_000_001, ["one", "two"])
-    assert "already here" in (cli("package", "add", str(path), code=ExitCode.CONFLICT) or cli.errors)
+    again = cli.json("package", "add", str(path))
+    assert (again["effect"], again["revision"]) == ("unchanged", added["revision"])
+    assert "This exact file is already here." in (cli("package", "add", str(path)) and cli.errors)
     assert name in cli("package", "list", "--tag", "two")
     assert cli.json("package", "add", str(path), "--replace", "--notes", "again")["sha256"] == added["sha256"]
     assert [p["filename"] for p in cli.json("package", "list", "-q", "ünï +")] == [name]
@@ -159,7 +161,7 @@ def test_a_package_from_beginning_to_end(node: Node, cli: Cli, tmp_path: Path) -
     assert (changed["tags"], changed["stage"], changed["notes"]) == ([], "test", "again")
     cli("package", "change", name, "--stage", "prod", "--revision", "1", code=ExitCode.CONFLICT)
     cli("package", "change", name, "--stage", "moon", code=ExitCode.USAGE)
-    assert "withdrawn" in cli("package", "withdraw", name)
+    assert "withdrawn" in cli("package", "withdraw", name, "--yes")
     assert cli.json("package", "list", "-q", "ünï") == []
     assert [p["withdrawn"] for p in cli.json("package", "list", "-q", "ünï", "--withdrawn")] == [True]
     cli("package", "show", "never.pkg", code=ExitCode.NOT_FOUND)
@@ -170,7 +172,8 @@ def test_sizes_at_the_edges_and_checksums(node: Node, cli: Cli, tmp_path: Path) 
     for size in (0, 1, 2**20 - 1, 2**20, 2**20 + 1):
         path = tmp_path / f"edge-{size}.pkg"
         path.write_bytes(os.urandom(size))
-        assert cli.json("package", "add", str(path))["size"] == size
+        empty = [] if size else ["--allow-empty"]
+        assert cli.json("package", "add", str(path), *empty)["size"] == size
     path = tmp_path / "wrong.pkg"
     path.write_bytes(b"x")
     cli("package", "add", str(path), "--sha256", "0" * 64, code=ExitCode.FAILED)
@@ -301,15 +304,15 @@ def test_accounts_tokens_and_roles(
     listed = cli.json("token", "list")
     assert [t["name"] for t in listed] == ["for a test"]
     assert token not in json.dumps(listed)
-    cli("token", "revoke", listed[0]["id"])
+    cli("token", "revoke", listed[0]["id"], "--yes")
     cli("status", code=ExitCode.NOT_ALLOWED)
     monkeypatch.delenv("ODS_TOKEN")
     monkeypatch.setenv("ODS_USER", "admin")
     monkeypatch.setenv("ODS_PASSWORD", PASSWORD)
     cli("user", "role", "viv", "operator")
-    cli("user", "remove", "viv")
-    cli("user", "remove", "viv", code=ExitCode.NOT_FOUND)
-    cli("user", "remove", "admin", code=ExitCode.CONFLICT)
+    cli("user", "remove", "viv", "--yes")
+    cli("user", "remove", "viv", "--yes", code=ExitCode.NOT_FOUND)
+    cli("user", "remove", "admin", "--yes", code=ExitCode.CONFLICT)
 
 
 def test_login_and_logout(node: Node, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,12 +358,12 @@ def test_peers_join_and_leave(node: Node, cli: Cli, tmp_path: Path) -> None:
         )
         assert [t["state"] for t in cli.json("transfer", "list") if t["filename"] == path.name] == ["done"]
         assert {r["presence"] for r in cli.json("package", "show", path.name)["replicas"]} == {"held"}
-        cli.at(node)("peer", "remove", "second")
+        cli.at(node)("peer", "remove", "second", "--yes")
         assert cli.json("peer", "list") == []
         cli("peer", "remove", "second", code=ExitCode.NOT_FOUND)
         unused = cli.json("peer", "invite")["id"]
-        cli("peer", "revoke", unused)
-        cli("peer", "revoke", unused, code=ExitCode.NOT_FOUND)
+        cli("peer", "revoke", unused, "--yes")
+        cli("peer", "revoke", unused, "--yes", code=ExitCode.NOT_FOUND)
 
 
 def test_an_upload_waits_until_every_node_holds_it(cli: Cli, tmp_path: Path) -> None:
@@ -412,8 +415,13 @@ def test_a_lost_password_is_reset_on_the_machine(
         cli("user", "list", code=ExitCode.NOT_ALLOWED)
         monkeypatch.setenv("ODS_PASSWORD", made["password"])
         assert [found["name"] for found in cli.json("user", "list")] == ["admin"]
-        assert cli.json("user", "reset", "second", "--data-dir", str(own.data))["name"] == "second"
-        assert {found["role"] for found in cli.json("user", "list")} == {"admin"}
+        cli("user", "reset", "nobody", "--data-dir", str(own.data), code=ExitCode.NOT_FOUND)
+        assert 'There is no account "nobody". There are: admin.' in cli.errors
+        assert [found["name"] for found in cli.json("user", "list")] == ["admin"], "a slip makes no account"
+        cli("user", "add", "viv", "--password-stdin", stdin="viv's own password\n")
+        reset = cli.json("user", "reset", "viv", "--data-dir", str(own.data))
+        assert (reset["name"], reset["role"]) == ("viv", "viewer")
+        assert {u["name"]: u["role"] for u in cli.json("user", "list")} == {"admin": "admin", "viv": "viewer"}
         cli("user", "reset", "--data-dir", str(tmp_path / "elsewhere"), code=ExitCode.USAGE)
         assert not (tmp_path / "elsewhere").exists()
 

@@ -282,7 +282,7 @@ def test_the_other_commands(
         (("pause", "Jamf Pro", "--for", "2h"), "paused until"),
         (("resume", "Jamf Pro"), "connected"),
         (("webhooks", "Jamf Pro"), "RestAPIOperation"),
-        (("webhooks", "Jamf Pro", "--remove"), "4 webhooks"),
+        (("webhooks", "Jamf Pro", "--remove", "--yes"), "4 webhooks"),
         (("packages", "Jamf Pro", "--state", "conflict"), "FILE NAME"),
         (("points", "Jamf Pro"), "NAME"),
         (("segments", "Jamf Pro"), "Zurich"),
@@ -304,7 +304,7 @@ def test_the_other_commands(
         "",
     )
     assert ods(capsys, "show", "nobody")[0] == ExitCode.NOT_FOUND
-    code, out, _ = ods(capsys, "remove", "Jamf Pro", "--json")
+    code, out, _ = ods(capsys, "remove", "Jamf Pro", "--yes", "--json")
     assert code == ExitCode.OK
     assert "removed" in json.loads(out)
     assert ods(capsys, "list")[1].splitlines()[1:] == []

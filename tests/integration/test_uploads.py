@@ -163,8 +163,8 @@ def test_from_creation_to_the_package(one_node: NodeProcess) -> None:
 
 
 def test_creation_with_the_whole_file(one_node: NodeProcess) -> None:
-    for name, data in (("whole.pkg", b"w" * 50_000), ("empty.pkg", b"")):
-        answer = create(one_node, len(data), data, filename=name)
+    for name, data, empty in (("whole.pkg", b"w" * 50_000, "false"), ("empty.pkg", b"", "true")):
+        answer = create(one_node, len(data), data, filename=name, allow_empty=empty)
         assert (answer.status, answer.headers["upload-offset"]) == (201, str(len(data)))
         assert one_node.download(name).body == data
 
@@ -286,7 +286,9 @@ def test_a_join_of_what_is_not_complete(one_node: NodeProcess) -> None:
 
 def test_names_that_are_taken_are_refused_before_the_body(one_node: NodeProcess) -> None:
     assert create(one_node, 3, b"old", filename="taken.pkg").status == 201
-    assert create(one_node, 3, filename="taken.pkg").status == 409
+    assert create(one_node, 4, filename="taken.pkg").status == 409
+    other = hashlib.sha256(b"new").hexdigest()
+    assert create(one_node, 3, filename="taken.pkg", sha256=other).status == 409
     assert create(one_node, 3, b"new", filename="taken.pkg", replace="true").status == 201
     assert one_node.download("taken.pkg").body == b"new"
 

@@ -15,6 +15,7 @@ import pytest
 from appliance.domain.errors import (
     Conflict,
     DigestMismatch,
+    EmptyFile,
     InvalidInput,
     OffsetMismatch,
     PackageExists,
@@ -25,6 +26,8 @@ from appliance.domain.errors import (
 )
 from appliance.domain.manifest import Manifest
 from appliance.domain.names import package_id
+from appliance.domain.package import Effect
+from appliance.domain.precondition import Precondition
 from appliance.service import upload as values
 from appliance.service.receiving import Receiver
 from appliance.service.uploads import REMEMBERED_MS, Upload, UploadService
@@ -49,7 +52,7 @@ class FakePackages:
         self.fail_before: Exception | None = None
         self.fail_after: Exception | None = None
 
-    def check_publishable(self, filename: str, *, replace: bool) -> str:
+    def check_publishable(self, filename: str, *, replace: bool, **_: Any) -> str:
         name = unicodedata.normalize("NFC", filename)
         self._refuse(name, replace)
         return name
@@ -57,6 +60,9 @@ class FakePackages:
     def _refuse(self, name: str, replace: bool) -> None:
         if name in self.published and not replace:
             raise PackageExists(id=package_id(name), sha256=self.published[name].sha256)
+
+    async def check_precondition(self, _filename: str, _condition: Precondition) -> None:
+        pass
 
     def replaced_by(self, _filename: str) -> None:
         return None
@@ -70,7 +76,9 @@ class FakePackages:
         error, self.fail_after = self.fail_after, None
         if error is not None:
             raise error
-        return SimpleNamespace(id=package_id(filename), body=SimpleNamespace(filename=filename)), True
+        return SimpleNamespace(
+            id=package_id(filename), body=SimpleNamespace(filename=filename)
+        ), Effect.CREATED
 
 
 class World:
@@ -306,6 +314,43 @@ def test_wrong_bytes_are_not_kept(tmp_path: Path) -> None:
             await world.complete(upload)
         assert world.files(world.layout.uploads) + world.files(world.layout.blobs) == []
         assert await world.store.find("uploads") == []
+
+    in_world(tmp_path, test)
+
+
+@pytest.mark.parametrize("door", ["at once", "of unknown length", "joined", "finished after a kill"])
+def test_no_door_takes_a_file_without_bytes_unless_it_is_meant(tmp_path: Path, door: str) -> None:
+    async def send(world: World, **meant: bool) -> None:
+        if door == "joined":
+            parts = [await world.part(b""), await world.part(b"")]
+            await world.uploads.concatenate(parts, filename="a.pkg", actor="me", **meant)
+        elif door == "finished after a kill":
+            upload = await world.create(data=b"x", **meant)
+            await world.uploads._note(upload.id, size=0)  # as an older version would have opened it
+            await world.uploads.finish(upload.id)
+        else:
+            size = 0 if door == "at once" else None
+            await world.complete(await world.create(size=size, **meant), b"", remember=False)
+
+    async def test(world: World) -> None:
+        with pytest.raises(EmptyFile, match=r"zip -ry a\.pkg\.zip a\.pkg"):
+            await send(world)
+        assert world.packages.published == {}
+        assert world.files(world.layout.blobs) == []
+        await send(world, allow_empty=True)
+        assert world.packages.published["a.pkg"].size == 0
+
+    in_world(tmp_path, test)
+
+
+def test_a_condition_is_kept_with_the_upload(tmp_path: Path) -> None:
+    condition = Precondition(match=("a", "b"), none_match=("*",), unmodified_since=7)
+
+    async def test(world: World) -> None:
+        for given in (condition, Precondition(match=()), None):
+            upload = await world.create(condition=given)
+            world.start()
+            assert (await world.uploads.get(upload.id)).condition == given
 
     in_world(tmp_path, test)
 

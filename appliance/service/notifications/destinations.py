@@ -219,13 +219,16 @@ class Destinations:
 
         return await self.edit(id, edit), secret
 
-    async def remove(self, id: str, *, actor: str) -> None:
+    async def remove(self, id: str, *, expect: int | None = None, actor: str) -> None:
         """Remove a destination with what is owed to it.
 
         Raises:
             DestinationUnknown: There is none.
+            StaleRevision: It is at another version than `expect`.
         """
         gone = await self.get(id)
+        if expect is not None and gone.version != expect:
+            raise StaleRevision("Somebody else changed this destination first; read it again.")
         event = self._entry(EventType.DESTINATION_REMOVED, gone, actor)
         await self._store.batch([Remove("destinations", id), event])
         await self._store.delete("deliveries", {"destination": id})

@@ -17,11 +17,12 @@ export class CallFailed extends Error {
   }
 }
 
-/** Call the API; `path` goes behind /api/v1. An expired session asks for the password, and then goes on. */
-export async function call(method, path, body) {
+/** Call the API; `path` goes behind /api/v1, and with `match` what has another ETag is left alone. An expired session asks for the password, and then goes on. */
+export async function call(method, path, body, match) {
   for (;;) {
     const headers = { Accept: "application/json", "X-XSRF-Token": xsrf() };
     if (body !== undefined) headers["Content-Type"] = "application/json";
+    if (match) headers["If-Match"] = `"${match}"`;
     let answer;
     try {
       answer = await fetch(`/api/v1${path}`, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });

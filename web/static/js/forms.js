@@ -4,6 +4,7 @@
 //     is true or false, or with "choice" one of the values of a list
 //   data-call on a button of it: that call instead, with data-result of the button, and without the field data-leave
 //   data-omit on a field: leave it out when it is empty
+//   data-match on the form: the ETag of what it is about; what has another one is left alone
 //   data-read and data-stamp on the form: what to do when somebody else was faster, see conflicts.js
 //   data-done on the form: where to go afterwards ("" stays and renews the page); data-message: what to say then
 //   data-result on the form: the id of the dialog that shows the answer: [data-answer] a value, [data-answer-rows] a list,
@@ -89,7 +90,7 @@ async function submit(form, pressed) {
   if (button.getAttribute("aria-busy") === "true") return;
   button.setAttribute("aria-busy", "true");
   try {
-    const answer = await call(method, path, method === "DELETE" ? undefined : bodyOf(form, button.dataset.leave) ?? {});
+    const answer = await call(method, path, method === "DELETE" ? undefined : bodyOf(form, button.dataset.leave) ?? {}, form.dataset.match);
     if (result) return showResult(form, result, answer);
     form.closest("dialog")?.close();
     if (form.dataset.done) {

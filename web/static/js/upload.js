@@ -6,7 +6,7 @@ import { sha256 } from "./sha256.js";
 
 const PIECE = 8 * 1024 * 1024;
 const WAITS_S = [1, 2, 4, 8, 15];
-const SETTLED = new Set([400, 403, 404, 409, 410, 413, 415, 422, 507]);
+const SETTLED = new Set([400, 403, 404, 409, 410, 412, 413, 415, 422, 507]);
 const MISMATCH = 460;
 const SILENCE_MS = 90_000; // a connection that died while the lid was closed may never say so
 const ANSWER_MS = 300_000; // the last piece is answered when the whole file is checked
@@ -41,6 +41,7 @@ export class Upload {
     this.message = "";
     this.rate = 0; // bytes a second
     this.package = "";
+    this.effect = ""; // created, replaced, changed or unchanged
     this.id = recall(file);
     this.request = null;
     this.wake = null;
@@ -113,7 +114,7 @@ export class Upload {
     const answer = await this.send("PATCH", `/api/v1/uploads/${this.id}`, headers, piece);
     this.offset = Number(answer.getResponseHeader("Upload-Offset"));
     this.sent = this.offset;
-    this.package = answer.getResponseHeader("ODS-Package") || "";
+    this.take(answer);
     this.onchange(this);
     if (this.package) this.finish();
     return undefined;
@@ -128,7 +129,6 @@ export class Upload {
     this.id = answer.getResponseHeader("Location").split("/").pop();
     this.offset = 0;
     this.known = true;
-    this.package = answer.getResponseHeader("ODS-Package") || ""; // a file of no bytes is complete at once
     remember(this.file, this.id);
   }
 
@@ -137,9 +137,14 @@ export class Upload {
     if (answer.getResponseHeader("Upload-Length") !== String(this.file.size)) return this.forget();
     this.offset = Number(answer.getResponseHeader("Upload-Offset"));
     this.sent = this.offset;
-    this.package = answer.getResponseHeader("ODS-Package") || "";
+    this.take(answer);
     this.known = true;
     return undefined;
+  }
+
+  take(answer) {
+    this.package = answer.getResponseHeader("ODS-Package") || "";
+    this.effect = answer.getResponseHeader("ODS-Effect") || "";
   }
 
   forget() {
@@ -152,7 +157,7 @@ export class Upload {
   finish() {
     remember(this.file, null);
     this.sent = this.file.size;
-    this.set("done", "Complete and checked.");
+    this.set("done", this.effect === "unchanged" ? "This exact file is already here." : "Complete and checked.");
   }
 
   sleep(seconds) {

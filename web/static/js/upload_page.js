@@ -4,6 +4,7 @@ import { Upload } from "./upload.js";
 
 const AT_ONCE = 2;
 const UNITS = ["bytes", "KB", "MB", "GB", "TB"];
+const ZIP = "If it is a bundle, zip it first (in Finder: Compress)."; // a bundle is a folder that looks like a file
 const page = document.querySelector("[data-uploads]");
 const form = document.getElementById("options");
 const list = document.getElementById("queue-list");
@@ -84,6 +85,7 @@ async function start(upload) {
 
 function add(file) {
   const most = Number(page.dataset.most);
+  if (!file.size) return toast(`${file.name} is empty. ${ZIP}`, { bad: true });
   if (file.size > most) return toast(`${file.name} is larger than the ${size(most)} that this node takes.`, { bad: true });
   if (uploads.some((one) => one.file.name === file.name && !["done", "failed", "ended"].includes(one.state))) {
     return toast(`${file.name} is in the list already.`);
@@ -128,7 +130,7 @@ addEventListener("drop", (event) => {
   event.preventDefault();
   drop.classList.remove("over");
   for (const item of event.dataTransfer.items) {
-    if (item.webkitGetAsEntry?.()?.isDirectory) toast("That is a folder. Drop the files that are in it.", { bad: true });
+    if (item.webkitGetAsEntry?.()?.isDirectory) toast(`That is a folder. ${ZIP} Or drop the files that are in it.`, { bad: true });
     else if (item.kind === "file") add(item.getAsFile());
   }
 });
