@@ -78,7 +78,7 @@ _PROPERTIES: dict[str, dict[str, Schema]] = {
     "Peer": {
         "id": TEXT, "name": TEXT, "url": TEXT, "state": TEXT, "stage": TEXT, "version": TEXT, "healthy": YES,
         "joined_at": TIME, "last_seen": TIME, "last_error": TEXT, "failures": INT, "retry_at": TIME, "strikes": INT,
-        "last_strike": TEXT, "quarantined_until": TIME, "clock_offset_s": NUMBER,
+        "last_strike": TEXT, "quarantined_until": TIME, "clock_offset_s": NUMBER, "notice": TEXT,
     },
     "Invite": {
         "id": TEXT, "expires_at": TIME, "created_at": TIME, "created_by": TEXT, "used_by": TEXT, "bad_macs": INT,
@@ -91,7 +91,7 @@ _PROPERTIES: dict[str, dict[str, Schema]] = {
     "Transfer": {
         "id": TEXT, "package": TEXT, "filename": TEXT, "sha256": TEXT, "size": INT, "state": TEXT, "bytes_done": INT,
         "chunks_done": INT, "chunks": INT, "rate": NUMBER, "sources": array(ref("Source")), "error": TEXT,
-        "attempts": INT, "started_at": TIME, "updated_at": TIME,
+        "attempts": INT, "retry_at": TIME, "started_at": TIME, "updated_at": TIME,
     },
     "Source": {"node": TEXT, "name": TEXT, "bytes": INT, "chunks": INT, "strikes": INT},
     "Job": {

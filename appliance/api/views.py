@@ -148,6 +148,7 @@ def peer_json(peer: Peer, *, stage: str, version: str, healthy: bool) -> dict[st
         "last_strike": peer.last_strike,
         "quarantined_until": iso(peer.quarantined_until),
         "clock_offset_s": peer.clock_offset_ms / 1000,
+        "notice": peer.notice,
     }
 
 
@@ -160,6 +161,7 @@ def transfer_json(doc: dict[str, Any]) -> dict[str, Any]:
         "sources": list(doc["sources"]),
         "error": doc["error"],
         "attempts": doc["attempts"],
+        "retry_at": iso(doc.get("retry_at", 0)),
         "started_at": iso(doc["started_at"]),
         "updated_at": iso(doc["updated_at"]),
     }

@@ -9,6 +9,7 @@ from appliance.domain.errors import PeerBusy, PeerError, PeerMisbehaved, PeerRef
 
 _SHOWN = 300
 _LONGEST_S = 3600
+_CLOCK_S = 10**11  #: seconds; what is more is no clock
 _SECONDS = re.compile(r"[0-9]{1,9}")
 
 
@@ -20,7 +21,8 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes) -> PeerError:
         headers: With lower-case names.
         body: Its first bytes.
     """
-    code, detail = _problem(body)
+    data = _problem(body)
+    code, detail = (str(data.get(name, ""))[:_SHOWN] for name in ("code", "detail"))
     text = f"It answered {status}{f' ({code})' if code else ''}{f': {detail}' if detail else ''}"
     if status in {429, 503}:
         after = headers.get("retry-after", "")
@@ -31,15 +33,15 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes) -> PeerError:
     if status >= 500:
         return PeerUnreachable(text)
     if status >= 400:
-        return PeerRefused(text, status=status, code=code)
+        ahead = data.get("offset_s") if code == "clock_skew" else None
+        clock = {"offset_s": ahead} if type(ahead) is int and abs(ahead) < _CLOCK_S else {}
+        return PeerRefused(text, status=status, code=code, **clock)
     return PeerMisbehaved(text)
 
 
-def _problem(body: bytes) -> tuple[str, str]:
+def _problem(body: bytes) -> dict[str, Any]:
     try:
         data: Any = json.loads(body)
     except (ValueError, RecursionError):
-        return "", ""
-    if not isinstance(data, dict):
-        return "", ""
-    return str(data.get("code", ""))[:_SHOWN], str(data.get("detail", ""))[:_SHOWN]
+        return {}
+    return data if isinstance(data, dict) else {}

@@ -47,6 +47,7 @@ def new_transfer_doc(view: Package, now: int) -> Doc:
         "rate": 0.0,
         "sources": [],
         "error": "",
+        "retry_at": 0,
         "attempts": 0,
         "started_at": now,
         "updated_at": now,

@@ -23,7 +23,7 @@ from appliance.peering.records import package_body, replica_body
 from appliance.store.ports import Doc, Operation, Replace, Store
 
 from .catalogue import Catalogue
-from .holdings import Holdings
+from .holdings import Holdings, manifest_doc
 from .records import Known, Records
 
 INLINE_CHUNKS = 64  #: up to so many chunks the record itself carries their list
@@ -352,16 +352,6 @@ class Packages:
 
 class _Changed(StaleRevision):
     """The caller's revision is old: not to be tried again by us."""
-
-
-def manifest_doc(manifest: Manifest) -> dict[str, Any]:
-    """The document that keeps a manifest."""
-    return {
-        "_id": manifest.sha256,
-        "size": manifest.size,
-        "sha1": manifest.sha1,
-        "chunks": manifest.chunks,
-    }
 
 
 def _exists(id: str, body: PackageBody) -> PackageExists:

@@ -12,7 +12,7 @@ certificate may be new, and then nobody could come and read that.
 import asyncio
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -26,6 +26,7 @@ from appliance.domain.errors import (
 from appliance.domain.job import Job
 from appliance.domain.node import NodeBody
 from appliance.domain.record import Record, RecordKind
+from appliance.jobs.supervisor import Supervisor
 from appliance.peering.identity import Identity
 from appliance.peering.records import node_body, record_json
 from appliance.store.ports import Operation, Replace, Store
@@ -73,6 +74,7 @@ class Replication:
         identity: Identity,
         own: NodeBody,
         calls: Executor,
+        supervisor: Supervisor,
     ) -> None:
         self._store = store
         self._records = records
@@ -83,9 +85,10 @@ class Replication:
         self._identity = identity
         self._own = own
         self._calls = calls
-        self._reading: dict[str, asyncio.Task[None]] = {}
+        self._supervisor = supervisor
+        self._reading: dict[str, asyncio.Task[bool]] = {}
         self._read_again: set[str] = set()
-        self._telling: dict[str, asyncio.Task[None]] = {}
+        self._telling: dict[str, asyncio.Task[bool]] = {}
         self._told: dict[str, int] = {}
         self._heard: dict[str, set[tuple[str, int]]] = {}
         self._ungreeted: set[str] = set()  #: peers that wait to hear from us, and where we are now
@@ -127,7 +130,12 @@ class Replication:
     async def own_record(self) -> Record:
         """This node's own record; a new revision is written if something about the node changed."""
         known = await self._records.known(RecordKind.NODE, self._identity.node_id)
-        if known.record is not None and not known.record.deleted and node_body(known.record) == self._own:
+        if (
+            known.record is not None
+            and not known.record.deleted
+            and self._records.goes_out(known.record)  # else it was written while the clock was wrong
+            and node_body(known.record) == self._own
+        ):
             return known.record
         record, operation = self._records.write(RecordKind.NODE, self._identity.node_id, self._own, known)
         await self._store.batch([operation])
@@ -159,7 +167,13 @@ class Replication:
             return
         for peer in self._peers.active_ids():
             if peer not in self._telling:
-                self._telling[peer] = asyncio.get_running_loop().create_task(self._tell(peer))
+                self._telling[peer] = self._spawn("replication.announce", self._tell, peer)
+
+    def _spawn(self, task: str, work: Callable[[str], Awaitable[None]], peer: str) -> "asyncio.Task[bool]":
+        """Begin what is done for one peer; if it fails in a way that nobody foresaw, the next round does it again."""
+        return asyncio.get_running_loop().create_task(
+            self._supervisor.once(task, lambda: work(peer), step=peer)
+        )
 
     async def _tell(self, peer: str) -> None:
         pause_s = GATHER_S
@@ -227,7 +241,7 @@ class Replication:
         if peer in self._reading:
             self._read_again.add(peer)
         else:
-            self._reading[peer] = asyncio.get_running_loop().create_task(self._read(peer))
+            self._reading[peer] = self._spawn("replication.read", self._read, peer)
 
     async def joined(self, peer: str, *, by_us: bool) -> None:
         """A registration became active: read the peer's feed, and see what it can give us.

@@ -31,6 +31,10 @@ log = logging.getLogger(__name__)
 
 TICK_S = 1.0
 _SOURCES_EVERY = 5  #: ticks between looks for new sources
+_NEEDED = {
+    "package", "filename", "sha256", "size", "state", "bytes_done", "chunks_done", "chunks", "rate", "sources",
+    "error", "attempts", "started_at", "updated_at",
+}  # fmt: skip
 _PASSING = {TransferState.FETCHING, TransferState.VERIFYING}
 
 
@@ -113,7 +117,7 @@ class Transfers:
         docs = await self._store.find(
             "transfers", where, order="updated_at", descending=True, limit=limit, after=after
         )
-        return [self._shown(doc) for doc in docs]
+        return [self._shown(doc) for doc in docs if doc.keys() >= _NEEDED]  # an odd row hides no others
 
     async def get(self, id: str) -> Doc:
         """One transfer.
@@ -296,11 +300,19 @@ class Transfers:
             )
         live.state = advance(live.state, state)
 
-    async def end(self, live: Live, state: TransferState, error: str = "") -> None:
-        """Write how a running transfer ended, and settle its package."""
+    async def end(self, live: Live, state: TransferState, error: str = "", *, retry_at: int = 0) -> None:
+        """Write how a running transfer ended, and settle its package.
+
+        Args:
+            live: The transfer.
+            state: Its new state.
+            error: Why it stopped, for people.
+            retry_at: Nothing begins it again before, UTC milliseconds; 0 if it may go on at any time.
+        """
         self.forget(live)
         self.set_state(live, state)
         doc = {**live.view(), "rate": 0.0, "error": error, "updated_at": self._now()}
+        doc["retry_at"] = retry_at or doc.get("retry_at", 0)
         operations: list[Operation] = [Replace("transfers", doc)]
         if state is TransferState.STALLED and live.doc["attempts"] == 1:
             operations.append(

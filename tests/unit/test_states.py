@@ -18,6 +18,7 @@ ALLOWED = (
         (S.VERIFYING, S.PENDING),
         (S.VERIFYING, S.FETCHING),
         (S.VERIFYING, S.DONE),
+        (S.VERIFYING, S.STALLED),
         (S.STALLED, S.PENDING),
         (S.STALLED, S.FETCHING),
         (S.FAILED, S.PENDING),
