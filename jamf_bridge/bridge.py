@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from appliance.domain.errors import InvalidTransition, JobUnknown
 from appliance.domain.job import RetryPolicy
 from appliance.jobs.runner import Runner
+from appliance.jobs.supervisor import Supervisor
 from appliance.service.catalogue import Catalogue
 from appliance.service.digests import DIGEST_JOB, Digests
 from appliance.service.holdings import Holdings
@@ -101,9 +102,9 @@ class Bridge(ServerAdmin):
         )
         runner.register(DIGEST_JOB, self._digests.run, queue="hash", policy=ONCE)
 
-    def start(self) -> None:
+    def start(self, supervisor: Supervisor) -> None:
         """Begin to watch the clock and this node."""
-        self._task = asyncio.create_task(self._watching.run())
+        self._task = supervisor.start("mdm", self._watching.run)
 
     async def stop(self) -> None:
         """Sign out everywhere and let go."""

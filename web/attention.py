@@ -8,6 +8,7 @@ from appliance.domain.destination import DestinationState
 from appliance.domain.package import Presence
 from appliance.domain.states import PeerState
 from appliance.service.accounts import Role
+from appliance.service.peers import CLOCK_MS
 from appliance.service.system import Readiness, SystemReport
 from appliance.service.vigil import CERTIFICATE
 
@@ -66,6 +67,7 @@ def concerns(handler: BaseHandler, report: SystemReport, readiness: Readiness) -
         elif peer.state is not PeerState.ACTIVE:
             text = f"The registration with {peer.name} is {peer.state}."
             found.append(Concern(kind="warn", text=text, address="/ui/network"))
+    found.extend(_inner_concerns(handler))
     if counts[Presence.WAITING]:
         text = _plural(counts[Presence.WAITING], "package waits", "packages wait")
         found.append(
@@ -79,6 +81,40 @@ def concerns(handler: BaseHandler, report: SystemReport, readiness: Readiness) -
     disk = report.disk
     if disk.free < max(disk.floor * 2, disk.total // 20):
         found.append(Concern(kind="warn", text="The disk is nearly full: new packages may find no room."))
+    return found
+
+
+def _inner_concerns(handler: BaseHandler) -> list[Concern]:
+    """What is odd about background tasks and records, and about the stages and clocks of other nodes."""
+    app, found = handler.app, []
+    for failing in app.system.failing():
+        text = f"The background task {failing.task} fails and is restarted: {failing.error}"
+        found.append(Concern(kind="bad" if failing.persistent else "warn", text=text))
+    if app.records.broken:
+        one, many = "stored record breaks a rule and is", "stored records break a rule and are"
+        text = f"{_plural(len(app.records.broken), one, many)} skipped. `ods fsck` lists what is wrong."
+        found.append(Concern(kind="warn", text=text))
+    if app.records.ahead:
+        text = _plural(len(app.records.ahead), "stored record is", "stored records are")
+        found.append(
+            Concern(
+                kind="warn",
+                text=f"{text} more than an hour ahead of this node's clock, and other nodes don't take "
+                "such records. Check the clock (NTP).",
+            )
+        )
+    for peer in app.peers.all():
+        if abs(peer.clock_offset_ms) > CLOCK_MS:
+            side = "ahead of" if peer.clock_offset_ms > 0 else "behind"
+            text = (
+                f"The clock of {peer.name} is {abs(peer.clock_offset_ms) / 1000:,.0f} s {side} this node's. "
+                "From 30 s on, nodes refuse each other's requests. Check both clocks (NTP)."
+            )
+            found.append(Concern(kind="warn", text=text, address="/ui/network"))
+    for node in app.holdings.nodes.values():
+        if node.stage not in app.settings.node.stages:
+            text = f'{node.name} has the stage "{node.stage}", which is not in node.stages of this node.'
+            found.append(Concern(kind="warn", text=text, address="/ui/network"))
     return found
 
 

@@ -37,6 +37,8 @@ WORDS: dict[str, str] = {
     "peer.down": "cannot be reached",
     "peer.up": "is back",
     "peer.struck": "broke the rules",
+    "peer.clock": "clock differs from this node's",
+    "task.failed": "background task failed and was restarted",
     "node.removed": "removed from the network",
     "node.started": "started",
     "node.stopped": "stopped",
@@ -73,7 +75,7 @@ _BAD = {
 }  # fmt: skip
 _WARN = {
     "transfer.stalled", "sign_in.refused", "sign_in.locked", "package.superseded", "package.withdrawn",
-    "node.removed", "destination.suspended", "mdm.record_conflict", "mdm.hook_refused",
+    "peer.clock", "task.failed", "node.removed", "destination.suspended", "mdm.record_conflict", "mdm.hook_refused",
 }  # fmt: skip
 
 

@@ -40,6 +40,7 @@ class ReadyHandler(BaseHandler):
             {
                 "status": "ready" if readiness.ready else "not ready",
                 "checks": {name: asdict(check) for name, check in readiness.checks.items()},
+                "warnings": list(readiness.warnings),
             }
         )
 

@@ -175,7 +175,7 @@ class PackageHandler(ActivePeerHandler):
     async def get(self, id: str) -> None:
         """Answer."""
         record = (await self.app.records.known(RecordKind.PACKAGE, id)).record
-        if record is None:
+        if record is None or not self.app.records.goes_out(record):
             raise PackageUnknown()
         self.write_json(record_json(record))
 
@@ -212,11 +212,14 @@ class ChunksHandler(BytesHandler):
     async def get(self, id: str) -> None:
         """The packed bits, lowest first."""
         package = self.package(id)
-        count = chunk_count(package.body.size)
-        if package.presence is Presence.HELD:
-            packed = ChunkMap(count, b"\xff" * -(-count // 8)).packed()
-        else:
-            packed = self.app.transfers.held_chunks(id, package.body.sha256) or ChunkMap(count).packed()
+        packed = self.app.transfers.held_chunks(id, package.body.sha256)
+        if packed is None:
+            if package.presence not in {Presence.HELD, Presence.ARRIVING}:
+                raise PackageUnknown(f"No chunk of it is here: {package.reason}.")
+            # Of this size it was admitted here, so there is room for a bit a chunk.
+            count = chunk_count(package.body.size)
+            filled = b"\xff" if package.presence is Presence.HELD else b"\0"
+            packed = ChunkMap(count, filled * -(-count // 8)).packed()
         self.set_header("Content-Type", "application/octet-stream")
         self.finish(packed)
 

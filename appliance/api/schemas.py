@@ -82,7 +82,7 @@ _PROPERTIES: dict[str, dict[str, Schema]] = {
         "id": TEXT, "name": TEXT, "url": TEXT, "state": TEXT, "stage": TEXT, "version": TEXT, "healthy": YES,
         "joined_at": TIME, "last_seen": TIME, "last_error": TEXT, "failures": INT, "retry_at": TIME, "strikes": INT,
         "last_strike": TEXT, "quarantined_until": TIME, "set_aside": array(ref("SetAside")),
-        "clock_offset_s": NUMBER,
+        "clock_offset_s": NUMBER, "notice": TEXT,
     },
     "SetAside": {"package": TEXT, "filename": TEXT, "until": TIME, "reason": TEXT},
     "Invite": {

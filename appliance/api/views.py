@@ -172,6 +172,7 @@ def peer_json(
             for id, (name, away) in set_aside.items()
         ],
         "clock_offset_s": peer.clock_offset_ms / 1000,
+        "notice": peer.notice,
     }
 
 

@@ -62,7 +62,7 @@ async def _build(
     store = await open_store(settings.database.url, layout.root)
     graph = connect(settings, layout, blobs, place, store, serving=serving)
     metrics, runner, system = graph.app.metrics, graph.app.runner, graph.app.system
-    lag = LoopLag(metrics.event_loop_lag_seconds)
+    lag = LoopLag(metrics.event_loop_lag_seconds, graph.supervisor)
     life = Life(graph, serving=serving, first_password=settings.admin.password, announce=announce)
     parts = [
         Part(name="store", stop=store.close),

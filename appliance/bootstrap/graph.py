@@ -14,6 +14,7 @@ from appliance.domain.job import QUEUES
 from appliance.domain.node import NodeBody
 from appliance.domain.record import Record
 from appliance.jobs.runner import Runner
+from appliance.jobs.supervisor import Supervisor
 from appliance.peering.content import ContentPool
 from appliance.peering.identity import Identity
 from appliance.peering.records import node_body, record_json
@@ -32,6 +33,7 @@ from appliance.service.nonces import Nonces
 from appliance.service.notifications.bodies import Teller
 from appliance.service.packages import Packages
 from appliance.service.peers import Peers
+from appliance.service.record_repair import RecordRepair
 from appliance.service.records import Records
 from appliance.service.registration import Registrations
 from appliance.service.replication import Replication
@@ -67,7 +69,9 @@ class Graph:
     bridge: Bridge
     coverage: Coverage
     vigil: Vigil
+    record_repair: RecordRepair
     pool: ContentPool
+    supervisor: Supervisor
     calls: ThreadPoolExecutor  #: threads for requests to peers
     files: ThreadPoolExecutor  #: threads for short looks at files
 
@@ -79,6 +83,7 @@ def connect(
     database = "mongodb" if settings.database.url else "sqlite"
     identity = Identity.load_or_create(layout.identity / "node.key")
     metrics = Metrics(version=__version__, python=platform.python_version(), database=database)
+    supervisor = Supervisor(now=now_ms, count=metrics.task_failed)
     own = NodeBody(
         name=place.name,
         url=place.url,
@@ -100,16 +105,21 @@ def connect(
     )  # fmt: skip
     holdings = Holdings(
         store=store, records=records, catalogue=catalogue, blobs=blobs, sources=peers,
-        stages=stages, node_id=node_id, own=own, now=now_ms, files=files,
+        stages=stages, max_size=settings.uploads.max_size, node_id=node_id, own=own, now=now_ms, files=files,
+        supervisor=supervisor,
     )  # fmt: skip
     packages = Packages(
         store=store, records=records, catalogue=catalogue, holdings=holdings,
         stages=stages, node_id=node_id, now=now_ms,
     )  # fmt: skip
-    intake = Intake(store=store, records=records, holdings=holdings, node_id=node_id, strike=peers.strike)
+    records.clock_trusted = peers.clock_agrees
+    intake = Intake(
+        store=store, records=records, holdings=holdings, node_id=node_id, strike=peers.strike,
+        refused=metrics.peer_refused, now=now_ms,
+    )  # fmt: skip
     replication = Replication(
         store=store, records=records, catalogue=catalogue, holdings=holdings, intake=intake,
-        peers=peers, identity=identity, own=own, calls=calls,
+        peers=peers, identity=identity, own=own, calls=calls, supervisor=supervisor,
     )  # fmt: skip
 
     async def joined(record: Record, by_us: bool) -> None:
@@ -131,7 +141,7 @@ def connect(
     registrations = Registrations(
         store=store, identity=identity, peers=peers, box=box,
         url=place.url, tls_fingerprint=place.tls_fingerprint, ca_file=ca_file, calls=calls,
-        own_record=replication.own_record, on_joined=joined, now=now_ms,
+        own_record=replication.own_record, on_joined=joined, stages=stages, now=now_ms,
     )  # fmt: skip
     departures = Departures(
         store=store, records=records, holdings=holdings, peers=peers, node_id=node_id, now=now_ms
@@ -152,11 +162,12 @@ def connect(
     transfers.pulls = bridge
     runner = None
     if settings.worker.embedded or not serving:
-        runner = _runner(settings, store, metrics, worker_id=_worker_id(node_id, serving=serving))
+        worker_id = _worker_id(node_id, serving=serving)
+        runner = _runner(settings, store, metrics, supervisor, worker_id=worker_id)
     system = System(
         store=store, catalogue=catalogue, data_dir=layout.root, min_free_bytes=settings.transfers.min_free,
         version=__version__, database=database, heartbeat_age=runner.heartbeat_age if runner else None,
-        now=now_ms,
+        supervisor=supervisor, now=now_ms,
     )  # fmt: skip
     directory = Directory(settings.directory, now_ms) if settings.directory.servers else None
     teller = Teller(id=node_id, name=place.name, url=place.url)
@@ -167,14 +178,14 @@ def connect(
         replication=replication, transfers=transfers,
         verifying=Verifying(catalogue=catalogue, blobs=blobs, holdings=holdings), peers=peers,
         neighbourhood=Neighbourhood(
-            peers=peers, transfers=transfers, node_id=node_id, calls=calls, now=now_ms
+            peers=peers, transfers=transfers, node_id=node_id, calls=calls, now=now_ms, supervisor=supervisor
         ),
         uploads=uploads, accounts=Accounts(store, now_ms, stages=stages, directory=directory),
         sessions=Sessions(
             store, now_ms, idle_s=settings.web.session_idle_s, life_s=settings.web.session_life_s
         ),
         events=Events(store, now_ms), system=system,
-        metrics=metrics, throughput=Throughput(metrics, now_ms),
+        metrics=metrics, throughput=Throughput(metrics, now_ms, supervisor),
         registrations=registrations, departures=departures, nonces=Nonces(store, now_ms), runner=runner,
         notifications=connect_notifications(settings, store, box, teller, calls), now=now_ms, mdm=bridge,
         directory=directory,
@@ -194,7 +205,10 @@ def connect(
     )  # fmt: skip
     graph = Graph(
         app=app, maintenance=maintenance, bridge=bridge, coverage=coverage, vigil=vigil,
-        pool=ContentPool(identity, now_ms), calls=calls, files=files,
+        record_repair=RecordRepair(
+            store=store, records=records, holdings=holdings, node_id=node_id, now=now_ms
+        ),
+        supervisor=supervisor, pool=ContentPool(identity, now_ms), calls=calls, files=files,
     )  # fmt: skip
     _watch(graph, layout)
     if runner is not None:
@@ -210,11 +224,14 @@ def _watch(graph: Graph, layout: Layout) -> None:
             peers=lambda: Counter(str(peer.state) for peer in app.peers.all()),
             jobs_running=lambda: {name: runner.running(name) for name in QUEUES} if runner else {},
             disk_free=lambda: shutil.disk_usage(layout.root).free,
+            records_skipped=lambda: len(app.records.broken),
         )
     )
 
 
-def _runner(settings: Settings, store: Store, metrics: Metrics, *, worker_id: str) -> Runner:
+def _runner(
+    settings: Settings, store: Store, metrics: Metrics, supervisor: Supervisor, *, worker_id: str
+) -> Runner:
     worker = settings.worker
     return Runner(
         store,
@@ -228,6 +245,7 @@ def _runner(settings: Settings, store: Store, metrics: Metrics, *, worker_id: st
         now=now_ms,
         jitter=random.random,
         observe=metrics.observe_job,
+        supervisor=supervisor,
     )
 
 

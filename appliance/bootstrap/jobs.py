@@ -31,7 +31,7 @@ def register_jobs(graph: "Graph", runner: Runner, layout: Layout) -> None:
     """Say what each kind of job does, and which come again and again."""
     app = graph.app
     bringing = Bringing(
-        store=app.store, layout=layout, blobs=app.blobs, holdings=app.holdings, transfers=app.transfers,
+        layout=layout, blobs=app.blobs, holdings=app.holdings, transfers=app.transfers,
         peers=app.peers, pool=graph.pool, hashing=runner.pool("hash"), metrics=app.metrics,
         connections=app.settings.transfers.connections, now=now_ms,
     )  # fmt: skip

@@ -6,6 +6,7 @@ import logging
 from appliance import __version__
 from appliance.domain.errors import StoreUnavailable
 from appliance.domain.event import EventType
+from appliance.jobs.supervisor import Failing
 from appliance.service.accounts import FIRST
 from appliance.service.catalogue import Catalogue
 from appliance.service.holdings import Holdings
@@ -51,15 +52,19 @@ class Life:
                 version=__version__,
             )
             await app.store.batch([started])
-        self._tasks.append(asyncio.create_task(app.transfers.watch()))
-        self._tasks.append(asyncio.create_task(app.peers.follow()))
-        self._tasks.append(asyncio.create_task(app.notifications.outbox.follow()))
-        self._tasks.append(asyncio.create_task(self._graph.coverage.follow()))
-        self._tasks.append(asyncio.create_task(_follow_other_processes(app.store, app.catalogue)))
-        self._tasks.append(asyncio.create_task(_follow_nodes(app.store, app.holdings)))
-        self._graph.bridge.start()
-        for task in self._tasks:
-            task.add_done_callback(_tell_end)
+        supervisor = self._graph.supervisor
+        supervisor.on_new_kind = self._tell_failure
+        for task, follow in (
+            ("transfers", app.transfers.watch),
+            ("peers", app.peers.follow),
+            ("outbox", app.notifications.outbox.follow),
+            ("coverage", self._graph.coverage.follow),
+            ("catalog", lambda: _follow_other_processes(app.store, app.catalogue)),
+            ("nodes", lambda: _follow_nodes(app.store, app.holdings)),
+            ("records", self._graph.record_repair.follow),
+        ):
+            self._tasks.append(supervisor.start(task, follow))
+        self._graph.bridge.start(supervisor)
         app.replication.greet()
         for peer in app.peers.active_ids():
             app.replication.announced(peer)
@@ -79,13 +84,17 @@ class Life:
         self._graph.calls.shutdown(wait=False, cancel_futures=True)
         self._graph.files.shutdown(wait=False)
 
-
-def _tell_end(task: asyncio.Task[None]) -> None:
-    """These tasks end with the process; one that ends before has a fault that must not stay unseen."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error(
-            "A task of the node ended; start the node again", extra={"action": "task_ended"}, exc_info=error
+    async def _tell_failure(self, failing: Failing) -> None:
+        """Log that a background task failed in a new way where people look, whichever process of the node it is."""
+        event = entry(
+            EventType.TASK_FAILED,
+            at=now_ms(),
+            actor=SYSTEM,
+            subject=self._graph.app.identity.node_id,
+            task=failing.task,
+            error=failing.error,
         )
+        await self._graph.app.store.batch([event])
 
 
 async def _follow_other_processes(store: Store, catalogue: Catalogue) -> None:

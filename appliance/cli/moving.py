@@ -82,15 +82,18 @@ def import_(output: Output, settings: Settings, file: Path) -> None:
 @local
 @click.pass_obj
 def fsck(output: Output, settings: Settings, read_data: bool, repair: bool) -> int:
-    """Compare the database with the files; exit code 1 if something is and stays wrong.
+    """Check the records, and compare the database with the files; exit code 1 if something is and stays wrong.
 
-    What was damaged is set aside, never deleted, and fetched again from a peer when the node starts.
+    What was damaged is set aside, never deleted, and fetched again from a peer when the node starts. Records that break
+    a rule are removed; look at the clock of the machine before you repair records that are ahead of it.
     """
     from appliance.bootstrap import now_ms  # noqa: PLC0415
+    from appliance.peering.identity import Identity  # noqa: PLC0415
     from appliance.service.fsck import ONLINE_GRACE_MS, Fsck, Report  # noqa: PLC0415
     from appliance.store.blobs import BlobStore  # noqa: PLC0415
 
     layout = _existing(settings)
+    key = layout.identity / "node.key"
     running = False
     try:
         lock_directory(layout.root)
@@ -106,6 +109,7 @@ def fsck(output: Output, settings: Settings, read_data: bool, repair: bool) -> i
             layout=layout,
             blobs=blobs,
             now=now_ms,
+            identity=Identity.load_or_create(key) if key.exists() else None,
             grace_ms=ONLINE_GRACE_MS if running else 0,
             progress=lambda name: output.note(f"reading {visible(name)}"),
         )

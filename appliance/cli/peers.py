@@ -11,6 +11,8 @@ from .confirm import confirm, yes_option
 from .options import DURATION, one_line, remote
 from .output import Output, moment
 
+CLOCK_S = 15  #: a clock that is off by more is shown
+
 
 @group("peer")
 def peer() -> None:
@@ -74,6 +76,8 @@ def join(client: NodeClient, output: Output, invite: str) -> None:
         output.data(found)
     else:
         output.line(f"Joined {found['name']} at {found['url']} ({found['state']}).")
+        if found["notice"]:
+            output.note(found["notice"])
 
 
 @peer.command("list")
@@ -107,7 +111,10 @@ def _trouble(found: dict[str, Any]) -> str:
         return f"not a source of {first['filename']} until {until}: {first['reason']}{more}"
     if found["failures"]:
         return f"{found['last_error']}; next try {moment(found['retry_at'])}"
-    return ""
+    if abs(found["clock_offset_s"]) > CLOCK_S:
+        side = "ahead" if found["clock_offset_s"] > 0 else "behind"
+        return f"its clock is {abs(found['clock_offset_s']):.0f} s {side}"
+    return str(found["notice"])
 
 
 @peer.command("remove")

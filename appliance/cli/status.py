@@ -55,7 +55,7 @@ def status(client: NodeClient, output: Output) -> int:
 
 def _state(ready: dict[str, Any]) -> str:
     faults = [check["reason"] for check in ready["checks"].values() if not check["ok"]]
-    return " ".join([ready["status"], *faults])
+    return " ".join([ready["status"], *faults, *ready["warnings"]])
 
 
 def _share(transfer: dict[str, Any]) -> str:

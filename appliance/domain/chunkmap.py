@@ -13,7 +13,7 @@ class ChunkMap:
         self._bits = bytearray(packed if packed is not None else size)
         if packed is not None and count % 8 and size:
             self._bits[-1] &= (1 << count % 8) - 1
-        self._have = sum(byte.bit_count() for byte in self._bits)
+        self._have = 0 if packed is None else int.from_bytes(self._bits).bit_count()
         self._frontier = 0
 
     def __contains__(self, index: int) -> bool:

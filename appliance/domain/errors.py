@@ -1,15 +1,15 @@
 """Every error the product raises on purpose, in one tree.
 
     ApplianceError
-      InvalidInput          InvalidName, InvalidDigest, InvalidSettings, WireInvalid, TooLarge, EmptyFile,
-                            WrongMediaType
+      InvalidInput          InvalidName, InvalidDigest, InvalidSettings, WireInvalid, RecordAhead, TooLarge,
+                            EmptyFile, WrongMediaType
       NotAllowed            NotAuthenticated, PermissionDenied, TooManyAttempts, PasswordChangeRequired
         SignatureRefused    SignatureMissing, SignatureInvalid, ClockSkew, RequestReplayed, PeerUnknown
       NotFound              PackageUnknown, PackageWithdrawn, UploadUnknown, PeerNotFound, NodeUnknown,
                             JobUnknown, AccountUnknown, TokenUnknown, SessionUnknown
       Conflict              PackageExists, OffsetMismatch, InvalidTransition, DuplicateKey, StaleRevision,
                             InviteRefused, AccountExists, PreconditionFailed
-      IntegrityFailure      DigestMismatch, SizeMismatch, ManifestInvalid, ChunkInvalid, BlobMissing
+      IntegrityFailure      DigestMismatch (RecordWrong), SizeMismatch, ManifestInvalid, ChunkInvalid, BlobMissing
       StorageError          StorageFull, StoreUnavailable
       PeerError             PeerUnreachable, PeerBusy, PeerRefused, PeerMisbehaved, PeerBackingOff
       DirectoryUnavailable
@@ -66,6 +66,12 @@ class WireInvalid(InvalidInput):
     """A message from another node does not follow the protocol."""
 
     code = "wire_invalid"
+
+
+class RecordAhead(InvalidInput):
+    """A record is too far ahead of this node's clock."""
+
+    code = "record_ahead"
 
 
 class TooLarge(InvalidInput):
@@ -278,6 +284,13 @@ class DigestMismatch(IntegrityFailure):
     """The checksum does not match."""
 
     code = "digest_mismatch"
+
+
+class RecordWrong(DigestMismatch):
+    """Every chunk matches the manifest and the whole file does not: the package's record cannot be right."""
+
+    code = "record_wrong"
+    retryable = True
 
 
 class SizeMismatch(IntegrityFailure):

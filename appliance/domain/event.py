@@ -38,9 +38,11 @@ class EventType(StrEnum):
     PEER_DOWN = "peer.down"
     PEER_UP = "peer.up"
     PEER_STRUCK = "peer.struck"  #: it served wrong bytes, forged records or broke the protocol
+    PEER_CLOCK = "peer.clock"  #: its clock and ours differ
     NODE_REMOVED = "node.removed"  #: an administrator said that a node is gone for good
     NODE_STARTED = "node.started"
     NODE_STOPPED = "node.stopped"
+    TASK_FAILED = "task.failed"  #: a background task failed in a new way; it is restarted
     DISK_LOW = "disk.low"
     DISK_RECOVERED = "disk.recovered"
     CERTIFICATE_EXPIRING = "certificate.expiring"  #: this node's own TLS certificate

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .errors import InvalidInput, PermissionDenied
+from .errors import InvalidInput, InviteRefused, PermissionDenied
 
 DEFAULT_STAGES = ("dev", "test", "prod")
+CLOCKS_APART_MS = 60_000  #: nodes whose clocks differ by more are not registered with each other
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +45,49 @@ def check_stage(stage: str, stages: Sequence[str]) -> str:
     return stage
 
 
+def compare_stages(ours: Sequence[str], theirs: Sequence[str]) -> str:
+    """Compare the lists of stages of two nodes that are to be registered with each other.
+
+    Returns:
+        In words, which stages only one of them knows; "" if both lists are alike.
+
+    Raises:
+        InviteRefused: They have no stage in common, or have them in another order: "at or below" would mean one thing
+            here and another one there.
+    """
+    common = [stage for stage in ours if stage in theirs]
+    if not common or common != [stage for stage in theirs if stage in ours]:
+        raise InviteRefused(
+            f"The stages of the two nodes contradict each other: {' < '.join(ours)} at the one that answers, "
+            f"{' < '.join(theirs)} at the other. Set node.stages to the same list on both, restart, and join again."
+        )
+    only = [
+        f"{', '.join(extra)} only at {where}"
+        for extra, where in (
+            ([stage for stage in ours if stage not in common], "this node"),
+            ([stage for stage in theirs if stage not in common], "the peer"),
+        )
+        if extra
+    ]
+    if not only:
+        return ""
+    return f"Different node.stages: {'; '.join(only)}. Packages of a stage that a node doesn't know are not sent to it."
+
+
+def compare_clocks(ours: int, theirs: int) -> None:
+    """Compare the clocks of two nodes that are to be registered with each other, in UTC milliseconds.
+
+    Raises:
+        InviteRefused: They are too far apart: each would refuse the other's requests.
+    """
+    apart = (theirs - ours) / 1000
+    if abs(apart) * 1000 > CLOCKS_APART_MS:
+        raise InviteRefused(
+            f"The clock of the joining node is {abs(apart):,.0f} s {'ahead of' if apart > 0 else 'behind'} this "
+            f"node's; at most {CLOCKS_APART_MS // 1000} s are allowed. Set the clocks of both (NTP), and join again."
+        )
+
+
 def check_within(stage: str, within: Sequence[str]) -> None:
     """Let somebody who is limited to the stages `within` do something at this one; no stages are no limit.
 
@@ -68,7 +112,7 @@ def admit(
     """Decide whether a node takes a package.
 
     A package goes to nodes whose stage is at or below its own: a `prod` package everywhere, a `dev` package only
-    to `dev` nodes. Refused tags come before taken ones.
+    to `dev` nodes. Refused tags come before taken ones. A stage that is not known here admits nothing.
 
     Args:
         stages: All stages, lowest trust first.
@@ -78,8 +122,9 @@ def admit(
         package_stage: The package's stage.
         tags: The package's tags.
     """
-    if package_stage not in stages:
-        return Admission(admitted=False, reason=f'this node knows no stage "{package_stage}"')
+    for stage in (package_stage, node_stage):
+        if stage not in stages:
+            return Admission(admitted=False, reason=f'this node knows no stage "{stage}"')
     if stages.index(package_stage) < stages.index(node_stage):
         return Admission(
             admitted=False, reason=f"a {package_stage} package does not go to a {node_stage} node; promote it"

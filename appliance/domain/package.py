@@ -6,6 +6,8 @@ from typing import Any
 
 from .errors import InvalidInput
 
+MAX_TAGS = 500  #: of a package, and that a node takes or refuses
+
 
 class Effect(StrEnum):
     """What publishing a file did."""
@@ -99,7 +101,8 @@ def check_tags(tags: object) -> tuple[str, ...]:
     """Return tags without doubles, in order.
 
     Raises:
-        InvalidInput: A tag is not 1 to 64 printable characters without comma or surrounding space.
+        InvalidInput: A tag is not 1 to 64 printable characters without comma or surrounding space; or they are too
+            many.
     """
     if isinstance(tags, str) or not hasattr(tags, "__iter__"):
         raise InvalidInput("Tags are a list of words.")
@@ -114,4 +117,6 @@ def check_tags(tags: object) -> tuple[str, ...]:
         ):
             raise InvalidInput("A tag is 1 to 64 printable characters without commas or surrounding spaces.")
         seen[tag] = None
+    if len(seen) > MAX_TAGS:
+        raise InvalidInput(f"A package has at most {MAX_TAGS} tags; these are {len(seen)}.")
     return tuple(seen)

@@ -4,6 +4,10 @@ A record is a `node`, a `package` or a `replica`. It is written by one author, s
 relayed unchanged. Its rank is (revision, author, time, signature): the higher rank wins on every node, so the
 network converges whatever the order of arrival. The last two parts only matter when a node was restored from an
 old copy and used one revision twice.
+
+A revision is a hybrid clock: the larger of the known revision + 1 and the time in milliseconds. Nobody takes a record
+that is more than an hour ahead, so nobody can freeze a name or exhaust the counter. Revisions of earlier versions
+counted from 1: they are valid, and any new one outranks them.
 """
 
 from collections.abc import Mapping
@@ -13,6 +17,12 @@ from typing import Any
 
 TOMBSTONE_LIFE_MS = 90 * 24 * 3600 * 1000
 MAX_NESTING = 32  #: levels of objects and lists in a record; MongoDB keeps at most 100
+MAX_NUMBER = 2**53 - 1  #: what JSON carries without loss
+AHEAD_MS = 3_600_000  #: a record that is further ahead of the reader's clock is refused
+PASSED_ON_MS = AHEAD_MS - 120_000  #: and no node passes on what a peer with a slower clock could refuse
+FAR_MS = (
+    100 * 366 * 24 * 3600 * 1000
+)  #: no clock is wrong by so much: what is this far ahead is no time at all
 
 
 class RecordKind(StrEnum):
@@ -29,7 +39,7 @@ class Record:
 
     kind: RecordKind
     id: str  #: node id, package id, or "<package id>.<node id>"
-    revision: int  #: counts from 1; the next writer adds 1 to the highest it knows
+    revision: int  #: positive; see `next_revision`
     author: str  #: node id of the writer
     key: str  #: the author's Ed25519 public key, base64; hashes to `author`
     at: int  #: when it was written, UTC milliseconds by the author's clock
@@ -47,14 +57,69 @@ class Record:
         """Compare by this: the greater wins."""
         return (self.revision, self.author, self.at, self.signature)
 
-    def outranks(self, other: "Record | None") -> bool:
-        """Whether this record replaces `other`."""
-        return other is None or self.rank > other.rank
+    def outranks(self, other: "Record | None", now: int | None = None) -> bool:
+        """Whether this record replaces `other`.
+
+        Args:
+            other: What is known.
+            now: UTC milliseconds; with it, a record that is too far ahead to be taken is outranked by every other one.
+        """
+        if other is None:
+            return True
+        if now is not None and ahead_ms(other, now) > AHEAD_MS >= ahead_ms(self, now):
+            return True
+        return self.rank > other.rank
 
 
 def replica_id(package: str, node: str) -> str:
     """The record id of "node N holds package P"."""
     return f"{package}.{node}"
+
+
+def ahead_ms(record: Record, now: int) -> int:
+    """By how many milliseconds a record is ahead of the time `now`; negative if it is not."""
+    return max(record.revision, record.at) - now
+
+
+def next_revision(known: Record | None, now: int, *, trusted: bool) -> int:
+    """The revision of the record that is to replace `known`.
+
+    It never is lower, except above a record that is too far ahead for others to take. If that is certain: a known
+    record may also be ahead because this node's clock is behind.
+
+    Args:
+        known: The newest record that is known, if there is one.
+        now: UTC milliseconds.
+        trusted: Whether this node's clock is known to be right.
+    """
+    if known is None:
+        return now
+    ahead = ahead_ms(known, now)
+    if ahead > FAR_MS or (ahead > AHEAD_MS and trusted):
+        return now
+    return max(known.revision + 1, now)
+
+
+def oddity(value: object) -> str | None:
+    """What at any depth of a record has no place there, in words: it is no JSON, or comes back changed from a database.
+
+    BSON has no NUL in names, and its readers take a mapping with `$ref` for a reference.
+    """
+    level = [value]
+    while level:
+        deeper: list[object] = []
+        for outer in level:
+            if isinstance(outer, dict):
+                for name, inner in outer.items():
+                    if not isinstance(name, str) or "\0" in name or name == "$ref":
+                        return f"a field named {name!r}"
+                    deeper.append(inner)
+            elif isinstance(outer, list | tuple):
+                deeper.extend(outer)
+            elif outer is not None and not isinstance(outer, str | int | float):
+                return f"a value of the kind {type(outer).__name__}"
+        level = deeper
+    return None
 
 
 def nested_too_deep(value: object) -> bool:

@@ -10,6 +10,7 @@ batch as the change that calls for it; this package runs it, however often the p
     lane        when a queue is asked for more rows
     engine      APScheduler: the executors that run rows, the triggers that fire timed duties
     run         one claimed row while it runs, and what its end means
+    supervisor  background tasks of the process: restarted, counted and shown when they fail
     context     what the running function sees: stop signal, bridge to the event loop
 
 Functions of the queues "transfer", "small", "hash" and "delivery" run in threads, those of "default" are coroutines on

@@ -53,6 +53,7 @@ class Lane:
     async def run(self) -> None:
         """Claim until closed. Between two rounds nothing is held up: a claim that was begun is finished."""
         loop = asyncio.get_running_loop()
+        self._due = True  # whatever a run before this one left undone
         while not self._closing:
             self._wake.clear()
             self.beat = time.monotonic()

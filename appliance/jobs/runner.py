@@ -18,9 +18,10 @@ from .context import JobContext
 from .engine import LOOP, Engine
 from .lane import Lane
 from .leases import Leases
-from .outage import LONGEST_S, Outage
+from .outage import Outage
 from .run import TOGETHER, FailedHook, JobFunction, Registration, Run, call
 from .settling import Observer, Settling
+from .supervisor import Supervisor
 from .timers import Timers
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class Runner:
         jitter: Callable[[], float],
         poll_s: float = 1.0,
         observe: Observer | None = None,
+        supervisor: Supervisor | None = None,
     ) -> None:
         """Make a runner.
 
@@ -65,6 +67,7 @@ class Runner:
             poll_s: The queues are asked at least so often, in seconds.
             observe: Called on the event loop when a run has ended: name, outcome ("done", "retry", "failed",
                 "stopped" or "lost"), seconds.
+            supervisor: Watches the tasks of the runner itself.
         """
         slots = {
             "transfer": transfer_slots,
@@ -80,7 +83,8 @@ class Runner:
         self._poll_s = poll_s
         self._registered: dict[str, Registration] = {}
         self._engine = Engine(slots)
-        self._timers = Timers(self._engine, store)
+        self._supervisor = supervisor or Supervisor(now=now)
+        self._timers = Timers(self._engine, store, self._supervisor)
         self._lanes = {
             queue: Lane(queue, count, self._claim, poll_s, together=TOGETHER.get(queue, 1))
             for queue, count in slots.items()
@@ -155,8 +159,11 @@ class Runner:
         self._engine.start()
         renewal_s = self._lease_ms / 3000
         self._engine.every(renewal_s, self._renew, first_s=renewal_s)
-        self._serving = [asyncio.create_task(lane.run()) for lane in self._lanes.values()]
-        self._serving.append(asyncio.create_task(self._watch()))
+        watched = {f"jobs.{queue}": lane.run for queue, lane in self._lanes.items()}
+        watched["jobs.watch"] = self._watch
+        self._serving = [
+            self._supervisor.start(task, run, closing=self._closing) for task, run in watched.items()
+        ]
 
     async def stop(self, grace_s: float) -> list[Job]:
         """End every run and record how it ended.
@@ -203,17 +210,13 @@ class Runner:
     # Claiming
 
     async def _claim(self, queue: str, free: int) -> list[Job] | None:
-        """Claim and begin up to `free` jobs; None after a failure, having waited a while."""
+        """Claim and begin up to `free` jobs; None after an outage of the store, having waited a while."""
         try:
             await self._recover()
             now = await self._leases.claiming_time()
             jobs = await self._store.claim(queue, self._worker, now=now, lease_ms=self._lease_ms, limit=free)
         except StoreUnavailable as exc:
             await self._pause(self._outage.began(exc))
-            return None
-        except Exception:  # the runner's net
-            log.exception("Cannot claim jobs", extra={"action": "claim_failed", "queue": queue})
-            await self._pause(LONGEST_S)
             return None
         self._outage.over()
         runs = [run for job in jobs if (run := self._admitted(job)) is not None]
@@ -342,7 +345,7 @@ class Runner:
     async def _renew(self) -> None:
         """Prolong all leases; every third of their length."""
         try:
-            await self._leases.renew()
+            await self._supervisor.once("jobs.leases", self._leases.renew, passing=(StoreUnavailable,))
         except StoreUnavailable as exc:
             self._outage.began(exc)
 

@@ -9,6 +9,7 @@ from appliance.domain.job import Job
 from appliance.store.ports import Store
 
 from .engine import Engine
+from .supervisor import Supervisor
 
 RETRY_S = 5.0  #: a duty that could not be enqueued is tried again after this
 JITTER = 0.1  #: of the interval, so that the nodes of a network do not all call at the same moment
@@ -17,9 +18,10 @@ JITTER = 0.1  #: of the interval, so that the nodes of a network do not all call
 class Timers:
     """Enqueues jobs at steady intervals."""
 
-    def __init__(self, engine: Engine, store: Store) -> None:
+    def __init__(self, engine: Engine, store: Store, supervisor: Supervisor) -> None:
         self._engine = engine
         self._store = store
+        self._supervisor = supervisor
         self._closing = asyncio.Event()
 
     def every(self, seconds: float, job: Callable[[], Job], *, first_s: float) -> None:
@@ -41,7 +43,10 @@ class Timers:
                 else:
                     return
 
-        self._engine.every(seconds, fire, first_s=first_s, jitter_s=seconds * JITTER)
+        async def watched() -> None:
+            await self._supervisor.once("jobs.timers", fire)
+
+        self._engine.every(seconds, watched, first_s=first_s, jitter_s=seconds * JITTER)
 
     def close(self) -> None:
         """Enqueue no more."""

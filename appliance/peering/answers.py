@@ -15,6 +15,7 @@ _SHOWN = 300
 _LONGEST_S = 3600
 _KINDS = {"", "application/json", "application/problem+json", "application/octet-stream"}
 _FOREIGN = "Look for a proxy or another web server at this address."
+_CLOCK_S = 10**11  #: seconds; what is more is no clock
 _SECONDS = re.compile(r"[0-9]{1,9}")
 
 
@@ -26,7 +27,8 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes) -> PeerError:
         headers: With lower-case names.
         body: Its first bytes.
     """
-    code, detail = _problem(body)
+    data = _problem(body)
+    code, detail = (str(data.get(name, ""))[:_SHOWN] for name in ("code", "detail"))
     text = f"It answered {status}{f' ({code})' if code else ''}{f': {detail}' if detail else ''}"
     if status in {429, 503}:
         after = headers.get("retry-after", "")
@@ -39,7 +41,9 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes) -> PeerError:
     if not is_of_a_node(headers):
         return PeerUnreachable(f"{text}. {_FOREIGN}")
     if status >= 400:
-        return PeerRefused(text, status=status, code=code)
+        ahead = data.get("offset_s") if code == "clock_skew" else None
+        clock = {"offset_s": ahead} if type(ahead) is int and abs(ahead) < _CLOCK_S else {}
+        return PeerRefused(text, status=status, code=code, **clock)
     return PeerUnreachable(f"{text}, which is not what was asked for. {_FOREIGN}")
 
 
@@ -53,11 +57,9 @@ def foreign(url: str) -> PeerUnreachable:
     return PeerUnreachable(f"{url} does not answer as a node does. {_FOREIGN}")
 
 
-def _problem(body: bytes) -> tuple[str, str]:
+def _problem(body: bytes) -> dict[str, Any]:
     try:
         data: Any = json.loads(body)
     except (ValueError, RecursionError):
-        return "", ""
-    if not isinstance(data, dict):
-        return "", ""
-    return str(data.get("code", ""))[:_SHOWN], str(data.get("detail", ""))[:_SHOWN]
+        return {}
+    return data if isinstance(data, dict) else {}

@@ -4,6 +4,7 @@ import json
 import ssl
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import requests
@@ -11,7 +12,7 @@ import urllib3
 from pydantic import BaseModel
 
 from appliance.domain.errors import PeerMisbehaved, PeerUnreachable, WireInvalid
-from appliance.domain.manifest import Manifest
+from appliance.domain.manifest import SHA1_BYTES, Manifest, chunk_count
 
 from .address import PeerAddress
 from .answers import foreign, is_of_a_node, refusal
@@ -24,6 +25,8 @@ from .wire import Changes, NodeInfo, Registered, Status, parse, parse_manifest
 M = TypeVar("M", bound=BaseModel)
 
 MAX_ANSWER = 40 * 1024 * 1024  #: bytes; a page of 500 records of 64 KiB
+_MANIFEST_ROOM = 4096  #: bytes of a manifest's answer beside its chunk list, which takes 27 for each chunk
+_UNSURE_MS = 2000
 _BLOCK = 65_536
 
 
@@ -49,6 +52,9 @@ class PeerClient:
             read_s: Seconds without a byte, if other than in `limits`.
         """
         self.address = address
+        self.clock_offset_ms = (
+            0  #: how far the peer's clock is ahead of ours, as it said last, to a second or two
+        )
         self._identity = identity
         self._now = now
         self._limits = limits
@@ -91,9 +97,10 @@ class PeerClient:
             raise PeerMisbehaved("Its package record is not an object.")
         return answer
 
-    def manifest(self, id: str, sha256: str) -> Manifest:
-        """The manifest of a package's bytes."""
-        answer = self._call("GET", f"/peer/v1/packages/{id}/manifest?sha256={sha256}")
+    def manifest(self, id: str, sha256: str, size: int) -> Manifest:
+        """The manifest of a package's bytes, of which its record states the size."""
+        limit = min(MAX_ANSWER, _MANIFEST_ROOM + 2 * SHA1_BYTES * chunk_count(size))
+        answer = self._call("GET", f"/peer/v1/packages/{id}/manifest?sha256={sha256}", limit=limit)
         try:
             return parse_manifest(answer)
         except WireInvalid as exc:
@@ -117,8 +124,10 @@ class PeerClient:
         if made is not None:
             made.close()
 
-    def _call(self, method: str, path: str, data: Any = None, *, extra_s: float = 0.0) -> Any:
-        answer = self._exchange(method, path, data, extra_s=extra_s)
+    def _call(
+        self, method: str, path: str, data: Any = None, *, extra_s: float = 0.0, limit: int | None = None
+    ) -> Any:
+        answer = self._exchange(method, path, data, extra_s=extra_s, limit=limit)
         if not answer:
             return None
         try:
@@ -126,7 +135,9 @@ class PeerClient:
         except (ValueError, RecursionError) as exc:
             raise foreign(self.address.url) from exc
 
-    def _exchange(self, method: str, path: str, data: Any = None, *, extra_s: float = 0.0) -> bytes:
+    def _exchange(
+        self, method: str, path: str, data: Any = None, *, extra_s: float = 0.0, limit: int | None = None
+    ) -> bytes:
         """Ask, and return the body of a successful answer."""
         url = self.address.url + path
         body = b"" if data is None else json.dumps(data, separators=(",", ":")).encode()
@@ -145,7 +156,8 @@ class PeerClient:
                 allow_redirects=False,
                 stream=True,
             ) as response:
-                answer = self._bounded(response)
+                self._compare_clocks(response.headers.get("Date", ""))
+                answer = self._bounded(response, MAX_ANSWER if limit is None else limit)
                 status = response.status_code
                 lowered = {name.lower(): value for name, value in response.headers.items()}
         except (*BROKEN, urllib3.exceptions.HTTPError) as exc:
@@ -162,7 +174,16 @@ class PeerClient:
                 self._made = session_for(self.address)
             return self._made
 
-    def _bounded(self, response: requests.Response) -> bytes:
+    def _compare_clocks(self, date: str) -> None:
+        """Note what an answer's Date header (RFC 9110, 6.6.1) says of the peer's clock; it has whole seconds."""
+        try:
+            said = round(parsedate_to_datetime(date).timestamp() * 1000) + 500
+        except (ValueError, OverflowError, OSError):
+            return
+        offset = said - self._now()
+        self.clock_offset_ms = offset if abs(offset) > _UNSURE_MS else 0
+
+    def _bounded(self, response: requests.Response, limit: int) -> bytes:
         """The body, if it is not too large, not too slow and as it was sent."""
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise PeerMisbehaved("It compresses its answer, which it was not asked for.")
@@ -170,8 +191,8 @@ class PeerClient:
         pace = Pace(self.address.url, self._limits)
         while block := response.raw.read1(_BLOCK, decode_content=False):
             answer += block
-            if len(answer) > MAX_ANSWER:
-                raise PeerMisbehaved(f"Its answer is larger than {MAX_ANSWER} bytes.")
+            if len(answer) > limit:
+                raise PeerMisbehaved(f"Its answer is larger than {limit} bytes.")
             pace.received(len(block))
         return bytes(answer)
 

@@ -6,31 +6,40 @@ version does not know are kept and passed on: they are part of what was signed.
 """
 
 import base64
-import re
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import rfc8785
-from pydantic import TypeAdapter, ValidationError
 
-from appliance.domain.errors import (
-    IntegrityFailure,
-    InvalidDigest,
-    InvalidInput,
-    SignatureInvalid,
-    WireInvalid,
+from appliance.domain.errors import RecordAhead, SignatureInvalid, WireInvalid
+from appliance.domain.names import node_id
+from appliance.domain.record import (
+    AHEAD_MS,
+    MAX_NESTING,
+    MAX_NUMBER,
+    Record,
+    RecordKind,
+    ahead_ms,
+    nested_too_deep,
+    oddity,
 )
-from appliance.domain.manifest import HEX_LENGTHS, Manifest, check_digest
-from appliance.domain.names import check_filename, node_id, package_id
-from appliance.domain.node import NodeBody
-from appliance.domain.package import PackageBody, Presence, ReplicaBody, check_tags
-from appliance.domain.record import MAX_NESTING, Record, RecordKind, nested_too_deep, replica_id
 
-from .address import check_url
 from .identity import Identity, signature_holds
+from .record_bodies import check_rules, node_body, package_body, replica_body
+
+__all__ = [
+    "check_rules",
+    "check_time",
+    "node_body",
+    "package_body",
+    "parse_record",
+    "record_json",
+    "replica_body",
+    "sign_record",
+    "verify_record",
+]
 
 MAX_RECORD_BYTES = 65_536
-_PACKAGE_ID = re.compile(r"[a-z2-7]{32}")
 _FIELDS: dict[str, type] = {
     "kind": str,
     "id": str,
@@ -42,13 +51,6 @@ _FIELDS: dict[str, type] = {
     "body": dict,
     "signature": str,
 }
-_MAX_INT = 2**53 - 1
-
-T = TypeVar("T")
-
-_package = TypeAdapter(PackageBody)
-_replica = TypeAdapter(ReplicaBody)
-_node = TypeAdapter(NodeBody)
 
 
 def sign_record(
@@ -96,8 +98,10 @@ def parse_record(item: Any) -> Record:
     for name, type_ in _FIELDS.items():
         value = item[name]
         fits = isinstance(value, type_) and not (type_ is int and isinstance(value, bool))
-        if not fits or (isinstance(value, int) and not 0 <= value <= _MAX_INT):
+        if not fits or (isinstance(value, int) and not 0 <= value <= MAX_NUMBER):
             raise WireInvalid(f'The field "{name}" of a record is not valid.')
+    if item["revision"] < 1:
+        raise WireInvalid("The revision of a record is a positive number.")
     try:
         kind = RecordKind(item["kind"])
     except ValueError as exc:
@@ -125,13 +129,39 @@ def verify_record(record: Record) -> None:
         raise SignatureInvalid("A record's signature is not in its one form.")
     if node_id(key) != record.author or not signature_holds(key, raw, data):
         raise SignatureInvalid(f"A {record.kind} record was not signed by its author {record.author[:8]}.")
-    _check_rules(record)
+    check_rules(record)
+
+
+def check_time(record: Record, now: int) -> None:
+    """Refuse a record that is further ahead of the clock than nodes' clocks differ: it would outrank all others.
+
+    Args:
+        record: The record.
+        now: UTC milliseconds.
+
+    Raises:
+        RecordAhead: Its revision or its time is more than an hour ahead.
+    """
+    ahead = ahead_ms(record, now)
+    if ahead > AHEAD_MS:
+        raise RecordAhead(
+            f"A {record.kind} record of {record.author[:8]} is {span(ahead)} ahead of this node's clock; "
+            "more than an hour is refused. Check the clocks of both nodes (NTP)."
+        )
+
+
+def span(milliseconds: int) -> str:
+    """A stretch of time for people, rounded."""
+    hours = milliseconds / 3_600_000
+    return f"{hours:.1f} hours" if hours < 72 else f"{hours / 24:,.0f} days"
 
 
 def _canonical(fields: Mapping[str, Any]) -> bytes:
     """What a signature covers."""
     if nested_too_deep(fields):
         raise WireInvalid(f"A record has at most {MAX_NESTING} levels of objects and lists.")
+    if (odd := oddity(fields)) is not None:
+        raise WireInvalid(f"A record cannot have {odd}.")
     try:
         data: bytes = rfc8785.dumps(dict(fields))
     except (rfc8785.CanonicalizationError, RecursionError, UnicodeError) as exc:
@@ -139,102 +169,3 @@ def _canonical(fields: Mapping[str, Any]) -> bytes:
     if len(data) > MAX_RECORD_BYTES:
         raise WireInvalid(f"A record has at most {MAX_RECORD_BYTES} bytes; this one has {len(data)}.")
     return data
-
-
-def _check_rules(record: Record) -> None:
-    match record.kind:
-        case RecordKind.NODE:
-            node = node_body(record)
-            if record.id != record.author and not record.deleted:
-                raise WireInvalid("A node record is written by another node.")
-            _check_node(node)
-        case RecordKind.REPLICA:
-            replica = replica_body(record)
-            if replica.node != record.author or record.id != replica_id(replica.package, replica.node):
-                raise WireInvalid("A replica record is written by another node than the one it describes.")
-            if not _PACKAGE_ID.fullmatch(replica.package):
-                raise WireInvalid("A replica record names no package.")
-            if replica.sha256:
-                _check_digest("sha256", replica.sha256)
-            if replica.presence not in list(Presence):
-                raise WireInvalid(f'A replica record knows no presence "{replica.presence}".')
-        case RecordKind.PACKAGE:
-            _check_package(record)
-
-
-def _check_node(node: NodeBody) -> None:
-    try:
-        check_url(node.url)
-    except InvalidInput as exc:
-        raise WireInvalid(f"A node record's URL is not valid: {exc.message}") from exc
-    if node.tls_fingerprint:
-        _check_digest("sha256", node.tls_fingerprint)
-
-
-def _check_digest(kind: str, value: str) -> None:
-    """Digests become file names and are compared as text: only their one form will do."""
-    try:
-        fits = check_digest(kind, value) == value
-    except InvalidDigest as exc:
-        raise WireInvalid(f"A record's digest is not valid: {exc.message}") from exc
-    if not fits:
-        raise WireInvalid(f"A record's {kind} is not in lower case.")
-
-
-def _check_package(record: Record) -> None:
-    body = package_body(record)
-    try:
-        if check_filename(body.filename) != body.filename:
-            raise WireInvalid("A package record's file name is not in NFC.")
-        check_tags(body.tags)
-        for digest in (body.sha256, body.manifest, *body.replaces):
-            _check_digest("sha256", digest)
-        _check_digest("sha1", body.sha1)
-        for kind, digest in body.hashes.items():
-            if kind in HEX_LENGTHS:  # a newer version may know others
-                _check_digest(kind, digest)
-        if body.chunks:
-            manifest = Manifest(
-                size=body.size,
-                sha1=body.sha1,
-                sha256=body.sha256,
-                chunks=base64.b64decode(body.chunks, validate=True),
-            )
-            if manifest.digest != body.manifest:
-                raise WireInvalid("A package record's chunk list does not match its digest.")
-    except (IntegrityFailure, ValueError) as exc:
-        raise WireInvalid(f"A package record's chunk list is not valid: {exc}") from exc
-    except WireInvalid:
-        raise
-    except InvalidInput as exc:
-        raise WireInvalid(f"A package record is not valid: {exc.message}") from exc
-    if record.id != package_id(body.filename) or body.size < 0:
-        raise WireInvalid(
-            "A package record's id does not follow from its file name, or its size is negative."
-        )
-
-
-def package_body(record: Record) -> PackageBody:
-    """The body of a package record. Raises WireInvalid."""
-    return _body(_package, record)
-
-
-def replica_body(record: Record) -> ReplicaBody:
-    """The body of a replica record. Raises WireInvalid."""
-    return _body(_replica, record)
-
-
-def node_body(record: Record) -> NodeBody:
-    """The body of a node record. Raises WireInvalid."""
-    return _body(_node, record)
-
-
-def _body(adapter: TypeAdapter[T], record: Record) -> T:
-    try:
-        return adapter.validate_python(record.body)
-    except ValidationError as exc:
-        first = exc.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise WireInvalid(
-            f'The body of a {record.kind} record is not valid: "{field}": {first["msg"]}.'
-        ) from exc

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from appliance.domain.errors import IntegrityFailure, InvalidDigest, WireInvalid
 from appliance.domain.manifest import Manifest
+from appliance.domain.record import MAX_NUMBER
 
 PAGE_LIMIT = 500
 ANNOUNCED_LIMIT = 1000
@@ -15,7 +16,15 @@ SIGHTS_LIMIT = 400  #: nodes that are told of
 
 M = TypeVar("M", bound=BaseModel)
 
+MAX_STAGES = 100  #: that a node tells of when it joins
+
+Number = Annotated[
+    int, Field(ge=0, le=MAX_NUMBER)
+]  #: what a database keeps, and a float does not overflow at
 NodeId = Annotated[str, Field(pattern=r"^[a-z2-7]{52}$")]
+Stages = (
+    Annotated[list[Annotated[str, Field(min_length=1, max_length=64)]], Field(max_length=MAX_STAGES)] | None
+)
 Rate = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]  #: bytes a second
 
 
@@ -41,8 +50,8 @@ class Announcement(_Wire):
 class Changes(_Wire):
     """A page of a change feed; the records are checked one by one by who takes them in."""
 
-    feed: str = Field(min_length=1, max_length=64)
-    next: int = Field(ge=0)
+    feed: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")  #: it becomes part of a URL
+    next: Number
     more: bool
     records: list[Any] = Field(max_length=PAGE_LIMIT)
 
@@ -52,7 +61,7 @@ class NodeInfo(_Wire):
 
     id: NodeId
     version: str
-    time: int  #: UTC milliseconds by its clock
+    time: Number  #: UTC milliseconds by its clock
     record: dict[str, Any]  #: its signed node record
 
 
@@ -63,6 +72,8 @@ class Registration(_Wire):
     record: dict[str, Any]  #: the joining node's signed node record
     nonce: str = Field(min_length=16, max_length=64)
     mac: str  #: HMAC-SHA256 with the invite's secret, hex: see `invite.registration_mac`
+    stages: Stages = None  #: all stages that it knows, in their order; an older version does not say
+    time: Number | None = None  #: UTC milliseconds by its clock; an older version does not say
 
 
 class Registered(_Wire):
@@ -70,6 +81,8 @@ class Registered(_Wire):
 
     record: dict[str, Any]  #: the inviter's signed node record
     mac: str  #: HMAC-SHA256 with the invite's secret, hex: see `invite.answer_mac`
+    stages: Stages = None  #: all stages that it knows, in their order; an older version does not say
+    time: Number | None = None  #: UTC milliseconds by its clock; an older version does not say
 
 
 class MovingWire(_Wire):
@@ -77,7 +90,7 @@ class MovingWire(_Wire):
 
     package: str = Field(pattern=r"^[a-z2-7]{32}$")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    done: int = Field(ge=0)  #: bytes
+    done: Number  #: bytes
     rate: Rate
     sources: dict[NodeId, Rate] = Field(max_length=SIGHTS_LIMIT)  #: by node
 
@@ -102,7 +115,7 @@ class Status(_Wire):
 class ManifestWire(_Wire):
     """A manifest."""
 
-    size: int = Field(ge=0)
+    size: Number
     sha1: str
     sha256: str
     chunks: str  #: the packed SHA-1s, base64

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple, TypeVar
 
 from appliance.domain.errors import (
     ApplianceError,
-    DigestMismatch,
     IntegrityFailure,
     ManifestInvalid,
     PeerError,
     PeerMisbehaved,
+    RecordWrong,
     Stopping,
     StorageError,
 )
@@ -32,15 +32,13 @@ from appliance.peering.content import ContentPool
 from appliance.store.blobs import BlobStore
 from appliance.store.layout import Layout
 from appliance.store.partial import PartialFile
-from appliance.store.ports import Store
 
 from .fetch_jobs import UNWANTED
 from .fetcher import Fetch, Source
 from .frontier import FrontierHash
-from .holdings import Holdings, inline_manifest
+from .holdings import Holdings, fits, inline_manifest
 from .landing import Landing
 from .metrics import Metrics
-from .packages import manifest_doc
 from .peers import Peers
 from .recent import Buffers
 from .salvage import salvage
@@ -50,6 +48,7 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+WRONG_RECORD_S = 3600  #: a package whose record cannot be right is fetched again after so long
 _TELL_S = 0.2  #: several small packages that are done are told of together, and so late at most
 
 
@@ -72,7 +71,6 @@ class Bringing:
     def __init__(
         self,
         *,
-        store: Store,
         layout: Layout,
         blobs: BlobStore,
         holdings: Holdings,
@@ -84,7 +82,6 @@ class Bringing:
         connections: int,
         now: Callable[[], int],
     ) -> None:
-        self._store = store
         self._layout = layout
         self._blobs = blobs
         self._holdings = holdings
@@ -172,6 +169,10 @@ class Bringing:
             return _End(TransferState.CANCELLED, live.doc["error"] if live.cancelled else UNWANTED)
         except Stopping as exc:
             return _End(TransferState.PENDING, error=exc)
+        except RecordWrong as exc:
+            self._strike_author(live, context, exc)
+            retry_at = self._now() + 1000 * WRONG_RECORD_S
+            return _End(TransferState.STALLED, exc.message, exc, retry_at)
         except (PeerError, StorageError, IntegrityFailure) as exc:
             return _End(TransferState.STALLED, exc.message, exc)
         return _End(TransferState.DONE)
@@ -216,9 +217,10 @@ class Bringing:
             self._transfers.set_state(live, TransferState.VERIFYING)
             if whole.digests() != (manifest.sha1, manifest.sha256):
                 partial.discard()
-                raise DigestMismatch(
+                raise RecordWrong(
                     "All chunks match the manifest and the whole file does not: the record is wrong. "
-                    "Upload the package again where it came from."
+                    "Upload the package again where it came from. Until then it is looked at once an hour.",
+                    retry_after=WRONG_RECORD_S,
                 )
             check()
             path = partial.finish()
@@ -241,13 +243,8 @@ class Bringing:
         for source in live.progress.sources:
             context.check()
             try:
-                manifest = self._peers.client(source.node).manifest(live.package.id, body.sha256)
-                if (manifest.size, manifest.sha1, manifest.sha256, manifest.digest) != (
-                    body.size,
-                    body.sha1,
-                    body.sha256,
-                    body.manifest,
-                ):
+                manifest = self._peers.client(source.node).manifest(live.package.id, body.sha256, body.size)
+                if not fits(manifest, body):
                     raise PeerMisbehaved("Its manifest does not match the signed record.")
             except (PeerMisbehaved, ManifestInvalid) as exc:
                 source.strikes += 1
@@ -256,9 +253,27 @@ class Bringing:
             except PeerError as exc:
                 reasons.append(f"{source.name}: {exc.message}")
             else:
-                context.wait(self._store.replace("manifests", manifest_doc(manifest)))
+                context.wait(self._holdings.keep_manifest(manifest))
                 return manifest
         raise PeerError(f"No source gave the manifest ({'; '.join(reasons) or 'there is no source'}).")
+
+    def _strike_author(self, live: Live, context: JobContext, error: RecordWrong) -> None:
+        """Count a record that cannot be right, once: against its author, or who says that it holds such a file."""
+        if live.doc.get("retry_at"):
+            return
+        sources = {source.node: source for source in live.progress.sources}
+        if self._peers.find(live.package.author) is not None:
+            struck = [live.package.author]
+        else:
+            struck = [node for node, source in sources.items() if source.chunks]
+        for node in struck:
+            log.warning(
+                "a record is wrong: the whole file does not match it",
+                extra={"action": "record_wrong", "peer": node, "package": live.package.id},
+            )
+            self._metrics.chunk_failure(node, error.code)
+            reason = f"{live.package.body.filename}: {error.message}"
+            context.wait(self._peers.strike(node, reason, package=live.package.id))
 
     def _strike(self, context: JobContext, package: str, source: Source, error: ApplianceError) -> None:
         log.warning(

@@ -8,9 +8,10 @@ import logging
 from dataclasses import fields
 from typing import Any
 
-from appliance.domain.errors import InvalidName, PackageUnknown
+from appliance.domain.errors import InvalidName, PackageUnknown, WireInvalid
 from appliance.domain.names import check_filename
-from appliance.domain.package import Package, PackageBody, Presence
+from appliance.domain.package import Package, Presence
+from appliance.peering.record_bodies import parse_package_body
 from appliance.store.ports import Doc, Store
 
 log = logging.getLogger(__name__)
@@ -39,23 +40,33 @@ def _fields(value: Any) -> Doc:
 
 
 def package_from(doc: Doc) -> Package:
-    """The package that a document keeps."""
-    body = dict(doc["body"])
-    body["tags"], body["replaces"] = tuple(body["tags"]), tuple(body["replaces"])
-    return Package(
-        id=doc["_id"],
-        revision=doc["revision"],
-        author=doc["author"],
-        at=doc["at"],
-        withdrawn=doc["withdrawn"],
-        body=PackageBody(**body),
-        presence=Presence(doc["presence"]),
-        reason=doc["reason"],
-        held_sha256=doc["held_sha256"],
-        held_filename=doc["held_filename"],
-        wanted_since=doc.get("wanted_since", 0),
-        retry_at=doc.get("retry_at", 0),
-    )
+    """The package that a document keeps.
+
+    Raises:
+        WireInvalid: It is none: something else wrote it.
+    """
+    try:
+        package = Package(
+            id=doc["_id"],
+            revision=doc["revision"],
+            author=doc["author"],
+            at=doc["at"],
+            withdrawn=doc["withdrawn"],
+            body=parse_package_body(doc["body"]),
+            presence=Presence(doc["presence"]),
+            reason=doc["reason"],
+            held_sha256=doc["held_sha256"],
+            held_filename=doc["held_filename"],
+            wanted_since=doc.get("wanted_since", 0),
+            retry_at=doc.get("retry_at", 0),
+        )
+    except (KeyError, TypeError, ValueError) as exc:
+        raise WireInvalid(f"The view of a package cannot be read: {exc!r:.200}") from exc
+    texts = (package.author, package.reason, package.held_sha256, package.held_filename)
+    numbers = (package.revision, package.at, package.wanted_since, package.retry_at)
+    if not all(isinstance(text, str) for text in texts) or not all(isinstance(one, int) for one in numbers):
+        raise WireInvalid("The view of a package has a field of another type.")
+    return package
 
 
 class Catalogue:
@@ -67,6 +78,7 @@ class Catalogue:
         self._by_name: dict[str, str] = {}
         self._revs: dict[str, int] = {}
         self._changed_at = 0
+        self._skipped: set[str] = set()  #: views that cannot be read
 
     async def load(self) -> None:
         """Read what is new in the store since the last call; at first: everything."""
@@ -77,7 +89,10 @@ class Catalogue:
                 "packages", {"changed_at": {"gte": since}}, order="changed_at", limit=500, after=after
             )
             for doc in docs:
-                self.take(doc)
+                try:
+                    self.take(doc)
+                except WireInvalid as exc:
+                    self._skip(doc, exc)
             if docs:
                 self._changed_at = max(self._changed_at, docs[-1]["changed_at"])
                 after = (docs[-1]["changed_at"], docs[-1]["_id"])
@@ -87,7 +102,21 @@ class Catalogue:
     async def refresh(self, id: str) -> Package | None:
         """Read one package from the store: what a job decides about must not be a copy that another process outran."""
         doc = await self._store.get("packages", id)
-        return None if doc is None else self.take(doc)
+        if doc is not None:
+            try:
+                self.take(doc)
+            except WireInvalid as exc:
+                self._skip(doc, exc)
+        return self._by_id.get(id)
+
+    def _skip(self, doc: Doc, error: WireInvalid) -> None:
+        """An odd view must not hide the others; it is made again from the record. Said once."""
+        id = doc["_id"]
+        if id not in self._by_id:
+            self._revs[id] = doc["_rev"]
+        if id not in self._skipped:
+            self._skipped.add(id)
+            log.error(error.message, extra={"action": "package_skipped", "package": id[:200]})
 
     def take(self, doc: Doc) -> Package:
         """Take over a stored view of a package, unless a newer one is here."""

@@ -105,11 +105,17 @@ class Coverage:
             return
         if notice is not None and notice["told"] and notice["sha256"] == body.sha256:
             return
-        admitting = {node for node, about in nodes.items() if self._admits(about, body)}
-        holding = {
-            replica.node
+        said = {
+            replica.node: replica.presence
             for replica in map(replica_body, await self._records.replicas(package))
-            if replica.sha256 == body.sha256 and replica.presence == Presence.HELD
+            if replica.sha256 == body.sha256
+        }
+        holding = {node for node, presence in said.items() if presence == Presence.HELD}
+        admitting = {
+            node
+            for node, about in nodes.items()
+            # A node knows best itself: it may take no file that large, or know other stages.
+            if self._admits(about, body) and said.get(node) != Presence.NOT_ADMITTED
         }
         done = bool(admitting) and admitting <= holding
         await self._note(notice, package, body, told=done, nodes=len(admitting))

@@ -161,13 +161,17 @@ def _wanted(view: Package, transfer: Doc | None, job: Job | None, *, at_once: bo
     if not at_once and (job is not None or retry_time(transfer) > now):
         return Step()  # it goes on when its job does, or at its time
     if transfer["state"] == TransferState.FAILED:
-        return Step(transfer=new_transfer_doc(view, now), enqueue=True)
+        doc = {
+            **new_transfer_doc(view, now),
+            "retry_at": transfer.get("retry_at", 0),
+        }  # its author was struck once
+        return Step(transfer=doc, enqueue=True)
     return _again(transfer, now)
 
 
 def _again(transfer: Doc, now: int) -> Step:
     """What is verified stays, and so does the count of attempts."""
-    doc = {**transfer, "state": str(TransferState.PENDING), "retry_at": 0, "rate": 0.0, "updated_at": now}
+    doc = {**transfer, "state": str(TransferState.PENDING), "rate": 0.0, "updated_at": now}
     return Step(transfer=doc, enqueue=True)
 
 

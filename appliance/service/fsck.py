@@ -8,6 +8,7 @@ is looked up a second time. Repairing needs the node to be stopped.
 """
 
 import asyncio
+import contextlib
 import os
 import stat
 import time
@@ -16,19 +17,23 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
+from appliance.domain.errors import InvalidInput, RecordAhead, SignatureRefused, WireInvalid
 from appliance.domain.event import EventType
 from appliance.domain.package import Package, Presence
+from appliance.domain.record import Record, RecordKind
 from appliance.domain.states import TransferState
+from appliance.peering.identity import Identity
+from appliance.peering.records import check_time, package_body, verify_record
 from appliance.store.blobs import BlobStore
 from appliance.store.filesystem import remove
 from appliance.store.layout import Layout
 from appliance.store.ports import Doc, Replace, Store
 
-from .catalogue import Catalogue, package_doc
+from .catalogue import Catalogue, package_doc, package_from
 from .hashing import hash_file
-from .holdings import inline_manifest
+from .holdings import inline_manifest, manifest_doc, stored_manifest
 from .journal import SYSTEM, entry
-from .packages import manifest_doc
+from .records import Known, Records, stored_record
 
 ONLINE_GRACE_MS = 60_000
 _PAGE = 500
@@ -46,6 +51,8 @@ class Kind(StrEnum):
     PARTIAL_ORPHAN = "partial_orphan"  #: of a transfer that is over
     UPLOAD_ORPHAN = "upload_orphan"  #: of an upload that is over
     MANIFEST_MISSING = "manifest_missing"  #: a held package cannot be given to peers
+    RECORD_INVALID = "record_invalid"  #: a record breaks a rule, so it is skipped
+    VIEW_INVALID = "view_invalid"  #: what this node keeps of a package cannot be read, so it is skipped
     IDENTITY_OPEN = "identity_open"  #: others on this machine can read a key
 
 
@@ -84,6 +91,7 @@ class Fsck:
         layout: Layout,
         blobs: BlobStore,
         now: Callable[[], int],
+        identity: Identity | None = None,
         grace_ms: int = 0,
         progress: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -94,6 +102,7 @@ class Fsck:
             layout: Where files are.
             blobs: The bytes.
             now: UTC milliseconds.
+            identity: Signs records of this node again that are ahead of the time; without it they are removed.
             grace_ms: Files that changed within so many milliseconds are no orphans; 0 if the node is stopped.
             progress: Told what is being read.
         """
@@ -101,6 +110,7 @@ class Fsck:
         self._layout = layout
         self._blobs = blobs
         self._now = now
+        self._identity = identity
         self._grace_ms = grace_ms
         self._progress = progress
         self._catalogue = Catalogue(store)
@@ -114,6 +124,8 @@ class Fsck:
             read_data: Read every file and compare its SHA-256.
             repair: Repair what can be; only while the node is stopped.
         """
+        await self._check_records(repair=repair)
+        await self._check_views(repair=repair)
         await self._catalogue.load()
         held = [package for package in self._catalogue.all() if package.held_sha256]
         self._report.packages = len(held)
@@ -133,6 +145,72 @@ class Fsck:
 
     def _add(self, kind: Kind, subject: str, detail: str, repaired: str = "") -> None:
         self._report.problems.append(Problem(kind=kind, subject=subject, detail=detail, repaired=repaired))
+
+    async def _check_records(self, *, repair: bool) -> None:
+        """Check every record as one of a peer is checked."""
+        last = ""
+        while page := await self._store.find("records", {"_id": {"gt": last}}, limit=_PAGE):
+            for doc in page:
+                record, fault = await asyncio.to_thread(self._record_fault, doc)
+                if fault:
+                    done = await self._repair_record(doc, record) if repair else ""
+                    self._add(Kind.RECORD_INVALID, doc["_id"], fault, done)
+            last = page[-1]["_id"]
+
+    def _record_fault(self, doc: Doc) -> tuple[Record | None, str]:
+        """The record, if only its time is wrong with it, and what is wrong."""
+        try:
+            record = stored_record(doc)
+            verify_record(record)
+        except (InvalidInput, SignatureRefused) as exc:
+            return None, exc.message
+        try:
+            check_time(record, self._now())
+        except RecordAhead as exc:
+            return record, exc.message
+        return record, ""
+
+    async def _repair_record(self, doc: Doc, ahead: Record | None) -> str:
+        identity = self._identity
+        if ahead is not None and identity is not None and ahead.author == identity.node_id:
+            known = Known(record=None, rev=doc["_rev"])
+            records = Records(self._store, identity, self._now)
+            _, operation = records.write(ahead.kind, ahead.id, ahead.body, known, deleted=ahead.deleted)
+            await self._store.batch([operation])
+            return "signed again with the time of this machine"
+        await self._store.delete("records", {"_id": doc["_id"]})
+        kind, _, package = doc["_id"].partition(":")
+        if kind != RecordKind.PACKAGE:
+            return "removed"
+        for transfer in await self._store.find("transfers", {"package": package}, limit=_PAGE):
+            await self._store.delete("transfers", {"_id": transfer["_id"]})
+        for job in await self._store.find_jobs({"active_key": f"fetch:{package}"}):
+            await self._store.cancel_job(job.id, now=self._now())
+        return "removed" + await self._remove_view(package)
+
+    async def _remove_view(self, id: str) -> str:
+        """Remove what this node keeps of a package; its file is set aside, unless another package is served from it."""
+        await self._catalogue.load()
+        package = self._catalogue.by_id(id)
+        await self._store.delete("packages", {"_id": id})
+        self._catalogue.forget(id)
+        if package is None or not package.held_sha256:
+            return ""
+        await asyncio.to_thread(self._blobs.unpublish, package.held_filename)
+        if self._catalogue.holders(package.held_sha256):
+            return ""
+        await asyncio.to_thread(self._blobs.quarantine, package.held_sha256)
+        return "; its file is set aside"
+
+    async def _check_views(self, *, repair: bool) -> None:
+        for doc in await self._all("packages"):
+            try:
+                package_from(doc)
+            except WireInvalid as exc:
+                if repair:
+                    await self._store.delete("packages", {"_id": doc["_id"]})
+                done = "removed; it is made again from the record when the node starts" if repair else ""
+                self._add(Kind.VIEW_INVALID, doc["_id"], exc.message, done)
 
     async def _manifest_doc(self, sha256: str) -> Doc | None:
         return await self._store.get("manifests", sha256)
@@ -218,7 +296,8 @@ class Fsck:
     async def _check_manifest(self, package: Package, *, repair: bool) -> None:
         if package.held_sha256 != package.body.sha256 or inline_manifest(package.body) is not None:
             return  # an older file, kept until the newer one is here, is given to no peer
-        if await self._manifest_doc(package.held_sha256) is not None or not await self._still_held(package):
+        known = await stored_manifest(self._store, package.body)
+        if known is not None or not await self._still_held(package):
             return
         detail = "the hashes of its chunks are missing, so peers cannot fetch it"
         done = ""
@@ -240,6 +319,7 @@ class Fsck:
         blobs = {package.held_sha256 for package in packages}
         blobs |= {package.body.sha256 for package in packages if not package.withdrawn}
         blobs |= {doc["sha256"] for doc in await self._all("superseded")}
+        blobs |= await self._recorded()
         names = {package.held_filename for package in packages}
         over = {str(TransferState.DONE)}
         transfers = {doc["_id"] for doc in await self._all("transfers") if doc["state"] not in over}
@@ -258,6 +338,21 @@ class Fsck:
                 await asyncio.to_thread(remove, path)
                 done = "removed"
             self._add(kind, self._name(path), "nothing in the database mentions it", done)
+
+    async def _recorded(self) -> set[str]:
+        """The SHA-256 of every package that is not withdrawn, by its record: its view may have been unreadable."""
+        found = set()
+        last = ""
+        while page := await self._store.find(
+            "records",
+            {"_id": {"gt": last}, "kind": str(RecordKind.PACKAGE), "deleted": False},
+            limit=_PAGE,
+        ):
+            for doc in page:
+                with contextlib.suppress(InvalidInput):
+                    found.add(package_body(stored_record(doc)).sha256)
+            last = page[-1]["_id"]
+        return found
 
     def _files(self) -> Iterator[tuple[Kind, str, Path]]:
         """Files that are old enough to be judged, with the word by which the database would know them."""

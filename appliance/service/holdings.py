@@ -16,13 +16,14 @@ from functools import partial
 from typing import Protocol
 from weakref import WeakValueDictionary
 
-from appliance.domain.errors import StaleRevision
+from appliance.domain.errors import StaleRevision, StoreUnavailable
 from appliance.domain.event import EventType
 from appliance.domain.holding import Action, Decision, SetAside, Situation, decide
 from appliance.domain.manifest import Manifest
 from appliance.domain.node import Admission, NodeBody, admit
 from appliance.domain.package import Package, PackageBody, Presence, ReplicaBody
 from appliance.domain.record import Record, RecordKind, replica_id
+from appliance.jobs.supervisor import Supervisor
 from appliance.peering.records import node_body, package_body, replica_body
 from appliance.store.blobs import BlobStore
 from appliance.store.ports import Doc, Enqueue, Operation, Replace, Store
@@ -48,6 +49,7 @@ log = logging.getLogger(__name__)
 FILE_THREADS = 4
 _TRIES = 8
 SAID_FROM = 64 * 1024 * 1024  #: bytes; a smaller package is here almost before a record says that it arrives
+REASON_LENGTH = 1000  #: characters of a reason that a record tells others
 
 
 class Sources(Protocol):
@@ -67,6 +69,38 @@ def inline_manifest(body: PackageBody) -> Manifest | None:
     return Manifest(size=body.size, sha1=body.sha1, sha256=body.sha256, chunks=base64.b64decode(body.chunks))
 
 
+def fits(manifest: Manifest, body: PackageBody) -> bool:
+    """Whether a manifest is the one that a record vouches for."""
+    wanted = (body.size, body.sha1, body.sha256, body.manifest)
+    return (manifest.size, manifest.sha1, manifest.sha256, manifest.digest) == wanted
+
+
+def manifest_doc(manifest: Manifest) -> Doc:
+    """The document that keeps a manifest."""
+    return {
+        "_id": manifest.sha256,
+        "size": manifest.size,
+        "sha1": manifest.sha1,
+        "chunks": manifest.chunks,
+    }
+
+
+async def stored_manifest(store: Store, body: PackageBody) -> Manifest | None:
+    """The manifest that a package's record vouches for, if the store has it."""
+    for id in (body.sha256, _second_manifest_id(body.sha256, body.manifest)):
+        doc = await store.get("manifests", id)
+        if doc is not None:
+            kept = Manifest(size=doc["size"], sha1=doc["sha1"], sha256=body.sha256, chunks=doc["chunks"])
+            if fits(kept, body):
+                return kept
+    return None
+
+
+def _second_manifest_id(sha256: str, digest: str) -> str:
+    """Where a manifest is kept if another record has the same SHA-256 and lists other chunks: one of them is wrong."""
+    return f"{sha256}.{digest}"
+
+
 class Holdings:
     """What this node holds."""
 
@@ -79,10 +113,12 @@ class Holdings:
         blobs: BlobStore,
         sources: Sources,
         stages: Sequence[str],
+        max_size: int,
         node_id: str,
         own: NodeBody,
         now: Callable[[], int],
         files: Executor,
+        supervisor: Supervisor,
     ) -> None:
         """Make one.
 
@@ -93,18 +129,22 @@ class Holdings:
             blobs: The bytes.
             sources: Who may be asked for bytes.
             stages: All stages, in their order.
+            max_size: Larger packages are not admitted, in bytes.
             node_id: This node's id.
             own: This node's own record.
             now: UTC milliseconds.
             files: Threads in which files are looked at and linked.
+            supervisor: Counts and shows packages that cannot be settled.
         """
         self._files = Rounds(files, FILE_THREADS)
+        self._supervisor = supervisor
         self._store = store
         self._records = records
         self._catalogue = catalogue
         self._blobs = blobs
         self._sources = sources
         self._stages = stages
+        self._max_size = max_size
         self._node_id = node_id
         self._own = own
         self._now = now
@@ -133,12 +173,15 @@ class Holdings:
 
     async def manifest(self, body: PackageBody) -> Manifest | None:
         """The manifest of a package, if it is known here."""
-        found = inline_manifest(body)
-        if found is None:
-            doc = await self._store.get("manifests", body.sha256)
-            if doc is not None:
-                found = Manifest(size=doc["size"], sha1=doc["sha1"], sha256=doc["_id"], chunks=doc["chunks"])
-        return found
+        return inline_manifest(body) or await stored_manifest(self._store, body)
+
+    async def keep_manifest(self, manifest: Manifest) -> None:
+        """Keep a manifest that a record vouches for; one of the same SHA-256 for which another record does stays."""
+        doc = manifest_doc(manifest)
+        known = await self._store.get("manifests", manifest.sha256)
+        if known is not None and any(known[name] != doc[name] for name in ("size", "sha1", "chunks")):
+            doc["_id"] = _second_manifest_id(manifest.sha256, manifest.digest)
+        await self._store.replace("manifests", doc)
 
     async def on_disk(self, body: PackageBody) -> bool:
         """Whether the bytes of a package are a blob here."""
@@ -166,12 +209,24 @@ class Holdings:
                 self.on_written()
 
     async def settle_many(self, ids: Iterable[str], *, again: bool = False) -> None:
-        """Settle packages, several at a time; `again` as for `settle`."""
+        """Settle packages, several at a time; `again` as for `settle`.
+
+        One that cannot be settled, for whatever reason, does not keep the others from it.
+
+        Raises:
+            StoreUnavailable: The database does not answer.
+        """
         waiting = list(dict.fromkeys(ids))
 
         async def drain() -> None:
             while waiting:
-                await self.settle(waiting.pop(0), again=again)
+                id = waiting.pop(0)
+                await self._supervisor.once(
+                    "packages.settle",
+                    partial(self.settle, id, again=again),
+                    step=id,
+                    passing=(StoreUnavailable,),
+                )
 
         await asyncio.gather(*(drain() for _ in range(min(16, len(waiting)))))
 
@@ -257,7 +312,6 @@ class Holdings:
         self, record: Record, about: About, body: PackageBody, old: Package | None, transfer: Doc | None
     ) -> Situation:
         held = old.held_sha256 if old else ""
-        admission = self.admission(self._own, body)
         others = [
             replica
             for replica in map(replica_body, about.living())
@@ -275,7 +329,7 @@ class Holdings:
             on_disk = on_disk and await self.manifest(body) is not None
         return Situation(
             withdrawn=record.deleted,
-            admission=admission,
+            admission=self._own_admission(body, here=on_disk or held == body.sha256),
             held_current=held == body.sha256,
             held_old=held not in {"", body.sha256},
             on_disk=on_disk,
@@ -301,6 +355,16 @@ class Holdings:
             package_stage=body.stage,
             tags=body.tags,
         )
+
+    def _own_admission(self, body: PackageBody, *, here: bool) -> Admission:
+        """As `admission` for this node, which takes no file that is too large, but keeps one that is here."""
+        if body.size > self._max_size and not here:
+            return Admission(
+                admitted=False,
+                reason=f"its {body.size:,} bytes are more than this node takes "
+                f"(uploads.max_size: {self._max_size:,})",
+            )
+        return self.admission(self._own, body)
 
     def _name(self, node: str) -> str:
         known = self._nodes.get(node)
@@ -337,7 +401,7 @@ class Holdings:
             node=self._node_id,
             sha256=view.body.sha256,
             presence=str(view.presence),
-            reason=view.reason,
+            reason=view.reason[:REASON_LENGTH],
         )
         if before == body or (before is None and view.withdrawn):
             return []

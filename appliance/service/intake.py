@@ -6,12 +6,13 @@ goes on behind it.
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from appliance.domain.errors import InvalidInput, SignatureRefused, StaleRevision
 from appliance.domain.record import Record, RecordKind
-from appliance.peering.records import parse_record, verify_record
+from appliance.peering.records import check_time, parse_record, verify_record
 from appliance.store.ports import Operation, Replace, Store
 
 from .holdings import Holdings
@@ -33,12 +34,27 @@ class Intake:
         holdings: Holdings,
         node_id: str,
         strike: Callable[[str, str], Awaitable[None]],
+        refused: Callable[[str, int], None],
+        now: Callable[[], int],
     ) -> None:
+        """Make one.
+
+        Args:
+            store: Where records are kept.
+            records: Reads them.
+            holdings: Settles the packages that they touch.
+            node_id: This node's id.
+            strike: Counts what a peer did wrong: its id, and what it was.
+            refused: Counts refused records: an error code, and how many.
+            now: UTC milliseconds.
+        """
         self._store = store
         self._records = records
         self._holdings = holdings
         self._node_id = node_id
         self._strike = strike
+        self._refused = refused
+        self._now = now
         self.on_own_record: Callable[[Record], Awaitable[None]] | None = None
         self.on_node: Callable[[Record], Awaitable[None]] | None = None
 
@@ -53,13 +69,16 @@ class Intake:
         Returns:
             The records that were new.
         """
-        good, faults = await asyncio.to_thread(_verified, raw)
+        good, faults = await asyncio.to_thread(_verified, raw, self._now())
         if faults:
+            for code, count in Counter(fault.code for fault in faults).items():
+                self._refused(code, count)
+            reason = faults[0].message
             log.warning(
                 "records were refused",
-                extra={"action": "records_refused", "peer": peer, "count": len(faults), "reason": faults[0]},
+                extra={"action": "records_refused", "peer": peer, "count": len(faults), "reason": reason},
             )
-            await self._strike(peer, f"forged or broken records, {len(faults)} of {len(raw)}: {faults[0]}")
+            await self._strike(peer, f"forged or broken records, {len(faults)} of {len(raw)}: {reason}")
         for attempt in range(_TRIES):
             winners, operations = await self._winners(good)
             try:
@@ -86,7 +105,7 @@ class Intake:
             known = await self._records.known_many(kind, [record.id for record in mine])
             for record in mine:
                 old = known.get(record.id)
-                if record.outranks(old.record if old else None):
+                if record.outranks(old.record if old else None, self._now()):
                     winners.append(record)
                     operations.append(Replace("records", record_doc(record), old.rev if old else 0))
         return winners, operations
@@ -118,15 +137,16 @@ class Intake:
         return record.kind is RecordKind.REPLICA and record.author == self._node_id
 
 
-def _verified(raw: Sequence[Any]) -> tuple[list[Record], list[str]]:
+def _verified(raw: Sequence[Any], now: int) -> tuple[list[Record], list[InvalidInput | SignatureRefused]]:
     good: list[Record] = []
-    faults: list[str] = []
+    faults: list[InvalidInput | SignatureRefused] = []
     for item in raw:
         try:
             record = parse_record(item)
             verify_record(record)
+            check_time(record, now)
         except (InvalidInput, SignatureRefused) as exc:
-            faults.append(exc.message)
+            faults.append(exc)
         else:
             good.append(record)
     return good, faults

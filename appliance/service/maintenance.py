@@ -73,7 +73,11 @@ class Maintenance:
             self._blobs.adopt_or_clean,
             names={package.held_filename: package.held_sha256 for package in packages if package.held_sha256},
             blobs=kept,
-            partials={doc["_id"] for doc in under_way if wanted.get(doc["package"]) == doc["sha256"]},
+            partials={
+                doc["_id"]
+                for doc in under_way
+                if doc.get("sha256") and wanted.get(doc.get("package", "")) == doc["sha256"]
+            },
             uploads={doc["_id"] for doc in uploads},
         )
 

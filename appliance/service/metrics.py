@@ -23,6 +23,8 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from appliance.jobs.supervisor import Supervisor
+
 log = logging.getLogger(__name__)
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -39,6 +41,7 @@ class Sources:
     peers: Callable[[], Mapping[str, int]]  #: how many peers by state
     jobs_running: Callable[[], Mapping[str, int]]  #: how many jobs run by queue
     disk_free: Callable[[], int]  #: bytes
+    records_skipped: Callable[[], int]  #: how many stored records break a rule
 
 
 class Metrics:
@@ -101,6 +104,12 @@ class Metrics:
         self.connections_refused = Counter(
             "ods_connections_refused", "Connections closed at once, since too many were open.", registry=r
         )
+        self.task_failures = Counter(
+            "ods_background_task_failures",
+            "Background tasks that failed and were restarted.",
+            ["task"],
+            registry=r,
+        )
         build = {"version": version, "python": python, "database": database}
         Info("ods_build", "What runs here.", registry=r).info(build)
         ProcessCollector(registry=r)
@@ -120,6 +129,10 @@ class Metrics:
         self.jobs.labels(name, outcome).inc()
         self.job_seconds.labels(name).observe(seconds)
 
+    def task_failed(self, task: str) -> None:
+        """Count a failure of a background task."""
+        self.task_failures.labels(task).inc()
+
     def fetched(self, peer: str, count: int) -> None:
         """Count verified bytes that came from a peer."""
         self.fetched_bytes.labels(peer).inc(count)
@@ -128,9 +141,9 @@ class Metrics:
         """Count a chunk that a peer failed to give; `reason` is an error code."""
         self.chunk_failures.labels(peer, reason).inc()
 
-    def peer_refused(self, reason: str) -> None:
-        """Count a refused request or record of a peer; `reason` is an error code."""
-        self.peer_refusals.labels(reason).inc()
+    def peer_refused(self, reason: str, count: int = 1) -> None:
+        """Count refused requests or records of peers; `reason` is an error code."""
+        self.peer_refusals.labels(reason).inc(count)
 
     def downloaded(self, count: int) -> None:
         """Count bytes of packages sent to devices and people."""
@@ -169,7 +182,7 @@ class _Live(Collector):
         return list(_families())
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        packages, peers, jobs, disk = _families()
+        packages, peers, jobs, disk, skipped = _families()
         for family, figures in (
             (packages, self._sources.packages()),
             (peers, self._sources.peers()),
@@ -184,6 +197,8 @@ class _Live(Collector):
             # A disk that does not answer must not hide all other figures.
             log.warning("Cannot read the free disk space", extra={"action": "disk_unread", "error": str(exc)})
         yield disk
+        skipped.add_metric([], self._sources.records_skipped())
+        yield skipped
 
 
 def _families() -> tuple[GaugeMetricFamily, ...]:
@@ -192,19 +207,21 @@ def _families() -> tuple[GaugeMetricFamily, ...]:
         GaugeMetricFamily("ods_peers", "Registered peers, by state.", labels=["state"]),
         GaugeMetricFamily("ods_jobs_running", "Jobs that run in this process.", labels=["queue"]),
         GaugeMetricFamily("ods_disk_free_bytes", "Free bytes on the disk of the packages."),
+        GaugeMetricFamily("ods_records_skipped", "Stored records that break a rule and are skipped."),
     )
 
 
 class LoopLag:
     """Measures how late the event loop is: what blocks it delays every request."""
 
-    def __init__(self, gauge: Gauge) -> None:
+    def __init__(self, gauge: Gauge, supervisor: Supervisor) -> None:
         self._gauge = gauge
+        self._supervisor = supervisor
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin to measure, once a second."""
-        self._task = asyncio.create_task(self._measure())
+        self._task = self._supervisor.start("lag", self._measure)
 
     async def stop(self) -> None:
         """Measure no more."""

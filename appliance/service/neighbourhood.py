@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from appliance.domain.errors import PeerError, PeerNotFound
 from appliance.domain.states import PeerState, TransferState
+from appliance.jobs.supervisor import Supervisor
 from appliance.peering.wire import MOVING_LIMIT, SIGHTS_LIMIT, SightWire
 from appliance.store.ports import Doc
 
@@ -54,16 +55,24 @@ class Neighbourhood:
     """Asks registered nodes how they are doing."""
 
     def __init__(
-        self, *, peers: Peers, transfers: Transfers, node_id: str, calls: Executor, now: Callable[[], int]
+        self,
+        *,
+        peers: Peers,
+        transfers: Transfers,
+        node_id: str,
+        calls: Executor,
+        now: Callable[[], int],
+        supervisor: Supervisor,
     ) -> None:
         self._peers = peers
         self._transfers = transfers
         self._node_id = node_id
         self._calls = calls
         self._now = now
+        self._supervisor = supervisor
         self._sights: dict[str, Sight] = {}
         self._looked = 0
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[bool] | None = None
         self.version = 0  #: grows when something new was heard
 
     def sights(self) -> list[Sight]:
@@ -103,7 +112,8 @@ class Neighbourhood:
         pause = OFTEN_MS if any(sight.moving for sight in self.sights()) else SELDOM_MS
         if self._now() - self._looked >= pause:
             self._looked = self._now()
-            self._task = asyncio.get_running_loop().create_task(self._ask_all(hops))
+            ask = self._supervisor.once("nodes.status", lambda: self._ask_all(hops))
+            self._task = asyncio.get_running_loop().create_task(ask)
 
     async def stop(self) -> None:
         """Ask no more."""

@@ -28,7 +28,7 @@ from appliance.peering.records import package_body, replica_body
 from appliance.store.ports import Doc, Operation, Replace, Store
 
 from .catalogue import Catalogue
-from .holdings import Holdings
+from .holdings import Holdings, manifest_doc
 from .installer_facts import replace_installer
 from .records import Known, Records
 
@@ -447,16 +447,6 @@ class Packages:
 
 class _Changed(StaleRevision):
     """The caller's revision is old: not to be tried again by us."""
-
-
-def manifest_doc(manifest: Manifest) -> dict[str, Any]:
-    """The document that keeps a manifest."""
-    return {
-        "_id": manifest.sha256,
-        "size": manifest.size,
-        "sha1": manifest.sha1,
-        "chunks": manifest.chunks,
-    }
 
 
 def _check_condition(condition: Precondition, known: Known, filename: str) -> None:

@@ -36,6 +36,8 @@ DOWN_AFTER = 3  #: failures in a row
 STRIKES = 3  #: of one package; then the peer is no source of that package for a while
 PACKAGES = 3  #: of which a peer is no source any more; then it is no source at all for a while
 QUARANTINE_MS = 15 * 60 * 1000  #: the longest while
+AGREED_MS = 5 * 60 * 1000  #: a sign of life says for so long that our clock is right
+CLOCK_MS = 15_000  #: a clock that is off by more is told of; from 30 s on requests are refused
 _FORGIVE_MS = 3600 * 1000  #: after so long without a strike all is forgotten
 _REMEMBERED = 500  #: packages whose strikes are kept for each peer
 _SAVE_EVERY_MS = 60_000
@@ -75,7 +77,9 @@ class Peer:
     last_strike: str = ""
     quarantined_until: int = 0  #: it is no source before, UTC milliseconds
     quarantines: int = 0  #: in a row: each is twice as long as the one before
-    clock_offset_ms: int = 0
+    clock_offset_ms: int = 0  #: how far its clock is ahead of ours
+    clock_told: bool = False  #: an event says that the clocks differ
+    notice: str = ""  #: what to know about the registration: how the stages of both nodes differ
     saved_at: int = 0
     rev: int = 0  #: of the document in the store, as it was last read or written here
 
@@ -112,9 +116,9 @@ class Peers:
         self._peers: dict[str, Peer] = {}
         self._clients: dict[str, PeerClient] = {}
         self._saving = asyncio.Lock()
+        self._skipped: set[str] = set()  #: rows that cannot be read
         self.on_up: Callable[[str], None] = lambda _: None  #: called when a peer that was down shows life
         self.on_left: Callable[[], None] = lambda: None  #: called when a registration has ended
-        self.on_refusal: Callable[[str], None] = lambda _: None  #: counts refusals by reason
 
     async def load(self) -> None:
         """Read all registrations."""
@@ -122,12 +126,24 @@ class Peers:
         docs = await self._store.find("peers", limit=_MANY)
         for doc in docs:
             old = self._peers.get(doc["_id"])
-            if old is None:
-                self._peers[doc["_id"]] = _from_doc(doc)
-            elif doc["_rev"] > old.rev:
-                _take_over(old, doc)
+            try:
+                if old is None:
+                    self._peers[doc["_id"]] = _from_doc(doc)
+                elif doc["_rev"] > old.rev:
+                    _take_over(old, doc)
+            except (KeyError, TypeError, ValueError) as exc:
+                self._skip(doc["_id"], exc)
         for id in known - {doc["_id"] for doc in docs}:
             self._forget(id)
+
+    def _skip(self, id: str, error: Exception) -> None:
+        """An odd row must not hide the others; said once."""
+        if id not in self._skipped:
+            self._skipped.add(id)
+            log.error(
+                "a stored registration cannot be read and is skipped; join the peer again",
+                extra={"action": "peer_skipped", "peer": id[:200], "reason": repr(error)[:200]},
+            )
 
     async def follow(self) -> None:
         """Take over what other processes of this node write: a peer that joined, or was removed. Never returns."""
@@ -238,6 +254,14 @@ class Peers:
         peer = self._peers.get(id)
         return peer is None or peer.retry_at > self._now()
 
+    def clock_agrees(self) -> bool:
+        """Whether a peer's clock agrees with ours: requests between nodes hold for a minute only."""
+        now = self._now()
+        return any(
+            peer.state is PeerState.ACTIVE and 0 <= now - peer.last_seen < AGREED_MS
+            for peer in self._peers.values()
+        )
+
     def is_down(self, id: str) -> bool:
         """Whether a peer failed several times in a row."""
         peer = self._peers.get(id)
@@ -245,6 +269,9 @@ class Peers:
 
     async def record_success(self, id: str) -> None:
         """A call to a peer succeeded."""
+        client, peer = self._clients.get(id), self._peers.get(id)
+        if client is not None and peer is not None:
+            peer.clock_offset_ms = client.clock_offset_ms
         await self.seen(id)
 
     async def seen(self, id: str) -> None:
@@ -275,6 +302,9 @@ class Peers:
         after = error.details.get("retry_after")
         peer.retry_at = now + round(1000 * (float(after) if isinstance(after, int | float) else wait))
         peer.last_error = error.message
+        ahead_s = error.details.get("offset_s")
+        if isinstance(ahead_s, int):
+            peer.clock_offset_ms = -1000 * ahead_s  # it says by how much we are ahead
         events = []
         if peer.failures >= DOWN_AFTER and not peer.down:
             peer.down = True
@@ -397,9 +427,26 @@ class Peers:
         if client is not None:
             client.close()
 
+    def _clock_events(self, peer: Peer) -> list[Insert]:
+        """The event that tells that a peer's clock differs: once, until it is right again."""
+        off = abs(peer.clock_offset_ms) > CLOCK_MS
+        told, peer.clock_told = peer.clock_told, off
+        if not off or told:
+            return []
+        event = entry(
+            EventType.PEER_CLOCK,
+            at=self._now(),
+            actor=SYSTEM,
+            subject=peer.id,
+            name=peer.name,
+            offset_s=round(peer.clock_offset_ms / 1000),
+        )
+        return [event]
+
     async def _save(self, peer: Peer, events: Sequence[Insert]) -> None:
         """Write health, if the registration still stands; a store that is down does not stop the work."""
         peer.saved_at = self._now()
+        events = [*events, *self._clock_events(peer)]
         try:
             async with self._saving:  # one after the other, so that none of ours is stale
                 await self._save_now(peer, events)
@@ -436,6 +483,9 @@ _HEALTH = (
     "last_strike",
     "quarantined_until",
     "quarantines",
+    "clock_offset_ms",
+    "clock_told",
+    "notice",
 )
 
 
@@ -453,8 +503,20 @@ def _to_doc(peer: Peer) -> Doc:
     return {"_id": peer.id, "state": str(peer.state), **doc, "packages": packages}
 
 
+_BLANK = Peer(id="", key=b"", url="", name="")
+
+
 def _from_doc(doc: Doc) -> Peer:
+    """The peer of a row.
+
+    Raises:
+        KeyError: A field is missing.
+        ValueError: A field is of another type.
+    """
     fields = {name: doc[name] for name in (*_REGISTRATION, *_HEALTH) if name in doc}
+    for name, value in fields.items():
+        if not isinstance(value, type(getattr(_BLANK, name))):
+            raise ValueError(f"{name} is {value!r:.80}")
     state, rev = PeerState(doc["state"]), doc["_rev"]
     return Peer(id=doc["_id"], state=state, rev=rev, packages=_packages(doc), **fields)
 
@@ -479,8 +541,9 @@ def _take_over_registration(peer: Peer, doc: Doc) -> None:
 
 
 def _take_over(peer: Peer, doc: Doc) -> None:
+    _from_doc(doc)
     _take_over_registration(peer, doc)
     peer.packages = _packages(doc)
     for name in _HEALTH:
-        if name in doc:
+        if name in doc:  # an older version wrote fewer
             setattr(peer, name, doc[name])

@@ -2,6 +2,11 @@
 
 Only the newest record of each kind and id is kept. Each write gives it the next number of the change feed, so
 the feed is the current state in the order in which this node learned it, and never needs compaction.
+
+What the store has is checked like what comes from a peer, but for the signature: a record that breaks a rule, from an
+older version, a bug or a hand that touched the database, is skipped as if it were not there, counted and shown. Whoever
+writes the record next replaces it. One that is only ahead of the clock stays, because this node's clock may be behind;
+but it goes to no peer, and any record that is not ahead outranks it.
 """
 
 import logging
@@ -9,12 +14,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from appliance.domain.record import TOMBSTONE_LIFE_MS, Record, RecordKind
+from appliance.domain.errors import InvalidInput, WireInvalid
+from appliance.domain.record import (
+    AHEAD_MS,
+    PASSED_ON_MS,
+    TOMBSTONE_LIFE_MS,
+    Record,
+    RecordKind,
+    ahead_ms,
+    next_revision,
+)
 from appliance.peering.identity import Identity
-from appliance.peering.records import parse_record, record_json, sign_record
+from appliance.peering.records import check_rules, parse_record, record_json, sign_record
 from appliance.store.ports import Doc, Operation, Replace, Store
 
 log = logging.getLogger(__name__)
+
+_REMEMBERED = 10_000  #: records that break a rule
+_LOGGED = 20  #: of these: a database full of them must not fill the log
+_CHECKED = 4096  #: records whose rules are not checked again while they stay as they are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +47,7 @@ class ChangesPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """A record in the store, with the write counter that guards its replacement."""
+    """A record in the store, if it breaks no rule, with the write counter that guards its replacement."""
 
     record: Record | None
     rev: int
@@ -70,8 +88,18 @@ def record_doc(record: Record) -> Doc:
     }
 
 
-def _record(doc: Doc) -> Record:
-    return parse_record(doc["record"])
+def stored_record(doc: Doc) -> Record:
+    """The record of a document.
+
+    Raises:
+        InvalidInput: It breaks a rule, or is not the one that the document says.
+    """
+    record = parse_record(doc.get("record"))
+    check_rules(record)
+    told = (doc["_id"], doc.get("kind"), doc.get("record_id"), doc.get("deleted"))
+    if told != (record.key_in_store, str(record.kind), record.id, record.deleted):
+        raise WireInvalid("It is not the record under whose id it is kept.")
+    return record
 
 
 class Records:
@@ -81,11 +109,68 @@ class Records:
         self._store = store
         self._identity = identity
         self._now = now
+        self.clock_trusted: Callable[[], bool] = lambda: (
+            False
+        )  #: whether a peer agreed with our clock just now
+        self._checked: dict[str, int] = {}  #: write counters of records that break no rule, by id
+        self.broken: dict[
+            str, str
+        ] = {}  #: stored records that break a rule, as far as they were read, and which
+        self._ahead_told = False
+        self.ahead: dict[
+            str, bool
+        ] = {}  #: stored ones that are ahead of the clock, and whether we wrote them
+
+    def read(self, doc: Doc) -> Record | None:
+        """The record of a document, or None if it breaks a rule: that is noted."""
+        id, rev = doc["_id"], doc["_rev"]
+        try:
+            record = parse_record(doc["record"]) if self._checked.get(id) == rev else stored_record(doc)
+        except InvalidInput as exc:
+            self._note_broken(id, exc.message)
+            return None
+        if self._checked.get(id) != rev:
+            if len(self._checked) >= _CHECKED:
+                self._checked.clear()
+            self._checked[id] = rev
+            self.broken.pop(id, None)
+        if ahead_ms(record, self._now()) > AHEAD_MS:
+            self._note_ahead(id, own=record.author == self._identity.node_id)
+        elif self.ahead:
+            self.ahead.pop(id, None)
+        return record
+
+    def _note_broken(self, id: str, reason: str) -> None:
+        if id in self.broken or len(self.broken) >= _REMEMBERED:
+            return
+        self.broken[id] = reason
+        if len(self.broken) <= _LOGGED:
+            log.warning(
+                "a stored record breaks a rule and is skipped; `ods fsck` lists such records",
+                extra={"action": "record_skipped", "record": id[:200], "reason": reason},
+            )
+
+    def _note_ahead(self, id: str, *, own: bool) -> None:
+        if not self._ahead_told:
+            self._ahead_told = True
+            log.warning(
+                "stored records are more than an hour ahead of this node's clock: is it right?",
+                extra={"action": "records_ahead", "record": id[:200]},
+            )
+        if len(self.ahead) < _REMEMBERED:
+            self.ahead[id] = own
+
+    def goes_out(self, record: Record) -> bool:
+        """Whether peers would take a record: one that is ahead of the clock is not passed on until its time comes."""
+        return ahead_ms(record, self._now()) <= PASSED_ON_MS
+
+    def _known(self, doc: Doc) -> Known:
+        return Known(record=self.read(doc), rev=doc["_rev"])
 
     async def known(self, kind: RecordKind, id: str) -> Known:
         """The newest record of this kind and id, tombstones included."""
         doc = await self._store.get("records", f"{kind}:{id}")
-        return Known(record=None, rev=0) if doc is None else Known(record=_record(doc), rev=doc["_rev"])
+        return Known(record=None, rev=0) if doc is None else self._known(doc)
 
     async def known_many(self, kind: RecordKind, ids: Sequence[str]) -> dict[str, Known]:
         """The newest records of these ids; missing ones are absent."""
@@ -94,7 +179,7 @@ class Records:
             part = list(ids[start : start + 400])
             where = {"kind": str(kind), "record_id": {"in": part}}
             for doc in await self._store.find("records", where, limit=len(part)):
-                found[doc["record_id"]] = Known(record=_record(doc), rev=doc["_rev"])
+                found[doc["record_id"]] = self._known(doc)
         return found
 
     def write(
@@ -111,17 +196,24 @@ class Records:
 
         Returns:
             The record, and the operation that keeps it.
+
+        Raises:
+            InvalidInput: The body breaks a rule: other nodes would refuse it.
         """
         content: Mapping[str, Any] = body if isinstance(body, Mapping) else asdict(body)
+        now = self._now()
+        # What only this node writes comes back from peers if they have a higher revision, and is outranked then.
+        trusted = kind is not RecordKind.PACKAGE or self.clock_trusted()
         record = sign_record(
             self._identity,
             kind=kind,
             id=id,
-            revision=known.record.revision + 1 if known.record else 1,
-            at=self._now(),
+            revision=next_revision(known.record, now, trusted=trusted),
+            at=now,
             deleted=deleted,
             body=content,
         )
+        check_rules(record)
         return record, Replace("records", record_doc(record), known.rev)
 
     async def about(self, package: str) -> About:
@@ -131,11 +223,11 @@ class Records:
         while True:
             docs = await self._store.find("records", {"package": package}, limit=500, after=after)
             for doc in docs:
-                known = Known(record=_record(doc), rev=doc["_rev"])
+                known = self._known(doc)
                 if doc["kind"] == RecordKind.PACKAGE:
                     found.package = known
                 else:
-                    found.replicas[doc["node"]] = known
+                    found.replicas[str(doc["node"])] = known
             if len(docs) < 500:
                 return found
             after = (docs[-1]["_id"], docs[-1]["_id"])
@@ -153,7 +245,7 @@ class Records:
         docs = await self._store.find(
             "records", {"kind": str(RecordKind.NODE), "deleted": False}, limit=10_000
         )
-        return [_record(doc) for doc in docs]
+        return [record for doc in docs if (record := self.read(doc)) is not None]
 
     async def changes(self, *, since: int, feed: str, limit: int, wait_s: float) -> ChangesPage:
         """A page of this node's change feed, at once if there is one, else after at most `wait_s` seconds.
@@ -181,7 +273,9 @@ class Records:
             feed=own,
             next=docs[-1]["seq"] if docs else since,
             more=more,
-            records=[_record(doc) for doc in docs],
+            records=[
+                record for doc in docs if (record := self.read(doc)) is not None and self.goes_out(record)
+            ],
         )
 
     async def _after(self, since: int, limit: int) -> list[Doc]:

@@ -29,6 +29,7 @@ from appliance.domain.errors import (
     StaleRevision,
 )
 from appliance.domain.event import EventType
+from appliance.domain.node import compare_clocks, compare_stages
 from appliance.domain.record import Record, RecordKind
 from appliance.domain.states import PeerState
 from appliance.peering.address import PeerAddress, check_url
@@ -42,7 +43,7 @@ from appliance.peering.invite import (
     registration_mac,
     same_mac,
 )
-from appliance.peering.records import node_body, parse_record, record_json, verify_record
+from appliance.peering.records import check_time, node_body, parse_record, record_json, verify_record
 from appliance.peering.wire import Registered, Registration
 from appliance.store.ports import Doc, Operation, Replace, Store
 
@@ -74,6 +75,7 @@ class Registrations:
         calls: Executor,
         own_record: Callable[[], Awaitable[Record]],
         on_joined: Callable[[Record, bool], Awaitable[None]],
+        stages: Sequence[str],
         now: Callable[[], int],
     ) -> None:
         """Take what registering needs; `on_joined` gets the peer's record and whether it was this node that joined."""
@@ -87,6 +89,7 @@ class Registrations:
         self._calls = calls
         self._own_record = own_record
         self._on_joined = on_joined
+        self._stages = stages
         self._now = now
         self._accepting = asyncio.Lock()
         self._throttle = Throttle(now)
@@ -167,16 +170,17 @@ class Registrations:
             )
             await self._peers.put(peer, [])
         try:
-            record = await self._register(invite)
-        except (PeerError, SignatureRefused, InvalidInput):
+            record, notice = await self._register(invite)
+        except (PeerError, SignatureRefused, InvalidInput, InviteRefused):
             if not self._peers.is_active(invite.node):
                 await self._peers.drop(invite.node, [])
             raise
-        peer = await self._complete(record, invite.tls_fingerprint, actor)
+        peer = await self._complete(record, invite.tls_fingerprint, actor, notice=notice)
         await self._on_joined(record, True)
         return peer
 
-    async def _register(self, invite: Invite) -> Record:
+    async def _register(self, invite: Invite) -> tuple[Record, str]:
+        """Ask to be registered; the inviter's record, and what is to be said about its stages."""
         own = record_json(await self._own_record())
         nonce = secrets.token_hex(16)
         message = {
@@ -184,6 +188,8 @@ class Registrations:
             "record": own,
             "nonce": nonce,
             "mac": registration_mac(invite.secret, invite.id, own, nonce),
+            "stages": list(self._stages),
+            "time": self._now(),
         }
         client = self._client(invite.node, invite.url, invite.tls_fingerprint)
         answer: Registered = await self._in_thread(client.register, message)
@@ -192,9 +198,10 @@ class Registrations:
                 "The answer does not prove that it comes from the node that made the invite."
             )
         record = _checked_node(answer.record)
+        check_time(record, self._now())
         if record.id != invite.node:
             raise PeerMisbehaved("The answer comes from another node than the one that made the invite.")
-        return record
+        return record, self._compare(answer)
 
     # Joining, as the node that invited
 
@@ -223,19 +230,36 @@ class Registrations:
         async with self._accepting:
             doc, secret = await self._proven(message, signer, source)
             record = _checked_node(message.record)
+            check_time(record, self._now())
             if record.id != signer:
                 raise InviteRefused("The registration is signed by another node than the one that it names.")
+            notice = self._compare(message)
             await self._confirm(record)
             # Burnt in the same write that makes the registration: after a crash both are done, or neither.
             burnt = Replace("invites", {**doc, "used_by": signer}, doc["_rev"])
             try:
-                await self._complete(record, "", doc["created_by"], [burnt])
+                await self._complete(record, "", doc["created_by"], [burnt], notice=notice)
             except StaleRevision:
                 raise InviteRefused("The invite was revoked or used just now; make a new one.") from None
         self._throttle.succeeded(source)
         await self._on_joined(record, False)
         own = record_json(await self._own_record())
-        return Registered(record=own, mac=answer_mac(secret, message.invite, own, message.nonce))
+        return Registered(
+            record=own,
+            mac=answer_mac(secret, message.invite, own, message.nonce),
+            stages=list(self._stages),
+            time=self._now(),
+        )
+
+    def _compare(self, said: Registration | Registered) -> str:
+        """Compare stages and clocks with those of the other node; what is to be said about its stages.
+
+        Raises:
+            InviteRefused: They do not fit together.
+        """
+        if said.time is not None:
+            compare_clocks(self._now(), said.time)
+        return "" if said.stages is None else compare_stages(self._stages, said.stages)
 
     async def _proven(self, message: Registration, signer: str, source: str) -> tuple[Doc, bytes]:
         """The invite that a registration names, and its secret, if it can be used and the secret is known."""
@@ -280,9 +304,15 @@ class Registrations:
     # Both
 
     async def _complete(
-        self, record: Record, tls_fingerprint: str, actor: str, more: Sequence[Operation] = ()
+        self,
+        record: Record,
+        tls_fingerprint: str,
+        actor: str,
+        more: Sequence[Operation] = (),
+        *,
+        notice: str,
     ) -> Peer:
-        """Make a registration active. `more` is done in the same write."""
+        """Make a registration active. `more` is done in the same write, `notice` shown with it."""
         body = node_body(record)
         old = self._peers.find(record.id)
         fresh = old is None or old.state is not PeerState.ACTIVE
@@ -299,6 +329,7 @@ class Registrations:
             down=False,
             last_error="",
             last_seen=now,
+            notice=notice,
         )
         peer.joined_at = peer.joined_at or now
         events = [
@@ -309,10 +340,12 @@ class Registrations:
                 subject=peer.id,
                 name=peer.name,
                 url=peer.url,
+                **({"notice": notice} if notice else {}),
             )
         ]
         await self._peers.put(peer, [*more, *(events if fresh else [])])
-        log.info("a peer joined", extra={"action": "peer_joined", "peer": peer.id, "peer_name": peer.name})
+        fields = {"action": "peer_joined", "peer": peer.id, "peer_name": peer.name}
+        log.info("a peer joined", extra={**fields, "notice": notice} if notice else fields)
         return peer
 
     # Leaving

@@ -12,7 +12,7 @@ certificate may be new, and then nobody could come and read that.
 import asyncio
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Any
@@ -28,6 +28,7 @@ from appliance.domain.errors import (
 from appliance.domain.job import Job
 from appliance.domain.node import NodeBody
 from appliance.domain.record import Record, RecordKind
+from appliance.jobs.supervisor import Supervisor
 from appliance.peering.identity import Identity
 from appliance.peering.records import node_body, record_json
 from appliance.store.ports import Operation, Replace, Store
@@ -78,6 +79,7 @@ class Replication:
         identity: Identity,
         own: NodeBody,
         calls: Executor,
+        supervisor: Supervisor,
     ) -> None:
         self._store = store
         self._records = records
@@ -88,13 +90,14 @@ class Replication:
         self._identity = identity
         self._own = own
         self._calls = calls
-        self._reading: dict[str, asyncio.Task[None]] = {}
+        self._supervisor = supervisor
+        self._reading: dict[str, asyncio.Task[bool]] = {}
         self._read_again: set[str] = set()
-        self._telling: dict[str, asyncio.Task[None]] = {}
+        self._telling: dict[str, asyncio.Task[bool]] = {}
         self._told: dict[str, int] = {}
         self._heard: dict[str, set[tuple[str, int]]] = {}
         self._ungreeted: set[str] = set()  #: peers that wait to hear from us, and where we are now
-        self._looking: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[bool] | None = None
         self._start_sequence = 0
         self._stopped = False
         holdings.on_written = self.announce
@@ -136,7 +139,12 @@ class Replication:
         for attempt in range(_TRIES):
             known = await self._records.known(RecordKind.NODE, self._identity.node_id)
             own = replace(self._own, peers=tuple(sorted(self._peers.active_ids())))
-            if known.record is not None and not known.record.deleted and node_body(known.record) == own:
+            if (
+                known.record is not None
+                and not known.record.deleted
+                and self._records.goes_out(known.record)  # else it was written while the clock was wrong
+                and node_body(known.record) == own
+            ):
                 return known.record
             record, operation = self._records.write(RecordKind.NODE, self._identity.node_id, own, known)
             try:
@@ -174,7 +182,13 @@ class Replication:
             return
         for peer in self._peers.active_ids():
             if peer not in self._telling:
-                self._telling[peer] = asyncio.get_running_loop().create_task(self._tell(peer))
+                self._telling[peer] = self._spawn("replication.announce", self._tell, peer)
+
+    def _spawn(self, task: str, work: Callable[[str], Awaitable[None]], peer: str) -> "asyncio.Task[bool]":
+        """Begin what is done for one peer; if it fails in a way that nobody foresaw, the next round does it again."""
+        return asyncio.get_running_loop().create_task(
+            self._supervisor.once(task, lambda: work(peer), step=peer)
+        )
 
     async def _tell(self, peer: str) -> None:
         pause_s = GATHER_S
@@ -242,7 +256,7 @@ class Replication:
         if peer in self._reading:
             self._read_again.add(peer)
         else:
-            self._reading[peer] = asyncio.get_running_loop().create_task(self._read(peer))
+            self._reading[peer] = self._spawn("replication.read", self._read, peer)
 
     async def joined(self, peer: str, *, by_us: bool) -> None:
         """A registration became active: read the peer's feed, and see what it can give us.
@@ -302,7 +316,7 @@ class Replication:
     def _is_settled(self, doc: Mapping[str, Any]) -> bool:
         package, record = self._catalogue.by_id(doc["record_id"]), doc["record"]
         known = (package.revision, package.author, package.at) if package is not None else None
-        return known == (record["revision"], record["author"], record["at"])
+        return known == tuple(record.get(name) for name in ("revision", "author", "at"))
 
     async def fill(self, *, again: bool = False) -> None:
         """Settle every package that this node lacks or may let go; `again`: a source may be back, so try now."""
@@ -316,14 +330,12 @@ class Replication:
     def look(self) -> None:
         """Settle what is missing, soon: a source left."""
         if not self._stopped and (self._looking is None or self._looking.done()):
-            self._looking = asyncio.get_running_loop().create_task(self._look())
+            looking = self._supervisor.once("replication.look", self._look)
+            self._looking = asyncio.get_running_loop().create_task(looking)
 
     async def _look(self) -> None:
-        try:
-            await self.own_record()
-            await self.fill()
-        except StoreUnavailable as exc:  # the next reconciliation looks again
-            log.warning(exc.message, extra={"action": "fill_failed"})
+        await self.own_record()
+        await self.fill()
 
     async def _read(self, peer: str) -> None:
         try:

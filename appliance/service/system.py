@@ -13,6 +13,7 @@ from appliance.domain.errors import StoreUnavailable
 from appliance.domain.job import QUEUES
 from appliance.domain.package import Presence
 from appliance.domain.states import JobState, PeerState, TransferState
+from appliance.jobs.supervisor import Failing, Supervisor
 from appliance.store.ports import Store
 
 from .catalogue import Catalogue
@@ -60,6 +61,7 @@ class Readiness:
 
     ready: bool
     checks: dict[str, Check]
+    warnings: tuple[str, ...] = ()  #: sentences about what does not work and keeps no Mac from its packages
 
 
 class System:
@@ -75,6 +77,7 @@ class System:
         version: str,
         database: str,
         heartbeat_age: Callable[[], float] | None,
+        supervisor: Supervisor,
         now: Callable[[], int],
     ) -> None:
         """Make a view.
@@ -87,6 +90,7 @@ class System:
             version: Of the product.
             database: "sqlite" or "mongodb".
             heartbeat_age: Seconds since the job runner last came round; None if another process runs the jobs.
+            supervisor: Knows which background tasks of this process fail.
             now: UTC milliseconds.
         """
         self._store = store
@@ -96,6 +100,7 @@ class System:
         self._version = version
         self._database = database
         self._heartbeat_age = heartbeat_age
+        self._supervisor = supervisor
         self._now = now
         self._began = time.monotonic()
         self._draining = False
@@ -159,7 +164,18 @@ class System:
             "worker": await self._check_worker(),
             "serving": Check(ok=not self._draining, reason="The node is stopping." if self._draining else ""),
         }
-        return Readiness(ready=all(check.ok for check in checks.values()), checks=checks)
+        return Readiness(
+            ready=all(check.ok for check in checks.values()),
+            checks=checks,
+            warnings=tuple(
+                f"The background task {task} keeps failing; the log says why."
+                for task in dict.fromkeys(found.task for found in self.failing() if found.persistent)
+            ),
+        )
+
+    def failing(self) -> list[Failing]:
+        """Background tasks of this process that do not do their work now."""
+        return self._supervisor.failing()
 
     async def _check_store(self) -> Check:
         try:

@@ -5,6 +5,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from appliance.jobs.supervisor import Supervisor
+
 from .metrics import Metrics
 
 STEP_S = 10
@@ -23,8 +25,9 @@ class Step:
 class Throughput:
     """Reads the counters of this process at a steady pace."""
 
-    def __init__(self, metrics: Metrics, now: Callable[[], int]) -> None:
+    def __init__(self, metrics: Metrics, now: Callable[[], int], supervisor: Supervisor) -> None:
         self._metrics = metrics
+        self._supervisor = supervisor
         self._now = now
         self._steps: deque[Step] = deque(maxlen=STEPS)
         self._last = (0, 0)
@@ -50,7 +53,7 @@ class Throughput:
     async def start(self) -> None:
         """Begin to look."""
         self._last = self._metrics.moved()
-        self._task = asyncio.create_task(self._run())
+        self._task = self._supervisor.start("throughput", self._run)
 
     async def stop(self) -> None:
         """Look no more."""

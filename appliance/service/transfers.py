@@ -41,6 +41,10 @@ log = logging.getLogger(__name__)
 
 TICK_S = 1.0
 _SOURCES_EVERY = 5  #: ticks between looks for new sources
+_NEEDED = {
+    "package", "filename", "sha256", "size", "state", "bytes_done", "chunks_done", "chunks", "rate", "sources",
+    "error", "attempts", "started_at", "updated_at",
+}  # fmt: skip
 _PASSING = {TransferState.FETCHING, TransferState.VERIFYING}
 _OPEN = [str(state) for state in TransferState if state not in {TransferState.DONE, TransferState.CANCELLED}]
 _UNWANTED = {Presence.HELD, Presence.NOT_ADMITTED, Presence.WITHDRAWN}
@@ -126,7 +130,7 @@ class Transfers:
         docs = await self._store.find(
             "transfers", where, order="updated_at", descending=True, limit=limit, after=after
         )
-        return [self._shown(doc) for doc in docs]
+        return [self._shown(doc) for doc in docs if doc.keys() >= _NEEDED]  # an odd row hides no others
 
     async def get(self, id: str) -> Doc:
         """One transfer.
@@ -383,7 +387,12 @@ class Transfers:
         """
         self.forget(live)
         self.set_state(live, state)
-        ended = {"rate": 0.0, "error": error, "retry_at": retry_at, "updated_at": self._now()}
+        ended = {
+            "rate": 0.0,
+            "error": error,
+            "retry_at": retry_at or live.doc.get("retry_at", 0),
+            "updated_at": self._now(),
+        }
         doc = {
             **live.view(),
             **ended,

@@ -1,6 +1,6 @@
 """The rules of the job queue, without a database: what enqueue, claim and settle make of a job."""
 
-from dataclasses import fields, replace
+from dataclasses import MISSING, fields, replace
 from typing import Any
 
 from appliance.domain.errors import InvalidTransition, LeaseLost
@@ -10,6 +10,12 @@ from appliance.domain.states import JobState
 from .ports import Doc, Done, Failed, Outcome, Retry
 
 _NAMES = tuple(field.name for field in fields(Job) if field.name not in {"id", "state", "args"})
+_DEFAULTS: dict[str, Any] = {
+    field.name: "" if field.default is MISSING else field.default
+    for field in fields(Job)
+    if field.name in _NAMES
+}
+_STATES = frozenset(JobState)
 _ACTIVE = frozenset({JobState.TODO, JobState.DOING})
 
 
@@ -24,12 +30,19 @@ def job_document(job: Job) -> Doc:
 
 
 def job_of(doc: Doc) -> Job:
-    """Return the job of a document."""
+    """Return the job of a document.
+
+    What is missing or of another type in it has its default: one odd row must not hold up the others.
+    """
+    state, args = doc.get("state"), doc.get("args")
     return Job(
         id=doc["_id"],
-        state=JobState(doc["state"]),
-        args=doc["args"],
-        **{name: doc[name] for name in _NAMES},
+        state=JobState(state) if state in _STATES else JobState.FAILED,
+        args=args if isinstance(args, dict) else {},
+        **{
+            name: value if isinstance(value := doc.get(name), type(default)) else default
+            for name, default in _DEFAULTS.items()
+        },
     )
 
 

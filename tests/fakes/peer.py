@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
@@ -78,12 +78,14 @@ class FakePeer:
     Args:
         name: The node's name.
         retry_after: Seconds that it asks for when it is busy.
+        stage: Its stage.
     """
 
-    def __init__(self, name: str = "fake", *, retry_after: int = 1) -> None:
+    def __init__(self, name: str = "fake", *, retry_after: int = 1, stage: str = "prod") -> None:
         self.identity = Identity.generate()
         self.name = name
         self.retry_after = retry_after
+        self.stage = stage
         self.lie: Lie | None = None
         self.asked: list[Asked] = []
         self.feed: list[Any] = []  #: record JSON in the order of its change feed
@@ -109,21 +111,36 @@ class FakePeer:
 
     def record(self, **changes: Any) -> Record:
         """Its node record."""
-        fields = {"name": self.name, "url": self.url, "stage": "prod", "version": "1", **changes}
+        fields = {"name": self.name, "url": self.url, "stage": self.stage, "version": "1", **changes}
         return self.sign(RecordKind.NODE, self.id, asdict(NodeBody(**fields)))
 
-    def sign(self, kind: RecordKind, id: str, body: dict[str, Any], revision: int = 1) -> Record:
-        """A record that it signs, whatever it says."""
-        return sign_record(
-            self.identity, kind=kind, id=id, revision=revision, at=now_ms(), deleted=False, body=body
-        )
+    def sign(self, kind: RecordKind, id: str, body: dict[str, Any], revision: int = 1, **more: Any) -> Record:
+        """A record that it signs, whatever it says; `more` is `at` or `deleted`, if other than usual."""
+        fields = {"at": now_ms(), "deleted": False, **more}
+        return sign_record(self.identity, kind=kind, id=id, revision=revision, body=body, **fields)
 
-    def hold(self, filename: str, data: bytes, *, package: Record | None = None) -> Record:
+    def hold(
+        self,
+        filename: str,
+        data: bytes,
+        *,
+        package: Record | None = None,
+        sha256: str = "",
+        **more: Any,
+    ) -> Record:
         """Hold a package: with a record of its own, or that of another node.
 
         The record lists no chunks, so the manifest is asked for.
+
+        Args:
+            filename: Its name.
+            data: Its bytes.
+            package: Another node's record.
+            sha256: What the record and the manifest say, if that is wrong.
+            more: Further fields of the record's body.
         """
         manifest = manifest_of(data)
+        manifest = replace(manifest, sha256=sha256 or manifest.sha256)
         id = package_id(filename)
         body = PackageBody(
             filename=filename,
@@ -135,8 +152,9 @@ class FakePeer:
             uploaded_at=now_ms(),
             origin=self.id,
         )
+        body = replace(body, **more)
         record = package or self.sign(RecordKind.PACKAGE, id, asdict(body))
-        held = ReplicaBody(package=id, node=self.id, sha256=manifest.sha256, presence="held")
+        held = ReplicaBody(package=id, node=self.id, sha256=body.sha256, presence="held")
         self._packages[id] = record
         self._files[id] = (manifest, data)
         replica = self.sign(RecordKind.REPLICA, replica_id(id, self.id), asdict(held))

@@ -184,7 +184,7 @@ def test_changes_and_their_revisions(node: NodeProcess) -> None:
     after = send(node, "PATCH", "/packages/Alpha.pkg", {**change, "revision": before["revision"]})
     assert after.status == 200
     shown = after.json()
-    assert shown["revision"] == before["revision"] + 1
+    assert shown["revision"] > before["revision"]
     assert (shown["stage"], shown["tags"], shown["notes"]) == ("test", ["a", "b"], "ä\n")
     assert shown["metadata"] == change["metadata"]
     assert shown["sha256"] == before["sha256"]

@@ -226,10 +226,10 @@ def test_the_other_calls() -> None:
         caller = client(server)
         assert caller.changes(5, "f", 0.1).next == 1
         assert b"GET /peer/v1/changes?since=5&feed=f&wait=0.1 " in server.heads[0]
-        assert caller.manifest("p", manifest.sha256) == manifest
+        assert caller.manifest("p", manifest.sha256, manifest.size) == manifest
         assert caller.package("p") == {}
         with pytest.raises(PeerMisbehaved):
             caller.package("q")
         answers["manifest"] = b'{"size":5}'
         with pytest.raises(PeerMisbehaved):
-            caller.manifest("p", manifest.sha256)
+            caller.manifest("p", manifest.sha256, manifest.size)

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from appliance.api.health import ROUTES, is_local
 from appliance.domain.errors import StoreUnavailable
 from appliance.domain.job import Job
+from appliance.jobs.supervisor import Supervisor
 from appliance.log import AccessLog
 from appliance.server import listen
 from appliance.service.catalogue import Catalogue
@@ -45,6 +46,7 @@ class Site:
             version="1.2.3",
             database="sqlite",
             heartbeat_age=lambda: self.age,
+            supervisor=Supervisor(now=lambda: NOW),
             now=lambda: NOW,
         )
         self.base = ""
@@ -110,6 +112,7 @@ def test_all_is_well(site: Any) -> None:
         assert answer.json() == {
             "status": "ready",
             "checks": {name: {"ok": True, "reason": ""} for name in ("store", "disk", "worker", "serving")},
+            "warnings": [],
         }
 
     site(test)

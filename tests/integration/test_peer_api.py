@@ -250,7 +250,7 @@ def test_the_record_manifest_chunks_and_content(node: NodeProcess, peer: Actor, 
     body = package_body(record)
     assert (body.sha256, body.origin) == (file.sha256, node.id)
     address = PeerAddress(node=node.id, url=node.url)
-    manifest = PeerClient(peer.identity, address, now=now).manifest(id, file.sha256)
+    manifest = PeerClient(peer.identity, address, now=now).manifest(id, file.sha256, body.size)
     assert (manifest.sha1, manifest.digest) == (file.sha1, body.manifest)
     assert peer.call(node, "GET", f"/peer/v1/packages/{id}/chunks").body == b"\x0f"
     got: dict[int, bytes] = {}

@@ -4,11 +4,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.domain.errors import InvalidInput
-from appliance.domain.node import DEFAULT_STAGES, Admission, admit, check_stage
+from appliance.domain.errors import InvalidInput, InviteRefused
+from appliance.domain.node import (
+    DEFAULT_STAGES,
+    Admission,
+    admit,
+    check_stage,
+    compare_clocks,
+    compare_stages,
+)
 from appliance.domain.package import check_tags
 
 stage = st.sampled_from(DEFAULT_STAGES)
+TOO_MANY = [str(number) for number in range(501)]
 tags = st.lists(st.sampled_from(["a", "b", "c", "d"]), unique=True)
 
 
@@ -93,12 +101,55 @@ def test_stages_are_checked() -> None:
         check_stage("beta", DEFAULT_STAGES)
 
 
+def test_a_node_of_an_unknown_stage_admits_nothing() -> None:
+    answer = ask("qa", "prod")
+    assert (answer.admitted, answer.reason) == (False, 'this node knows no stage "qa"')
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "notice"),
+    [
+        ("dev test prod", "dev test prod", ""),
+        ("dev test prod", "dev test qa prod", "qa only at the peer"),
+        ("dev test qa prod", "dev test prod", "qa only at this node"),
+        ("dev qa prod", "dev test prod", "qa only at this node; test only at the peer"),
+        ("prod", "dev prod", "dev only at the peer"),
+    ],
+)
+def test_stages_of_two_nodes_that_differ_are_told(ours: str, theirs: str, notice: str) -> None:
+    said = compare_stages(ours.split(), theirs.split())
+    assert notice in said
+    assert bool(notice) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [("dev test prod", "prod test dev"), ("dev prod", "prod dev"), ("dev", "prod"), ("dev", "")],
+)
+def test_stages_of_two_nodes_that_contradict_are_refused(ours: str, theirs: str) -> None:
+    with pytest.raises(InviteRefused, match=r"node\.stages"):
+        compare_stages(ours.split(), theirs.split())
+
+
+@pytest.mark.parametrize("apart", [0, 60_000, -60_000])
+def test_clocks_that_are_near_enough(apart: int) -> None:
+    compare_clocks(1_800_000_000_000, 1_800_000_000_000 + apart)
+
+
+@pytest.mark.parametrize(("apart", "words"), [(61_000, "61 s ahead of"), (-7_200_000, "7,200 s behind")])
+def test_clocks_that_are_apart_are_refused_with_the_figure(apart: int, words: str) -> None:
+    with pytest.raises(InviteRefused, match=words):
+        compare_clocks(1_800_000_000_000, 1_800_000_000_000 + apart)
+
+
 def test_tags_lose_doubles_and_keep_their_order() -> None:
     assert check_tags(["b", "a", "b"]) == ("b", "a")
     assert check_tags([]) == ()
 
 
-@pytest.mark.parametrize("wrong", ["abc", 5, None, [""], [" a"], ["a,b"], ["x" * 65], ["a\n"], [5], [None]])
+@pytest.mark.parametrize(
+    "wrong", ["abc", 5, None, [""], [" a"], ["a,b"], ["x" * 65], ["a\n"], [5], [None], map(str, range(501))]
+)
 def test_bad_tags_are_refused(wrong: object) -> None:
     with pytest.raises(InvalidInput):
         check_tags(wrong)

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pytest
 
+from appliance.jobs.supervisor import Supervisor
 from appliance.service import replication as module
 from appliance.service.replication import GATHER_S, Replication
 
@@ -35,7 +36,7 @@ async def story_of(monkeypatch: pytest.MonkeyPatch, steps: list[list[str]]) -> l
     parts: dict[str, Any] = dict.fromkeys(("records", "catalogue", "peers", "identity", "own", "calls"))
     replication = Replication(
         store=cast(Any, Feed(steps)), holdings=cast(Any, SimpleNamespace()),
-        intake=cast(Any, SimpleNamespace()), **parts,
+        intake=cast(Any, SimpleNamespace()), supervisor=Supervisor(now=lambda: 0), **parts,
     )  # fmt: skip
     replication._heard["peer"] = theirs
 

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from appliance.jobs.supervisor import Supervisor
 from appliance.service.metrics import LoopLag, Metrics, Sources
 
 
@@ -21,7 +22,9 @@ def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], f
 
 def test_every_promised_metric_is_there() -> None:
     metrics = make()
-    metrics.watch(Sources(packages=dict, peers=dict, jobs_running=dict, disk_free=lambda: 5))
+    metrics.watch(
+        Sources(packages=dict, peers=dict, jobs_running=dict, disk_free=lambda: 5, records_skipped=lambda: 0)
+    )
     names = {family.name for family in text_string_to_metric_families(metrics.render().decode())}
     assert names >= {
         "ods_http_requests",
@@ -40,6 +43,8 @@ def test_every_promised_metric_is_there() -> None:
         "ods_peers",
         "ods_event_loop_lag_seconds",
         "ods_connections_refused",
+        "ods_background_task_failures",
+        "ods_records_skipped",
         "ods_build_info",
         "process_resident_memory_bytes",
     }
@@ -100,6 +105,7 @@ def test_figures_of_others_are_read_when_the_page_is() -> None:
             peers=lambda: {"active": 3},
             jobs_running=lambda: {"hash": 2},
             disk_free=lambda: 12_345,
+            records_skipped=lambda: 3,
         )
     )
     assert samples(metrics)["ods_packages", (("presence", "held"),)] == 1
@@ -109,6 +115,7 @@ def test_figures_of_others_are_read_when_the_page_is() -> None:
     assert got["ods_peers", (("state", "active"),)] == 3
     assert got["ods_jobs_running", (("queue", "hash"),)] == 2
     assert got["ods_disk_free_bytes", ()] == 12_345
+    assert got["ods_records_skipped", ()] == 3
 
 
 def test_a_disk_that_does_not_answer_hides_nothing_else() -> None:
@@ -116,7 +123,8 @@ def test_a_disk_that_does_not_answer_hides_nothing_else() -> None:
         raise OSError("stale file handle")
 
     metrics = make()
-    metrics.watch(Sources(packages=lambda: {"held": 1}, peers=dict, jobs_running=dict, disk_free=broken))
+    figures = {"packages": lambda: {"held": 1}, "peers": dict, "jobs_running": dict}
+    metrics.watch(Sources(**figures, disk_free=broken, records_skipped=lambda: 0))  # type: ignore[arg-type]
     got = samples(metrics)
     assert got["ods_packages", (("presence", "held"),)] == 1
     assert ("ods_disk_free_bytes", ()) not in got
@@ -135,7 +143,7 @@ def test_a_blocked_loop_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     async def block() -> None:
         import time
 
-        lag = LoopLag(metrics.event_loop_lag_seconds)
+        lag = LoopLag(metrics.event_loop_lag_seconds, Supervisor(now=lambda: 0))
         await lag.start()
         await asyncio.sleep(0)
         time.sleep(0.1)  # what must never be done, done on purpose

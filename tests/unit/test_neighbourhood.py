@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from appliance.domain.errors import PeerUnreachable, WireInvalid
+from appliance.jobs.supervisor import Supervisor
 from appliance.peering.wire import Status, parse
 from appliance.service.neighbourhood import FRESH_MS, OFTEN_MS, SELDOM_MS, Moving, Neighbourhood
 
@@ -55,7 +56,10 @@ Script = Callable[[Neighbourhood, Fakes], Awaitable[None]]
 def run(script: Script) -> None:
     fakes: Any = Fakes()
     with ThreadPoolExecutor(1) as calls:
-        around = Neighbourhood(peers=fakes, transfers=fakes, node_id=US, calls=calls, now=lambda: fakes.time)
+        around = Neighbourhood(
+            peers=fakes, transfers=fakes, node_id=US, calls=calls, now=lambda: fakes.time,
+            supervisor=Supervisor(now=lambda: fakes.time),
+        )  # fmt: skip
         asyncio.run(script(around, fakes))  # type: ignore[arg-type]
 
 

@@ -1,10 +1,20 @@
 """Which of two records wins."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.domain.names import package_id
-from appliance.domain.record import Record, RecordKind, replica_id
+from appliance.domain.record import (
+    AHEAD_MS,
+    FAR_MS,
+    MAX_NUMBER,
+    Record,
+    RecordKind,
+    next_revision,
+    oddity,
+    replica_id,
+)
 
 
 def record(revision: int = 1, author: str = "a", at: int = 1, signature: str = "s", **more: object) -> Record:
@@ -73,6 +83,62 @@ def test_every_order_of_arrival_ends_alike(arrived: list[Record], chance: object
     shuffled = list(arrived)
     chance.shuffle(shuffled)  # type: ignore[attr-defined]
     assert last(arrived).rank == last(shuffled).rank
+
+
+NOW = 1_800_000_000_000
+AHEAD = NOW + AHEAD_MS + 1
+
+
+@pytest.mark.parametrize(
+    ("known", "trusted", "expected"),
+    [
+        (None, False, NOW),
+        (record(5), False, NOW),
+        (record(NOW - 1), False, NOW),
+        (record(NOW), False, NOW + 1),
+        (record(NOW + AHEAD_MS), True, NOW + AHEAD_MS + 1),
+        (record(AHEAD), False, AHEAD + 1),
+        (record(AHEAD), True, NOW),
+        (record(5, at=AHEAD), True, NOW),
+        (record(5, at=AHEAD), False, NOW),
+        (record(MAX_NUMBER), False, NOW),
+        (record(NOW, at=MAX_NUMBER), False, NOW),
+    ],
+    ids=[
+        "nothing known", "an earlier version's", "older", "this millisecond", "an hour ahead",
+        "our clock may be behind",
+        "our clock is right", "time ahead", "time ahead, perhaps", "no time at all", "no time at all, as time",
+    ],
+)  # fmt: skip
+def test_the_next_revision(known: Record | None, trusted: bool, expected: int) -> None:
+    assert next_revision(known, NOW, trusted=trusted) == expected
+
+
+def test_any_record_outranks_one_that_is_too_far_ahead() -> None:
+    assert record(5).outranks(record(MAX_NUMBER), NOW)
+    assert record(5).outranks(record(9, at=AHEAD), NOW)
+    assert not record(5).outranks(record(NOW + AHEAD_MS), NOW)
+    assert not record(AHEAD).outranks(record(AHEAD + 1), NOW), "both are ahead"
+    assert not record(5).outranks(record(MAX_NUMBER)), "who does not know the time compares ranks"
+
+
+@given(st.integers(1, MAX_NUMBER), st.integers(0, MAX_NUMBER), st.integers(0, 2**42), st.booleans())
+def test_no_revision_ever_leaves_the_numbers(revision: int, at: int, now: int, trusted: bool) -> None:
+    found = next_revision(record(revision, at=at), now, trusted=trusted)
+    assert found <= MAX_NUMBER
+    if not trusted and revision <= now + FAR_MS >= at:
+        assert found > revision, "nothing that we wrote is lost while our clock is behind"
+
+
+@pytest.mark.parametrize(
+    "value", [{"a": {"$ref": 1}}, [{"x\0": 1}], {"a": [b"x"]}, {"a": {5: 1}}, {"a": object()}], ids=range(5)
+)
+def test_what_no_database_gives_back_as_it_was(value: object) -> None:
+    assert oddity(value)
+
+
+def test_what_is_nothing_odd() -> None:
+    assert oddity({"$schema": [1, 2.5, None, True, {"a.b": "x\0"}], "": ()}) is None
 
 
 def test_ids() -> None:

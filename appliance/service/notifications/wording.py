@@ -30,6 +30,8 @@ _TITLES: Mapping[str, str] = {
     EventType.PEER_DOWN: "{name} does not answer",
     EventType.PEER_UP: "{name} answers again",
     EventType.PEER_STRUCK: "{name} misbehaved",
+    EventType.PEER_CLOCK: "The clock of {name} differs by {offset_s} s",
+    EventType.TASK_FAILED: "The background task {task} failed and was restarted",
     EventType.NODE_REMOVED: "{name} was removed from the network",
     EventType.NODE_STARTED: "The node started",
     EventType.NODE_STOPPED: "The node stopped",
