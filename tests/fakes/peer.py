@@ -86,6 +86,7 @@ class FakePeer:
         self.name = name
         self.retry_after = retry_after
         self.stage = stage
+        self.clock_s = 0  #: how far the clock is ahead that its answers tell of
         self.lie: Lie | None = None
         self.asked: list[Asked] = []
         self.feed: list[Any] = []  #: record JSON in the order of its change feed
@@ -415,6 +416,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _open(self) -> bool:
         return not cast(_Server, self.server).peer._closing.is_set()
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """The time of the Date header, by the peer's clock."""
+        now = time.time() if timestamp is None else timestamp
+        return super().date_time_string(now + cast(_Server, self.server).peer.clock_s)  # type: ignore[arg-type]
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing."""

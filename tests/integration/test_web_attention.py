@@ -6,11 +6,15 @@ import html
 import re
 from pathlib import Path
 
+from appliance.domain.record import RecordKind
+from appliance.service.records import record_doc
 from appliance.service.vigil import CERTIFICATE
 from appliance.store.opening import open_store
 from tests.builders import make_file
+from tests.fakes.peer import FakePeer
 from tests.harness import Network, NodeProcess, eventually
 from tests.harness.browser_client import BrowserClient
+from tests.harness.command import ods
 from tests.harness.node import PASSWORD
 
 DIRECTORY = {
@@ -76,6 +80,39 @@ def test_a_certificate_that_ends(network: Network) -> None:
     asyncio.run(note())
     node.start()
     assert "The TLS certificate of this node ends on 2030-05-17." in overview(node, "admin")
+
+
+def test_clocks_stages_and_records_that_are_odd(network: Network) -> None:
+    node = network.node("a")
+    with FakePeer("elsewhere", stage="qa") as peer:
+        peer.clock_s = 25
+        peer.join(node.invite(), stages=["dev", "test", "qa", "prod"])
+        eventually(lambda: node.events("peer.clock"), 30, "no event tells of the clock")
+        [event] = node.events("peer.clock")
+        assert 23 <= event["data"]["offset_s"] <= 27
+        page = overview(node, "admin")
+        assert re.search(r"The clock of elsewhere is 2\d s ahead of this node&#39;s", page)
+        assert "elsewhere has the stage &#34;qa&#34;, which is not in node.stages" in page
+        shown = node.api("GET", f"/peers/{peer.id}")
+        assert 23 <= shown["clock_offset_s"] <= 27
+        assert "qa only at the peer" in shown["notice"]
+        listed = ods(node, "peer", "list")
+        assert "s ahead" in listed.stdout
+        node.stop()
+        own = peer.sign(RecordKind.NODE, peer.id, {"name": 5})
+        ahead = peer.sign(RecordKind.NODE, peer.id, dict(peer.record().body), 2**43)
+
+        async def put() -> None:
+            store = await open_store("", node.data)
+            await store.replace("records", record_doc(ahead))
+            await store.replace("records", {**record_doc(own), "_id": "node:x"})
+            await store.close()
+
+        asyncio.run(put())
+        node.start()
+        page = overview(node, "admin")
+        assert "1 stored record breaks a rule and is skipped." in page
+        assert "1 stored record is more than an hour ahead of this node&#39;s clock" in page
 
 
 def test_the_next_page_of_the_matrix_keeps_the_search(network: Network, tmp_path: Path) -> None:
