@@ -1,5 +1,6 @@
 """Every service of a node, made and tied together. Nothing runs yet."""
 
+import asyncio
 import platform
 import random
 import secrets
@@ -13,6 +14,7 @@ from appliance.api.app import App
 from appliance.domain.job import QUEUES
 from appliance.domain.node import NodeBody
 from appliance.domain.record import Record
+from appliance.domain.trash import Keeping
 from appliance.jobs.runner import Runner
 from appliance.peering.content import ContentPool
 from appliance.peering.identity import Identity
@@ -35,11 +37,13 @@ from appliance.service.peers import Peers
 from appliance.service.records import Records
 from appliance.service.registration import Registrations
 from appliance.service.replication import Replication
+from appliance.service.restore import Restore
 from appliance.service.secrets import SecretBox
 from appliance.service.sessions import Sessions
 from appliance.service.system import System
 from appliance.service.throughput import Throughput
 from appliance.service.transfers import Transfers
+from appliance.service.trash import Trash
 from appliance.service.uploads import UploadService
 from appliance.service.verifying import Verifying
 from appliance.service.vigil import Vigil
@@ -94,12 +98,13 @@ def connect(
     catalogue = Catalogue(store)
     records = Records(store, identity, now_ms)
     peers = Peers(store=store, identity=identity, ca_file=ca_file, now=now_ms, jitter=random.random)
+    trash = _trash(settings, store, catalogue, blobs)
     holdings = Holdings(
-        store=store, records=records, catalogue=catalogue, blobs=blobs, sources=peers,
+        store=store, records=records, catalogue=catalogue, blobs=blobs, trash=trash, sources=peers,
         stages=stages, node_id=node_id, own=own, now=now_ms, files=files,
     )  # fmt: skip
     packages = Packages(
-        store=store, records=records, catalogue=catalogue, holdings=holdings,
+        store=store, records=records, catalogue=catalogue, holdings=holdings, trash=trash,
         stages=stages, node_id=node_id, now=now_ms,
     )  # fmt: skip
     intake = Intake(store=store, records=records, holdings=holdings, node_id=node_id, strike=peers.strike)
@@ -151,7 +156,7 @@ def connect(
     system = System(
         store=store, catalogue=catalogue, data_dir=layout.root, min_free_bytes=settings.transfers.min_free,
         version=__version__, database=database, heartbeat_age=runner.heartbeat_age if runner else None,
-        now=now_ms,
+        now=now_ms, trash=trash.usage,
     )  # fmt: skip
     directory = Directory(settings.directory, now_ms) if settings.directory.servers else None
     teller = Teller(id=node_id, name=place.name, url=place.url)
@@ -161,6 +166,11 @@ def connect(
         records=records, catalogue=catalogue, holdings=holdings, packages=packages,
         replication=replication, transfers=transfers,
         verifying=Verifying(catalogue=catalogue, blobs=blobs, holdings=holdings), peers=peers,
+        trash=trash,
+        restore=Restore(
+            store=store, catalogue=catalogue, blobs=blobs, holdings=holdings, packages=packages,
+            trash=trash, now=now_ms,
+        ),
         neighbourhood=Neighbourhood(
             peers=peers, transfers=transfers, node_id=node_id, calls=calls, now=now_ms
         ),
@@ -175,13 +185,13 @@ def connect(
         directory=directory,
     )  # fmt: skip
     maintenance = Maintenance(
-        store=store, records=records, catalogue=catalogue, holdings=holdings,
+        store=store, records=records, catalogue=catalogue, trash=trash,
         uploads=uploads, blobs=blobs, now=now_ms,
     )  # fmt: skip
     coverage = Coverage(store=store, records=records, stages=stages, node_id=node_id, now=now_ms)
     vigil = Vigil(
         store=store, data_dir=layout.root, disk_low=settings.notifications.disk_low,
-        certificate=place.certificate, node_id=node_id, now=now_ms,
+        certificate=place.certificate, node_id=node_id, now=now_ms, trash=trash.usage,
     )  # fmt: skip
     graph = Graph(
         app=app, maintenance=maintenance, bridge=bridge, coverage=coverage, vigil=vigil,
@@ -193,6 +203,13 @@ def connect(
     return graph
 
 
+def _trash(settings: Settings, store: Store, catalogue: Catalogue, blobs: BlobStore) -> Trash:
+    keeping = Keeping(days=settings.packages.keep_days, versions=settings.packages.keep_versions)
+    trash = Trash(store=store, catalogue=catalogue, blobs=blobs, keeping=keeping, now=now_ms)
+    blobs.make_room = trash.ask_for_room(asyncio.get_running_loop())
+    return trash
+
+
 def _watch(graph: Graph, layout: Layout) -> None:
     app, runner = graph.app, graph.app.runner
     app.metrics.watch(
@@ -201,6 +218,7 @@ def _watch(graph: Graph, layout: Layout) -> None:
             peers=lambda: Counter(str(peer.state) for peer in app.peers.all()),
             jobs_running=lambda: {name: runner.running(name) for name in QUEUES} if runner else {},
             disk_free=lambda: shutil.disk_usage(layout.root).free,
+            trash=lambda: (app.trash.last_usage.versions, app.trash.last_usage.bytes),
         )
     )
 

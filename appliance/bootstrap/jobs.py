@@ -12,6 +12,7 @@ from appliance.service.newcomers import RECHECK_JOB, recheck_job
 from appliance.service.notifications.deliveries import QUEUE, SEND_JOB
 from appliance.service.packages import VERIFY_JOB
 from appliance.service.replication import RECONCILE_JOB, reconcile_job
+from appliance.service.restore import RESTORE_JOB
 from appliance.service.vigil import EVERY_S, VIGIL_JOB, vigil_job
 from appliance.store.layout import Layout
 
@@ -45,6 +46,7 @@ def register_jobs(graph: "Graph", runner: Runner, layout: Layout) -> None:
         await app.notifications.deliveries.purge()
 
     async def look(_job: Job, _context: JobContext) -> None:
+        await app.trash.make_room(0)
         await graph.vigil.look()
 
     async def recheck(_job: Job, _context: JobContext) -> None:
@@ -53,6 +55,7 @@ def register_jobs(graph: "Graph", runner: Runner, layout: Layout) -> None:
     runner.register(FETCH_JOB, bringing.run, queue="transfer", policy=FETCHING, on_failed=gave_up)
     runner.register(FETCH_SMALL_JOB, bringing.run_small, queue="small", policy=FETCHING, on_failed=gave_up)
     runner.register(VERIFY_JOB, app.verifying.run, queue="hash", policy=ONCE)
+    runner.register(RESTORE_JOB, app.restore.run, queue="hash")
     runner.register(RECONCILE_JOB, reconcile, queue="default", policy=ONCE)
     runner.register(PURGE_JOB, purge, queue="default", policy=ONCE)
     graph.bridge.register(runner)

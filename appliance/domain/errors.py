@@ -4,8 +4,8 @@
       InvalidInput          InvalidName, InvalidDigest, InvalidSettings, WireInvalid, TooLarge
       NotAllowed            NotAuthenticated, PermissionDenied, TooManyAttempts, PasswordChangeRequired
         SignatureRefused    SignatureMissing, SignatureInvalid, ClockSkew, RequestReplayed, PeerUnknown
-      NotFound              PackageUnknown, PackageWithdrawn, UploadUnknown, PeerNotFound, NodeUnknown,
-                            JobUnknown, AccountUnknown, TokenUnknown, SessionUnknown
+      NotFound              PackageUnknown, PackageWithdrawn, VersionUnknown, UploadUnknown, PeerNotFound,
+                            NodeUnknown, JobUnknown, AccountUnknown, TokenUnknown, SessionUnknown
       Conflict              PackageExists, OffsetMismatch, InvalidTransition, DuplicateKey, StaleRevision,
                             InviteRefused, AccountExists
       IntegrityFailure      DigestMismatch, SizeMismatch, ManifestInvalid, ChunkInvalid, BlobMissing
@@ -156,6 +156,12 @@ class PackageWithdrawn(NotFound):
     """The package was withdrawn."""
 
     code = "package_withdrawn"
+
+
+class VersionUnknown(NotFound):
+    """This node keeps no such version of the package."""
+
+    code = "version_unknown"
 
 
 class UploadUnknown(NotFound):

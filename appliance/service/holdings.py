@@ -16,7 +16,7 @@ from functools import partial
 from typing import Protocol
 from weakref import WeakValueDictionary
 
-from appliance.domain.errors import StaleRevision
+from appliance.domain.errors import BlobMissing, StaleRevision
 from appliance.domain.event import EventType
 from appliance.domain.holding import Action, Decision, Situation, decide
 from appliance.domain.manifest import Manifest
@@ -30,10 +30,11 @@ from appliance.store.ports import Doc, Enqueue, Operation, Replace, Store
 from appliance.store.rounds import Rounds
 
 from .catalogue import Catalogue, package_doc
-from .consequences import events_of, lost_to_another, view_of
+from .consequences import events_of, view_of
 from .fetch_jobs import fetch_job, new_transfer_doc, transfer_id
 from .journal import SYSTEM, entry
 from .records import About, Known, Records
+from .trash import Trash
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ class Holdings:
         records: Records,
         catalogue: Catalogue,
         blobs: BlobStore,
+        trash: Trash,
         sources: Sources,
         stages: Sequence[str],
         node_id: str,
@@ -83,6 +85,7 @@ class Holdings:
             records: What the network agrees on.
             catalogue: The view of packages in memory.
             blobs: The bytes.
+            trash: What is no longer served and can be restored.
             sources: Who may be asked for bytes.
             stages: All stages, in their order.
             node_id: This node's id.
@@ -95,6 +98,7 @@ class Holdings:
         self._records = records
         self._catalogue = catalogue
         self._blobs = blobs
+        self._trash = trash
         self._sources = sources
         self._stages = stages
         self._node_id = node_id
@@ -175,7 +179,7 @@ class Holdings:
             for attempt in range(_TRIES):
                 try:
                     return await self._settle(id, actor, extra, again)
-                except StaleRevision:
+                except (StaleRevision, BlobMissing):  # a blob may be deleted while it is about to be adopted
                     if attempt == _TRIES - 1:
                         raise
                     await self._catalogue.load()
@@ -198,6 +202,8 @@ class Holdings:
             await self._files.run(partial(self._blobs.publish, view.held_sha256, view.held_filename))
         stopped = bool(situation.trouble)
         operations = [*self._operations(old, view, about, decision, actor, stopped=stopped), *extra]
+        if view != old:
+            operations.extend(await self._trash.step(old, view))
         if decision.action is Action.FETCH and (again or self._due(old, situation, transfer)):
             operations.extend(self._fetch(view, transfer, self._now()))
         if operations:
@@ -207,6 +213,8 @@ class Holdings:
                     self._catalogue.take(doc)
             if any(isinstance(op, Replace) and op.collection == "records" for op in operations):
                 self.on_written()
+        if decision.action is Action.ADOPT:
+            await self._files.run(partial(self._blobs.ensure, view.held_sha256, view.held_filename))
         await self._let_go(old, view, decision)
         return self._catalogue.by_id(id)
 
@@ -275,8 +283,6 @@ class Holdings:
             operations.append(Replace("packages", package_doc(view, now), rev))
             operations.extend(events_of(old, view, decision, actor=actor, at=now))
             operations.extend(self._replica(view, about, stopped=stopped))
-            if lost_to_another(old, view.body) and old is not None:
-                operations.append(Replace("superseded", _superseded_doc(old, now)))
         return operations
 
     def _replica(self, view: Package, about: About, *, stopped: bool = False) -> list[Operation]:
@@ -323,15 +329,14 @@ class Holdings:
         if old is not None and old.held_filename and old.held_filename != view.held_filename:
             await asyncio.to_thread(self._blobs.unpublish, old.held_filename)
         if old is not None and old.held_sha256 and old.held_sha256 != view.held_sha256:
+            await self._trash.trim(view.id)
             await self.free(old.held_sha256)
         if decision.action is Action.RELEASE:
             await self.free(view.body.sha256)
 
     async def free(self, sha256: str) -> None:
-        """Remove a blob that no package here is served from and that no superseded file keeps."""
-        if self._catalogue.holders(sha256) or await self._store.count("superseded", {"sha256": sha256}):
-            return
-        await asyncio.to_thread(self._blobs.remove, sha256)
+        """Delete a blob that nothing on this node needs."""
+        await self._trash.free(sha256)
 
     async def lost(self, id: str, reason: str) -> None:
         """Note that the file of a held package is damaged or missing, set it aside, and fetch it again.
@@ -368,15 +373,3 @@ class Holdings:
                 "a held file is damaged", extra={"action": "package_damaged", "package": id, "reason": reason}
             )
         await self.settle(id)
-
-
-def _superseded_doc(old: Package, now: int) -> Doc:
-    return {
-        "_id": f"{old.id}:{old.held_sha256}",
-        "package": old.id,
-        "sha256": old.held_sha256,
-        "filename": old.held_filename,
-        "revision": old.revision,
-        "author": old.author,
-        "at": now,
-    }

@@ -39,6 +39,7 @@ class Sources:
     peers: Callable[[], Mapping[str, int]]  #: how many peers by state
     jobs_running: Callable[[], Mapping[str, int]]  #: how many jobs run by queue
     disk_free: Callable[[], int]  #: bytes
+    trash: Callable[[], tuple[int, int]]  #: how many earlier versions are kept, and their bytes
 
 
 class Metrics:
@@ -166,7 +167,7 @@ class _Live(Collector):
         return list(_families())
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        packages, peers, jobs, disk = _families()
+        packages, peers, jobs, disk, versions, trash = _families()
         for family, figures in (
             (packages, self._sources.packages()),
             (peers, self._sources.peers()),
@@ -181,6 +182,9 @@ class _Live(Collector):
             # A disk that does not answer must not hide all other figures.
             log.warning("Cannot read the free disk space", extra={"action": "disk_unread", "error": str(exc)})
         yield disk
+        for family, value in zip((versions, trash), self._sources.trash(), strict=True):
+            family.add_metric([], value)
+            yield family
 
 
 def _families() -> tuple[GaugeMetricFamily, ...]:
@@ -189,6 +193,8 @@ def _families() -> tuple[GaugeMetricFamily, ...]:
         GaugeMetricFamily("ods_peers", "Registered peers, by state.", labels=["state"]),
         GaugeMetricFamily("ods_jobs_running", "Jobs that run in this process.", labels=["queue"]),
         GaugeMetricFamily("ods_disk_free_bytes", "Free bytes on the disk of the packages."),
+        GaugeMetricFamily("ods_trash_versions", "Earlier versions of packages that can be restored here."),
+        GaugeMetricFamily("ods_trash_bytes", "Bytes that only those versions use."),
     )
 
 

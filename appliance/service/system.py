@@ -5,7 +5,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from appliance.domain.states import JobState, PeerState, TransferState
 from appliance.store.ports import Store
 
 from .catalogue import Catalogue
+from .trash import Usage
 
 PING_TIMEOUT_S = 2.0
 HEARTBEAT_LIMIT_S = 15.0
@@ -31,6 +32,7 @@ class Disk:
     free: int
     floor: int  #: never less free than this by our doing
     used_by_packages: int
+    trash: int  #: of earlier versions that can be restored; they make room by themselves
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +78,7 @@ class System:
         database: str,
         heartbeat_age: Callable[[], float] | None,
         now: Callable[[], int],
+        trash: Callable[[], Awaitable[Usage]],
     ) -> None:
         """Make a view.
 
@@ -88,7 +91,9 @@ class System:
             database: "sqlite" or "mongodb".
             heartbeat_age: Seconds since the job runner last came round; None if another process runs the jobs.
             now: UTC milliseconds.
+            trash: What the trash holds.
         """
+        self._trash = trash
         self._store = store
         self._catalogue = catalogue
         self._data_dir = data_dir
@@ -140,11 +145,21 @@ class System:
                 counts[name] = await asyncio.wait_for(self._store.count(collection, where), PING_TIMEOUT_S)
             except (StoreUnavailable, TimeoutError):
                 counts[name] = None
+        trash = Usage()
+        try:
+            trash = await asyncio.wait_for(self._trash(), PING_TIMEOUT_S)
+            counts["versions"] = trash.versions
+        except (StoreUnavailable, TimeoutError):
+            counts["versions"] = None
         return SystemReport(
             version=self._version,
             uptime_s=round(time.monotonic() - self._began, 1),
             disk=Disk(
-                total=usage.total, free=usage.free, floor=self._floor, used_by_packages=sum(held.values())
+                total=usage.total,
+                free=usage.free,
+                floor=self._floor,
+                used_by_packages=sum(held.values()),
+                trash=trash.bytes,
             ),
             memory_rss=resident_bytes(),
             python=platform.python_version(),

@@ -16,11 +16,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from appliance.api.health import ROUTES, is_local
 from appliance.domain.errors import StoreUnavailable
 from appliance.domain.job import Job
+from appliance.domain.trash import Keeping
 from appliance.log import AccessLog
 from appliance.server import listen
 from appliance.service.catalogue import Catalogue
 from appliance.service.metrics import Metrics
 from appliance.service.system import HEARTBEAT_LIMIT_S, UNCLAIMED_MS, System, resident_bytes
+from appliance.service.trash import Trash
+from appliance.store.blobs import BlobStore
+from appliance.store.layout import Layout
 from appliance.store.opening import open_store
 
 NOW = 1_800_000_000_000  #: UTC milliseconds
@@ -35,6 +39,13 @@ class Site:
         self.hanging = False
         self.pings = 0
         self.age = 0.0
+        self.trash = Trash(
+            store=self,  # type: ignore[arg-type]
+            catalogue=Catalogue(store),
+            blobs=BlobStore(Layout(data_dir), floor_bytes=0),
+            keeping=Keeping(days=7, versions=2),
+            now=lambda: NOW,
+        )
         self.metrics = Metrics(version="1", python="3", database="sqlite")
         self.system = System(
             store=self,  # type: ignore[arg-type]
@@ -45,6 +56,7 @@ class Site:
             database="sqlite",
             heartbeat_age=lambda: self.age,
             now=lambda: NOW,
+            trash=self.trash.usage,
         )
         self.base = ""
 
@@ -60,6 +72,9 @@ class Site:
         if self.down:
             raise StoreUnavailable()
         return int(await self.real.count(collection, where))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
 
     async def get(self, path: str, **headers: str) -> httpx.Response:
         async with httpx.AsyncClient(base_url=self.base) as client:
@@ -77,7 +92,9 @@ def site(tmp_path: Path) -> Callable[[Callable[[Site], Awaitable[None]]], None]:
             store = await open_store("", tmp_path)
             site = Site(store, tmp_path)
             identity = SimpleNamespace(node_id="a" * 52)
-            app = SimpleNamespace(system=site.system, metrics=site.metrics, identity=identity)
+            app = SimpleNamespace(
+                system=site.system, metrics=site.metrics, identity=identity, trash=site.trash
+            )
             server = tornado.httpserver.HTTPServer(
                 tornado.web.Application(ROUTES, app=app, log_function=AccessLog(site.metrics.observe_request))
             )

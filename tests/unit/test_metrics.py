@@ -21,7 +21,9 @@ def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], f
 
 def test_every_promised_metric_is_there() -> None:
     metrics = make()
-    metrics.watch(Sources(packages=dict, peers=dict, jobs_running=dict, disk_free=lambda: 5))
+    metrics.watch(
+        Sources(packages=dict, peers=dict, jobs_running=dict, disk_free=lambda: 5, trash=lambda: (0, 0))
+    )
     names = {family.name for family in text_string_to_metric_families(metrics.render().decode())}
     assert names >= {
         "ods_http_requests",
@@ -100,6 +102,7 @@ def test_figures_of_others_are_read_when_the_page_is() -> None:
             peers=lambda: {"active": 3},
             jobs_running=lambda: {"hash": 2},
             disk_free=lambda: 12_345,
+            trash=lambda: (2, 7),
         )
     )
     assert samples(metrics)["ods_packages", (("presence", "held"),)] == 1
@@ -109,6 +112,7 @@ def test_figures_of_others_are_read_when_the_page_is() -> None:
     assert got["ods_peers", (("state", "active"),)] == 3
     assert got["ods_jobs_running", (("queue", "hash"),)] == 2
     assert got["ods_disk_free_bytes", ()] == 12_345
+    assert (got["ods_trash_versions", ()], got["ods_trash_bytes", ()]) == (2, 7)
 
 
 def test_a_disk_that_does_not_answer_hides_nothing_else() -> None:
@@ -116,7 +120,15 @@ def test_a_disk_that_does_not_answer_hides_nothing_else() -> None:
         raise OSError("stale file handle")
 
     metrics = make()
-    metrics.watch(Sources(packages=lambda: {"held": 1}, peers=dict, jobs_running=dict, disk_free=broken))
+    metrics.watch(
+        Sources(
+            packages=lambda: {"held": 1},
+            peers=dict,
+            jobs_running=dict,
+            disk_free=broken,
+            trash=lambda: (2, 7),
+        )
+    )
     got = samples(metrics)
     assert got["ods_packages", (("presence", "held"),)] == 1
     assert ("ods_disk_free_bytes", ()) not in got
