@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from appliance.service.peers import Peers
     from appliance.service.records import Records
     from appliance.service.registration import Registrations
+    from appliance.service.release_check import ReleaseCheck
     from appliance.service.replication import Replication
     from appliance.service.restore import Restore
     from appliance.service.sessions import Sessions
@@ -58,6 +59,7 @@ class App:
     verifying: Verifying
     trash: Trash
     restore: Restore
+    release_check: ReleaseCheck
     peers: Peers
     neighbourhood: Neighbourhood
     uploads: UploadService

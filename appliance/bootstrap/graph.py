@@ -36,6 +36,7 @@ from appliance.service.packages import Packages
 from appliance.service.peers import Peers
 from appliance.service.records import Records
 from appliance.service.registration import Registrations
+from appliance.service.release_check import ReleaseCheck
 from appliance.service.replication import Replication
 from appliance.service.restore import Restore
 from appliance.service.secrets import SecretBox
@@ -140,6 +141,8 @@ def connect(
         store=store, records=records, catalogue=catalogue, holdings=holdings,
         peers=peers, node_id=node_id, now=now_ms,
     )  # fmt: skip
+    neighbourhood = Neighbourhood(peers=peers, transfers=transfers, node_id=node_id, calls=calls, now=now_ms)
+    pool = ContentPool(identity, now_ms)
     uploads = UploadService(
         store=store, blobs=blobs, layout=layout, packages=packages, stages=stages,
         default_stage=settings.uploads.stage, max_size=settings.uploads.max_size,
@@ -171,9 +174,11 @@ def connect(
             store=store, catalogue=catalogue, blobs=blobs, holdings=holdings, packages=packages,
             trash=trash, now=now_ms,
         ),
-        neighbourhood=Neighbourhood(
-            peers=peers, transfers=transfers, node_id=node_id, calls=calls, now=now_ms
+        release_check=ReleaseCheck(
+            catalogue=catalogue, holdings=holdings, blobs=blobs, peers=peers, neighbourhood=neighbourhood,
+            pool=pool, calls=calls, node_id=node_id, pick=secrets.randbelow,
         ),
+        neighbourhood=neighbourhood,
         uploads=uploads, accounts=Accounts(store, now_ms, stages=stages, directory=directory),
         sessions=Sessions(
             store, now_ms, idle_s=settings.web.session_idle_s, life_s=settings.web.session_life_s
@@ -195,7 +200,7 @@ def connect(
     )  # fmt: skip
     graph = Graph(
         app=app, maintenance=maintenance, bridge=bridge, coverage=coverage, vigil=vigil,
-        pool=ContentPool(identity, now_ms), calls=calls, files=files,
+        pool=pool, calls=calls, files=files,
     )  # fmt: skip
     _watch(graph, layout)
     if runner is not None:

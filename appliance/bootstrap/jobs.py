@@ -7,10 +7,12 @@ from appliance.jobs.context import JobContext
 from appliance.jobs.runner import Runner
 from appliance.service.bringing import Bringing
 from appliance.service.fetch_jobs import FETCH_JOB, FETCH_SMALL_JOB
+from appliance.service.holdings import RELEASE_CHECK_JOB
 from appliance.service.maintenance import PURGE_JOB, purge_job
 from appliance.service.newcomers import RECHECK_JOB, recheck_job
 from appliance.service.notifications.deliveries import QUEUE, SEND_JOB
 from appliance.service.packages import VERIFY_JOB
+from appliance.service.release_check import FOR_EVER
 from appliance.service.replication import RECONCILE_JOB, reconcile_job
 from appliance.service.restore import RESTORE_JOB
 from appliance.service.vigil import EVERY_S, VIGIL_JOB, vigil_job
@@ -56,6 +58,7 @@ def register_jobs(graph: "Graph", runner: Runner, layout: Layout) -> None:
     runner.register(FETCH_SMALL_JOB, bringing.run_small, queue="small", policy=FETCHING, on_failed=gave_up)
     runner.register(VERIFY_JOB, app.verifying.run, queue="hash", policy=ONCE)
     runner.register(RESTORE_JOB, app.restore.run, queue="hash")
+    runner.register(RELEASE_CHECK_JOB, app.release_check.run, queue="default", policy=FOR_EVER)
     runner.register(RECONCILE_JOB, reconcile, queue="default", policy=ONCE)
     runner.register(PURGE_JOB, purge, queue="default", policy=ONCE)
     graph.bridge.register(runner)

@@ -9,6 +9,7 @@ any point: files are linked before the store says so, and removed after. Settlin
 import asyncio
 import base64
 import logging
+import secrets
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -18,7 +19,8 @@ from weakref import WeakValueDictionary
 
 from appliance.domain.errors import BlobMissing, StaleRevision
 from appliance.domain.event import EventType
-from appliance.domain.holding import Action, Decision, Situation, decide
+from appliance.domain.holding import Action, Decision, Proof, Situation, decide
+from appliance.domain.job import Job
 from appliance.domain.manifest import Manifest
 from appliance.domain.node import Admission, NodeBody, admit
 from appliance.domain.package import Package, PackageBody, Presence, ReplicaBody
@@ -46,11 +48,17 @@ _STOPPED = {TransferState.STALLED, TransferState.FAILED}
 _UNDER_WAY = {TransferState.PENDING, TransferState.FETCHING, TransferState.VERIFYING}
 
 
+RELEASE_CHECK_JOB = "package.release_check"  #: asks another node for a chunk, see `release_check`
+
+
 class Sources(Protocol):
     """What `Holdings` asks about peers."""
 
     def usable_sources(self, ids: Iterable[str]) -> list[str]:
         """Those of the nodes that are registered, active and not set aside for misbehaviour."""
+
+    def is_down(self, id: str) -> bool:
+        """Whether a registered node failed to answer several times in a row."""
 
 
 def inline_manifest(body: PackageBody) -> Manifest | None:
@@ -164,7 +172,13 @@ class Holdings:
         await asyncio.gather(*(drain() for _ in range(min(16, len(waiting)))))
 
     async def settle(
-        self, id: str, *, actor: str = "", extra: Sequence[Operation] = (), again: bool = False
+        self,
+        id: str,
+        *,
+        actor: str = "",
+        extra: Sequence[Operation] = (),
+        again: bool = False,
+        proof: Proof | None = None,
     ) -> Package | None:
         """Bring one package into line and return the view of it, or None if no record is known.
 
@@ -173,19 +187,22 @@ class Holdings:
             actor: Who changed the record, when it was changed here.
             extra: Operations to do in the same write.
             again: Whether a transfer that stopped is begun anew now; else it goes on when its job does.
+            proof: Another node has just proved that it has the bytes.
         """
         lock = self._locks.setdefault(id, asyncio.Lock())
         async with lock:
             for attempt in range(_TRIES):
                 try:
-                    return await self._settle(id, actor, extra, again)
+                    return await self._settle(id, actor, extra, again, proof)
                 except (StaleRevision, BlobMissing):  # a blob may be deleted while it is about to be adopted
                     if attempt == _TRIES - 1:
                         raise
                     await self._catalogue.load()
         return None
 
-    async def _settle(self, id: str, actor: str, extra: Sequence[Operation], again: bool) -> Package | None:
+    async def _settle(
+        self, id: str, actor: str, extra: Sequence[Operation], again: bool, proof: Proof | None
+    ) -> Package | None:
         about = await self._records.about(id)
         record = about.package.record
         if record is None:
@@ -195,7 +212,7 @@ class Holdings:
         body = package_body(record)
         old = self._catalogue.by_id(id)
         transfer = await self._store.get("transfers", transfer_id(id, body.sha256))
-        situation = await self._situation(record, about, body, old, transfer)
+        situation = await self._situation(record, about, body, old, transfer, proof)
         decision = decide(situation)
         view = view_of(record, body, old, decision)
         if decision.action is Action.ADOPT or (old and view.held_filename not in {"", old.held_filename}):
@@ -204,6 +221,8 @@ class Holdings:
         operations = [*self._operations(old, view, about, decision, actor, stopped=stopped), *extra]
         if view != old:
             operations.extend(await self._trash.step(old, view))
+        if decision.prove:
+            operations.append(Enqueue(_release_check_job(id, self._now())))
         if decision.action is Action.FETCH and (again or self._due(old, situation, transfer)):
             operations.extend(self._fetch(view, transfer, self._now()))
         if operations:
@@ -219,19 +238,25 @@ class Holdings:
         return self._catalogue.by_id(id)
 
     async def _situation(
-        self, record: Record, about: About, body: PackageBody, old: Package | None, transfer: Doc | None
+        self,
+        record: Record,
+        about: About,
+        body: PackageBody,
+        old: Package | None,
+        transfer: Doc | None,
+        proof: Proof | None,
     ) -> Situation:
         held = old.held_sha256 if old else ""
         admission = self._admission(self._own, body)
-        others = [
-            replica
-            for replica in map(replica_body, about.living())
-            if replica.node != self._node_id
-            and replica.node in self._nodes
-            and replica.sha256 == body.sha256
-            and replica.presence == Presence.HELD
-        ]
+        others = self._holders(about, body)
+        keepers = self._keepers(others, body)
+        proven = sum(not self._sources.is_down(node) for node in keepers) > 1 or (
+            proof is not None and proof.sha256 == body.sha256 and proof.node in keepers
+        )
         near = self._sources.usable_sources(replica.node for replica in others)
+        check = None
+        if held == body.sha256 and keepers and not proven and not admission.admitted:
+            check = await self._release_check(record.id)
         on_disk = False
         if held != body.sha256:
             on_disk = await self.on_disk(body)
@@ -247,10 +272,43 @@ class Holdings:
             trouble=transfer["error"] if transfer is not None and transfer["state"] in _STOPPED else "",
             sources=[self._name(node) for node in near],
             out_of_reach=[self._name(replica.node) for replica in others if replica.node not in near],
-            safe_elsewhere=any(
-                self._admission(self._nodes[replica.node], body).admitted for replica in others
-            ),
+            safe_elsewhere=bool(keepers),
+            proven_elsewhere=proven,
+            keepers=[self._name(node) for node in keepers],
+            asking=check is not None,
+            unproven=check.error.partition(": ")[2] if check else "",  # behind the kind of the error
         )
+
+    def _holders(self, about: About, body: PackageBody) -> list[ReplicaBody]:
+        """What other nodes of the network say that hold the newest bytes."""
+        return [
+            replica
+            for replica in map(replica_body, about.living())
+            if replica.node != self._node_id
+            and replica.node in self._nodes
+            and replica.sha256 == body.sha256
+            and replica.presence == Presence.HELD
+        ]
+
+    def _keepers(self, holders: Iterable[ReplicaBody], body: PackageBody) -> list[str]:
+        """The holders that admit the package: they will not release it as this node does."""
+        return [
+            replica.node for replica in holders if self._admission(self._nodes[replica.node], body).admitted
+        ]
+
+    async def _release_check(self, id: str) -> Job | None:
+        """The job that asks other nodes for a chunk before the bytes here are released."""
+        jobs = await self._store.find_jobs({"active_key": f"release:{id}"}, limit=1)
+        return jobs[0] if jobs else None
+
+    async def keepers(self, package: Package) -> list[str]:
+        """Other nodes that admit a package and say that they hold its newest bytes."""
+        about = await self._records.about(package.id)
+        return self._keepers(self._holders(about, package.body), package.body)
+
+    def admits(self, body: PackageBody) -> bool:
+        """Whether this node takes packages of this stage with these tags."""
+        return self._admission(self._own, body).admitted
 
     def _admission(self, node: NodeBody, body: PackageBody) -> Admission:
         return admit(
@@ -373,3 +431,15 @@ class Holdings:
                 "a held file is damaged", extra={"action": "package_damaged", "package": id, "reason": reason}
             )
         await self.settle(id)
+
+
+def _release_check_job(id: str, now: int) -> Job:
+    return Job(
+        id=secrets.token_hex(12),
+        queue="default",
+        name=RELEASE_CHECK_JOB,
+        args={"package": id},
+        key=f"release:{id}",
+        run_at=now,
+        created_at=now,
+    )

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from appliance.peering.records import parse_record
 from tests.builders import MIB, File, make_file
+from tests.fakes.peer import FakePeer, Lie
 from tests.harness import Network, NodeProcess, eventually
 from tests.harness.node import ApiError, die_with_parent
 
@@ -178,3 +180,78 @@ def test_workers_beside_the_serving_process_restore_too(any_network: Network, tm
         node.wait_holds("X.pkg", one.sha256)
         assert node.sha1("X.pkg") == one.sha1
         assert blobs(node) == {one.sha256, two.sha256}
+
+
+def test_a_copy_is_released_only_when_the_other_holder_proves_that_it_has_the_file(
+    any_network: Network, tmp_path: Path
+) -> None:
+    node = any_network.node("a", NODE_STAGE="prod")
+    file = make_file(tmp_path / "X.pkg", 3 * MIB)
+    node.publish(file.path, stage="dev")
+    with FakePeer("Berlin", stage="dev") as berlin:
+        berlin.join(node.invite())
+        known = berlin.client(node.url, node.id).package(node.package("X.pkg")["id"])  # type: ignore[index]
+        # It says that it holds the file, and has other bytes.
+        berlin.hold("X.pkg", file.path.read_bytes(), package=parse_record(known))
+        berlin.lie = Lie.FLIPPED_BIT
+
+        def reason() -> str:
+            package = node.package("X.pkg")
+            assert package is not None
+            assert package["presence"] == "held"
+            return str(package["reason"])
+
+        eventually(lambda: "proves that it has the file (Berlin: Chunk" in reason(), 30, reason)
+        assert "kept until Berlin proves" in reason()
+        assert node.sha1("X.pkg") == file.sha1
+        [job] = node.api("GET", "/jobs?name=package.release_check")["items"]
+        assert job["state"] == "todo", "it is looked at again"
+        assert job["run_at"] > job["updated_at"]
+        assert node.api("GET", f"/peers/{berlin.id}")["strikes"] == 1
+        asked = berlin.contents()
+        assert len(asked) == 1, "it is not asked all the time"
+        first, last = (int(part) for part in asked[0].range.removeprefix("bytes=").split("-"))
+        assert (first % MIB, last - first) == (0, MIB - 1)
+        records = len(node.api("GET", "/events?limit=500")["items"])
+
+        berlin.lie = None
+        node.api("POST", f"/jobs/{job['id']}/prioritize")
+
+        def released() -> bool:
+            package = node.package("X.pkg")
+            return package is not None and package["presence"] == "not_admitted"
+
+        eventually(released, 30, "a copy that is safe elsewhere is not released")
+        eventually(lambda: blobs(node) == set(), 10, "it stays on the disk")
+        assert versions(node, "X.pkg")[1:] == [], "that is no deletion by a person"
+        assert len(node.api("GET", "/events?limit=500")["items"]) > records
+        assert len(node.events("package.released")) == 1
+
+
+def test_a_copy_stays_where_nobody_can_prove_anything(network: Network, tmp_path: Path) -> None:
+    """A at stage dev, B to D at stage prod in a chain: B asks A, C asks A through B, D cannot."""
+    a = network.node("a", NODE_STAGE="dev")
+    b, c, d = (network.node(name, NODE_STAGE="prod") for name in "bcd")
+    for joiner, inviter in ((b, a), (c, b), (d, c)):
+        joiner.join(inviter)
+    file = make_file(tmp_path / "X.pkg", 2 * MIB)
+    a.publish(file.path)
+    for node in (b, c, d):
+        node.wait_holds("X.pkg", file.sha256)
+    a.api("PATCH", "/packages/X.pkg", {"stage": "dev"})
+    for node in (b, c):
+        eventually(lambda node=node: node.presence("X.pkg") == "not_admitted", 40, f"{node.name} keeps it")
+
+    def said() -> str:
+        package = d.package("X.pkg")
+        assert package is not None
+        assert package["presence"] == "held"
+        return str(package["reason"])
+
+    eventually(lambda: "kept until a proves that it has the file" in said(), 30, said)
+    eventually(lambda: "Join the two nodes" in said(), 30, said)
+    d.join(a)
+    [job] = d.api("GET", "/jobs?name=package.release_check&state=todo")["items"]
+    d.api("POST", f"/jobs/{job['id']}/prioritize")
+    eventually(lambda: d.presence("X.pkg") == "not_admitted", 30, "it is not released")
+    assert a.sha1("X.pkg") == file.sha1

@@ -78,11 +78,13 @@ class FakePeer:
     Args:
         name: The node's name.
         retry_after: Seconds that it asks for when it is busy.
+        stage: The node's stage.
     """
 
-    def __init__(self, name: str = "fake", *, retry_after: int = 1) -> None:
+    def __init__(self, name: str = "fake", *, retry_after: int = 1, stage: str = "prod") -> None:
         self.identity = Identity.generate()
         self.name = name
+        self.stage = stage
         self.retry_after = retry_after
         self.lie: Lie | None = None
         self.asked: list[Asked] = []
@@ -109,7 +111,7 @@ class FakePeer:
 
     def record(self, **changes: Any) -> Record:
         """Its node record."""
-        fields = {"name": self.name, "url": self.url, "stage": "prod", "version": "1", **changes}
+        fields = {"name": self.name, "url": self.url, "stage": self.stage, "version": "1", **changes}
         return self.sign(RecordKind.NODE, self.id, asdict(NodeBody(**fields)))
 
     def sign(self, kind: RecordKind, id: str, body: dict[str, Any], revision: int = 1) -> Record:

@@ -58,6 +58,10 @@ class Alone:
         """As `Sources.usable_sources`."""
         return []
 
+    def is_down(self, id: str) -> bool:
+        """As `Sources.is_down`."""
+        return False
+
 
 class Node:
     """The services of one node, without its doors."""
