@@ -196,6 +196,22 @@ class Uploads(Section):
     stage: str = Field("prod", description="The stage of an uploaded package that names none.")
 
 
+class Packages(Section):
+    """Earlier versions of packages, which can be restored."""
+
+    keep_days: float = Field(
+        7,
+        ge=0,
+        le=90,
+        allow_inf_nan=False,
+        description="Days for which replaced and withdrawn files are kept and can be restored; 0: not at all. "
+        "The oldest go earlier when the disk needs room.",
+    )
+    keep_versions: int = Field(
+        2, ge=0, le=100, description="At most so many earlier versions of one package are kept; 0: none."
+    )
+
+
 class Worker(Section):
     """The jobs of this process."""
 
@@ -307,6 +323,9 @@ class Settings(Section):
     web: Web = Field(default_factory=Web, description="Sessions of people in a browser.")
     transfers: Transfers = Field(default_factory=Transfers, description="Bringing packages here.")
     uploads: Uploads = Field(default_factory=Uploads, description="Taking packages in.")
+    packages: Packages = Field(
+        default_factory=Packages, description="Earlier versions of packages, which can be restored."
+    )
     worker: Worker = Field(default_factory=Worker, description="The jobs of this process.")
     replication: Replication = Field(default_factory=Replication, description="Agreement with peers.")
     notifications: Notifications = Field(

@@ -12,6 +12,8 @@ from appliance.service.peers import CLOCK_MS
 from appliance.service.system import Readiness, SystemReport
 from appliance.service.vigil import CERTIFICATE
 
+from .templating import human_size
+
 #: collection and state of what is known of records in MDM servers, and how one and several are told
 _RECORDS = (
     (
@@ -80,7 +82,13 @@ def concerns(handler: BaseHandler, report: SystemReport, readiness: Readiness) -
         found.append(Concern(kind="warn", text=text, address="/ui/jobs?state=failed"))
     disk = report.disk
     if disk.free < max(disk.floor * 2, disk.total // 20):
-        found.append(Concern(kind="warn", text="The disk is nearly full: new packages may find no room."))
+        trash = (
+            f" Earlier versions use {human_size(disk.trash)}; the oldest are deleted when needed."
+            if disk.trash
+            else ""
+        )
+        text = f"The disk is nearly full: new packages may find no room.{trash}"
+        found.append(Concern(kind="warn", text=text))
     return found
 
 

@@ -7,7 +7,7 @@ from urllib.parse import quote, urlencode
 from appliance.api.install_manifest import install_manifest
 from appliance.api.mdm import package_records
 from appliance.api.models import PackagesQuery
-from appliance.api.packages import list_packages, package_detail
+from appliance.api.packages import list_packages, package_detail, package_versions
 from appliance.api.views import package_json
 from appliance.domain.package import Presence
 from appliance.service.accounts import Role
@@ -78,6 +78,8 @@ class PackagePage(PageHandler):
             install_manifest="" if package.withdrawn else install_manifest(package, shown["url"]).decode(),
             command=f"curl -fO '{shown['url']}'",
             path=quote(package.id),
+            versions=[each for each in await package_versions(app, package) if not each["current"]],
+            keep_days=0 if app.trash.keeping.off else app.trash.keeping.days,
             history=[
                 event_view(event, app) for event in await app.events.page(subject=package.id, limit=_HISTORY)
             ],

@@ -14,6 +14,7 @@ WORDS: dict[str, str] = {
     "package.replaced": "replaced by other bytes",
     "package.changed": "changed",
     "package.withdrawn": "withdrawn",
+    "package.restored": "earlier version restored",
     "package.superseded": "lost its name to another file; the old one is kept",
     "package.arrived": "arrived here",
     "package.released": "left this node",
@@ -138,7 +139,7 @@ def _changes(data: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _shown(name: str, value: Any) -> str:
     if isinstance(value, str) and len(value) == 64 and name in {"sha256", "before", "kept"}:
         return f"{value[:16]}…"  # the package's page has all of it
-    if name in {"size", "received"} and isinstance(value, int):
+    if name in {"size", "received", "trash"} and isinstance(value, int):
         return human_size(value)
     return _text(value)
 

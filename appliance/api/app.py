@@ -24,11 +24,14 @@ if TYPE_CHECKING:
     from appliance.service.peers import Peers
     from appliance.service.records import Records
     from appliance.service.registration import Registrations
+    from appliance.service.release_check import ReleaseCheck
     from appliance.service.replication import Replication
+    from appliance.service.restore import Restore
     from appliance.service.sessions import Sessions
     from appliance.service.system import System
     from appliance.service.throughput import Throughput
     from appliance.service.transfers import Transfers
+    from appliance.service.trash import Trash
     from appliance.service.uploads import UploadService
     from appliance.service.verifying import Verifying
     from appliance.service.watchdog import Watchdog
@@ -55,6 +58,9 @@ class App:
     replication: Replication
     transfers: Transfers
     verifying: Verifying
+    trash: Trash
+    restore: Restore
+    release_check: ReleaseCheck
     peers: Peers
     neighbourhood: Neighbourhood
     uploads: UploadService

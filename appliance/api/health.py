@@ -55,9 +55,10 @@ class MetricsHandler(BaseHandler):
 
     async def get(self) -> None:
         """Answer in Prometheus' text format."""
-        with contextlib.suppress(StoreUnavailable):  # then the last figure stands
+        with contextlib.suppress(StoreUnavailable):  # then the last figures stand
             stuck = await self.app.watchdog.notice()
             self.app.metrics.packages_stuck.set(stuck["count"] if stuck is not None else 0)
+            await self.app.trash.usage()
         page = await asyncio.to_thread(self.app.metrics.render)
         self.set_header("Content-Type", CONTENT_TYPE)
         self.finish(page)

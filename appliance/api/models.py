@@ -56,6 +56,17 @@ class PackageChange(Input):
     revision: int | None = Field(None, description="Change only if the package is at this revision.")
 
 
+class PackageRestore(Input):
+    """Which version to restore."""
+
+    version: str = Field(
+        "",
+        max_length=64,
+        description="A SHA-256, its beginning (six characters or more) or a revision. Without it: the newest "
+        "earlier version.",
+    )
+
+
 class InviteInput(Input):
     """An invite to make."""
 

@@ -1,5 +1,6 @@
-"""Packages: list, show, change, withdraw, verify. Bytes come in over `uploads`."""
+"""Packages: list, show, change, withdraw, restore, verify. Bytes come in over `uploads`."""
 
+import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -8,11 +9,19 @@ from appliance.domain.errors import InvalidInput, PackageUnknown, PackageWithdra
 from appliance.domain.package import Package, Presence, version_of
 from appliance.service.packages import ReplicaView
 
+from .app import App
 from .base import BaseHandler
 from .cursors import decode, encode
 from .install_manifest import install_manifest
-from .models import NoQuery, PackageChange, PackagesQuery
-from .views import job_json, manifest_json, package_detail_json, package_json
+from .models import NoQuery, PackageChange, PackageRestore, PackagesQuery
+from .views import (
+    current_version_json,
+    job_json,
+    manifest_json,
+    package_detail_json,
+    package_json,
+    version_json,
+)
 
 _KEYS: dict[str, Callable[[Package], Any]] = {
     "filename": lambda package: package.body.filename.casefold(),
@@ -164,6 +173,39 @@ class VerifyHandler(BaseHandler):
         """Enqueue the check of the file here against its hashes."""
         job = await self.app.packages.verify(name, actor=self.actor)
         self.write_json({"job": job_json(job)}, 202)
+
+
+class VersionsHandler(BaseHandler):
+    """`/api/v1/packages/{id or filename}/versions`."""
+
+    async def get(self, name: str) -> None:
+        """The current version, and those that can be restored on this node."""
+        self.query_as(NoQuery)
+        items = await package_versions(self.app, self.app.catalogue.resolve(name))
+        self.write_json({"items": items, "next": None})
+
+
+class RestoreHandler(BaseHandler):
+    """`/api/v1/packages/{id or filename}/restore`."""
+
+    async def post(self, name: str) -> None:
+        """Enqueue the restoring of an earlier version."""
+        wanted = self.body_as(PackageRestore)
+        version, job = await self.app.restore.request(
+            name, wanted.version, actor=self.actor, within=self.within
+        )
+        shown = await asyncio.to_thread(version_json, version, self.app.trash.keeping, self.app.blobs)
+        self.write_json({"job": job_json(job), "version": shown}, 202)
+
+
+async def package_versions(app: App, package: Package) -> list[dict[str, Any]]:
+    """The current version of a package, and those in the trash, the one that left last first."""
+    current = "" if package.withdrawn else package.body.sha256
+    earlier = [each for each in await app.trash.versions(package.id) if each.sha256 != current]
+    found = [] if package.withdrawn else [current_version_json(package)]
+    return found + await asyncio.to_thread(
+        lambda: [version_json(each, app.trash.keeping, app.blobs) for each in earlier]
+    )
 
 
 async def package_detail(handler: BaseHandler, package: Package) -> dict[str, Any]:

@@ -263,6 +263,25 @@ class ContentHandler(BytesHandler):
             os.close(descriptor)
 
 
+class ProofHandler(BytesHandler):
+    """`GET packages/{id}/proof?sha256=S&chunk=N&holder=NODE`: a chunk, to prove that a node has the bytes.
+
+    The holder is this node or a direct peer of it, which is asked then.
+    """
+
+    async def get(self, id: str) -> None:
+        """The chunk."""
+        package = self.package(id)
+        holder = self.get_query_argument("holder", "")
+        try:
+            index = int(self.get_query_argument("chunk", ""))
+        except ValueError as exc:
+            raise InvalidInput("chunk is a number.") from exc
+        data = await self.app.release_check.answer(package, index, holder)
+        self.set_header("Content-Type", "application/octet-stream")
+        self.finish(data)
+
+
 ROUTES = [
     (r"/peer/v1/node", NodeHandler),
     (r"/peer/v1/registrations", RegistrationsHandler),
@@ -274,4 +293,5 @@ ROUTES = [
     (r"/peer/v1/packages/([a-z2-7]{32})/manifest", ManifestHandler),
     (r"/peer/v1/packages/([a-z2-7]{32})/chunks", ChunksHandler),
     (r"/peer/v1/packages/([a-z2-7]{32})/content", ContentHandler),
+    (r"/peer/v1/packages/([a-z2-7]{32})/proof", ProofHandler),
 ]

@@ -43,6 +43,8 @@ API: list[tuple[str, type[tornado.web.RequestHandler]]] = [
     (_PACKAGE + r"/install-manifest", packages.InstallManifestHandler),
     (_PACKAGE + r"/manifest", packages.ManifestHandler),
     (_PACKAGE + r"/verify", packages.VerifyHandler),
+    (_PACKAGE + r"/versions", packages.VersionsHandler),
+    (_PACKAGE + r"/restore", packages.RestoreHandler),
     (r"/api/v1/uploads", uploads.UploadsHandler),
     (r"/api/v1/uploads/([0-9a-f]{32})", uploads.UploadHandler),
     (r"/api/v1/peers", peers.PeersHandler),

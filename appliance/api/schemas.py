@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from appliance.domain.package import Effect
+from appliance.domain.trash import Why
 
 Schema = dict[str, Any]
 
@@ -74,6 +75,20 @@ _PROPERTIES: dict[str, dict[str, Schema]] = {
         "node": TEXT, "name": TEXT, "presence": TEXT, "reason": TEXT, "sha256": TEXT, "current": YES, "at": TIME,
         "bytes_done": {"type": ["integer", "null"]},
     },
+    "PackageVersion": {
+        "sha256": TEXT, "filename": TEXT, "size": {"type": ["integer", "null"]}, "revision": INT, "author": TEXT,
+        "stage": TEXT, "tags": _WORDS, "notes": TEXT, "uploaded_at": TIME, "uploaded_by": TEXT,
+        "current": {**YES, "description": "Whether the network has this version now."},
+        "here": {**YES, "description": "Whether its file is on this node."},
+        "why": {
+            "type": "string", "enum": ["", *Why],
+            "description": "Why it is no longer current: replaced, withdrawn, or superseded by a file whose author "
+            "never saw it.",
+        },
+        "at": {**TIME, "description": "Since when it is not current."},
+        "expires_at": {**TIME, "description": "Until when it can be restored; earlier if the disk needs room."},
+    },
+    "Restoration": {"job": ref("Job"), "version": ref("PackageVersion")},
     "Manifest": {"size": INT, "sha1": TEXT, "sha256": TEXT, "chunk_size": INT, "chunks": _WORDS},
     "Verification": {"job": ref("Job")},
     "Upload": _UPLOAD,
@@ -141,7 +156,8 @@ _PROPERTIES: dict[str, dict[str, Schema]] = {
     },
     "System": {
         "version": TEXT, "uptime_s": NUMBER,
-        "disk": object_of({"total": INT, "free": INT, "floor": INT, "used_by_packages": INT}),
+        "disk": object_of({"total": INT, "free": INT, "floor": INT, "used_by_packages": INT,
+                           "trash": {**INT, "description": "Bytes of earlier versions that can be restored."}}),
         "memory": object_of({"rss": {"type": ["integer", "null"]}}),
         "python": TEXT, "database": TEXT, "counts": _COUNTS,
     },

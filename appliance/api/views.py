@@ -9,9 +9,11 @@ from appliance.domain.holding import SetAside
 from appliance.domain.job import Job
 from appliance.domain.manifest import CHUNK_SIZE, SHA1_BYTES, Manifest, chunk_count
 from appliance.domain.package import Package
+from appliance.domain.trash import Keeping, Version
 from appliance.service.packages import ReplicaView
 from appliance.service.peers import Peer
 from appliance.service.uploads import Upload
+from appliance.store.blobs import BlobStore
 
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _MILLISECOND = datetime.timedelta(milliseconds=1)
@@ -63,7 +65,7 @@ def package_detail_json(
     package: Package,
     base_url: str,
     replicas: list[ReplicaView],
-    superseded: list[dict[str, Any]],
+    superseded: list[Version],
     arriving: Mapping[str, int],
 ) -> dict[str, Any]:
     """A package with its replicas across the network, where its manifest is, and what lost the name to it here.
@@ -72,7 +74,7 @@ def package_detail_json(
         package: The package.
         base_url: The node's, with the download context if there is one.
         replicas: What nodes say of it.
-        superseded: Documents of what lost the name.
+        superseded: What lost the name and is in the trash.
         arriving: By node, how many bytes of it are there so far, where that is known.
     """
     return {
@@ -97,8 +99,56 @@ def package_detail_json(
             "url": f"/api/v1/packages/{package.id}/manifest",
         },
         "superseded": [
-            {"sha256": doc["sha256"], "filename": doc["filename"], "at": iso(doc["at"])} for doc in superseded
+            {"sha256": each.sha256, "filename": each.filename, "at": iso(each.at)} for each in superseded
         ],
+    }
+
+
+def current_version_json(package: Package) -> dict[str, Any]:
+    """The version of a package that the network has now."""
+    body = package.body
+    return {
+        "sha256": body.sha256,
+        "filename": body.filename,
+        "size": body.size,
+        "revision": package.revision,
+        "author": package.author,
+        "stage": body.stage,
+        "tags": list(body.tags),
+        "notes": body.notes,
+        "uploaded_at": iso(body.uploaded_at),
+        "uploaded_by": body.uploaded_by,
+        "current": True,
+        "here": package.held_sha256 == body.sha256,
+        "why": "",
+        "at": None,
+        "expires_at": None,
+    }
+
+
+def version_json(version: Version, keeping: Keeping, blobs: BlobStore) -> dict[str, Any]:
+    """A version in the trash. Looks whether its file is there, and so blocks."""
+    body = version.body
+    try:
+        size: int | None = blobs.path(version.sha256).stat().st_size
+    except OSError:
+        size = None
+    return {
+        "sha256": version.sha256,
+        "filename": version.filename,
+        "size": size if version.size is None else version.size,
+        "revision": version.revision,
+        "author": version.author,
+        "stage": body.stage if body else "",
+        "tags": list(body.tags) if body else [],
+        "notes": body.notes if body else "",
+        "uploaded_at": iso(body.uploaded_at) if body else None,
+        "uploaded_by": body.uploaded_by if body else "",
+        "current": False,
+        "here": size is not None,
+        "why": str(version.why),
+        "at": iso(version.at),
+        "expires_at": iso(keeping.until(version)),
     }
 
 

@@ -1,5 +1,6 @@
 """Every service of a node, made and tied together. Nothing runs yet."""
 
+import asyncio
 import platform
 import random
 import secrets
@@ -13,6 +14,7 @@ from appliance.api.app import App
 from appliance.domain.job import QUEUES
 from appliance.domain.node import NodeBody
 from appliance.domain.record import Record
+from appliance.domain.trash import Keeping
 from appliance.jobs.runner import Runner
 from appliance.jobs.supervisor import Supervisor
 from appliance.peering.content import ContentPool
@@ -36,12 +38,15 @@ from appliance.service.peers import Peers
 from appliance.service.record_repair import RecordRepair
 from appliance.service.records import Records
 from appliance.service.registration import Registrations
+from appliance.service.release_check import ReleaseCheck
 from appliance.service.replication import Replication
+from appliance.service.restore import Restore
 from appliance.service.secrets import SecretBox
 from appliance.service.sessions import Sessions
 from appliance.service.system import System
 from appliance.service.throughput import Throughput
 from appliance.service.transfers import Transfers
+from appliance.service.trash import Trash
 from appliance.service.uploads import UploadService
 from appliance.service.verifying import Verifying
 from appliance.service.vigil import Vigil
@@ -103,13 +108,14 @@ def connect(
         store=store, identity=identity, ca_file=ca_file, now=now_ms, jitter=random.random,
         quarantine_ms=round(settings.replication.reconcile_s * 1000),
     )  # fmt: skip
+    trash = _trash(settings, store, catalogue, blobs)
     holdings = Holdings(
-        store=store, records=records, catalogue=catalogue, blobs=blobs, sources=peers,
+        store=store, records=records, catalogue=catalogue, blobs=blobs, trash=trash, sources=peers,
         stages=stages, max_size=settings.uploads.max_size, node_id=node_id, own=own, now=now_ms, files=files,
         supervisor=supervisor,
     )  # fmt: skip
     packages = Packages(
-        store=store, records=records, catalogue=catalogue, holdings=holdings,
+        store=store, records=records, catalogue=catalogue, holdings=holdings, trash=trash,
         stages=stages, node_id=node_id, now=now_ms,
     )  # fmt: skip
     records.clock_trusted = peers.clock_agrees
@@ -150,6 +156,10 @@ def connect(
         store=store, records=records, catalogue=catalogue, holdings=holdings,
         peers=peers, node_id=node_id, now=now_ms,
     )  # fmt: skip
+    neighbourhood = Neighbourhood(
+        peers=peers, transfers=transfers, node_id=node_id, calls=calls, now=now_ms, supervisor=supervisor
+    )
+    pool = ContentPool(identity, now_ms)
     uploads = UploadService(
         store=store, blobs=blobs, layout=layout, packages=packages, stages=stages,
         default_stage=settings.uploads.stage, max_size=settings.uploads.max_size,
@@ -167,7 +177,7 @@ def connect(
     system = System(
         store=store, catalogue=catalogue, data_dir=layout.root, min_free_bytes=settings.transfers.min_free,
         version=__version__, database=database, heartbeat_age=runner.heartbeat_age if runner else None,
-        supervisor=supervisor, now=now_ms,
+        supervisor=supervisor, now=now_ms, trash=trash.usage,
     )  # fmt: skip
     directory = Directory(settings.directory, now_ms) if settings.directory.servers else None
     teller = Teller(id=node_id, name=place.name, url=place.url)
@@ -177,9 +187,16 @@ def connect(
         records=records, catalogue=catalogue, holdings=holdings, packages=packages,
         replication=replication, transfers=transfers,
         verifying=Verifying(catalogue=catalogue, blobs=blobs, holdings=holdings), peers=peers,
-        neighbourhood=Neighbourhood(
-            peers=peers, transfers=transfers, node_id=node_id, calls=calls, now=now_ms, supervisor=supervisor
+        trash=trash,
+        restore=Restore(
+            store=store, catalogue=catalogue, blobs=blobs, holdings=holdings, packages=packages,
+            trash=trash, now=now_ms,
         ),
+        release_check=ReleaseCheck(
+            catalogue=catalogue, holdings=holdings, blobs=blobs, peers=peers, neighbourhood=neighbourhood,
+            pool=pool, calls=calls, node_id=node_id, pick=secrets.randbelow,
+        ),
+        neighbourhood=neighbourhood,
         uploads=uploads, accounts=Accounts(store, now_ms, stages=stages, directory=directory),
         sessions=Sessions(
             store, now_ms, idle_s=settings.web.session_idle_s, life_s=settings.web.session_life_s
@@ -195,25 +212,32 @@ def connect(
         ),
     )  # fmt: skip
     maintenance = Maintenance(
-        store=store, records=records, catalogue=catalogue, holdings=holdings,
+        store=store, records=records, catalogue=catalogue, trash=trash,
         uploads=uploads, blobs=blobs, now=now_ms,
     )  # fmt: skip
     coverage = Coverage(store=store, records=records, stages=stages, node_id=node_id, now=now_ms)
     vigil = Vigil(
         store=store, data_dir=layout.root, disk_low=settings.notifications.disk_low,
-        certificate=place.certificate, node_id=node_id, now=now_ms,
+        certificate=place.certificate, node_id=node_id, now=now_ms, trash=trash.usage,
     )  # fmt: skip
     graph = Graph(
         app=app, maintenance=maintenance, bridge=bridge, coverage=coverage, vigil=vigil,
         record_repair=RecordRepair(
             store=store, records=records, holdings=holdings, node_id=node_id, now=now_ms
         ),
-        supervisor=supervisor, pool=ContentPool(identity, now_ms), calls=calls, files=files,
+        supervisor=supervisor, pool=pool, calls=calls, files=files,
     )  # fmt: skip
     _watch(graph, layout)
     if runner is not None:
         register_jobs(graph, runner, layout)
     return graph
+
+
+def _trash(settings: Settings, store: Store, catalogue: Catalogue, blobs: BlobStore) -> Trash:
+    keeping = Keeping(days=settings.packages.keep_days, versions=settings.packages.keep_versions)
+    trash = Trash(store=store, catalogue=catalogue, blobs=blobs, keeping=keeping, now=now_ms)
+    blobs.make_room = trash.ask_for_room(asyncio.get_running_loop())
+    return trash
 
 
 def _watch(graph: Graph, layout: Layout) -> None:
@@ -225,6 +249,7 @@ def _watch(graph: Graph, layout: Layout) -> None:
             jobs_running=lambda: {name: runner.running(name) for name in QUEUES} if runner else {},
             disk_free=lambda: shutil.disk_usage(layout.root).free,
             records_skipped=lambda: len(app.records.broken),
+            trash=lambda: (app.trash.last_usage.versions, app.trash.last_usage.bytes),
         )
     )
 

@@ -7,11 +7,14 @@ from appliance.jobs.context import JobContext
 from appliance.jobs.runner import Runner
 from appliance.service.bringing import Bringing
 from appliance.service.fetch_jobs import FETCH_JOB, FETCH_SMALL_JOB
+from appliance.service.holdings import RELEASE_CHECK_JOB
 from appliance.service.maintenance import PURGE_JOB, purge_job
 from appliance.service.newcomers import RECHECK_JOB, recheck_job
 from appliance.service.notifications.deliveries import QUEUE, SEND_JOB
 from appliance.service.packages import VERIFY_JOB
+from appliance.service.release_check import FOR_EVER
 from appliance.service.replication import RECONCILE_JOB, reconcile_job
+from appliance.service.restore import RESTORE_JOB
 from appliance.service.vigil import EVERY_S, VIGIL_JOB, vigil_job
 from appliance.service.watchdog import EVERY_S as WATCH_EVERY_S
 from appliance.service.watchdog import WATCHDOG_JOB, watchdog_job
@@ -51,6 +54,7 @@ def register_jobs(graph: "Graph", runner: Runner, layout: Layout) -> None:
         await app.notifications.deliveries.purge()
 
     async def look(_job: Job, _context: JobContext) -> None:
+        await app.trash.make_room(0)
         await graph.vigil.look()
 
     async def recheck(_job: Job, _context: JobContext) -> None:
@@ -59,6 +63,8 @@ def register_jobs(graph: "Graph", runner: Runner, layout: Layout) -> None:
     runner.register(FETCH_JOB, bringing.run, queue="transfer", policy=FETCHING, on_failed=gave_up)
     runner.register(FETCH_SMALL_JOB, bringing.run_small, queue="small", policy=FETCHING, on_failed=gave_up)
     runner.register(VERIFY_JOB, app.verifying.run, queue="hash", policy=ONCE)
+    runner.register(RESTORE_JOB, app.restore.run, queue="hash")
+    runner.register(RELEASE_CHECK_JOB, app.release_check.run, queue="default", policy=FOR_EVER)
     runner.register(RECONCILE_JOB, reconcile, queue="default", policy=ONCE)
     runner.register(WATCHDOG_JOB, watch, queue="default", policy=ONCE)
     runner.register(PURGE_JOB, purge, queue="default", policy=ONCE)

@@ -1,4 +1,4 @@
-"""`ods package`: put packages in, look at them, change and withdraw them, check them."""
+"""`ods package`: put packages in, look at them, change, withdraw and restore them, check them."""
 
 import hashlib
 import shlex
@@ -33,7 +33,7 @@ from .waiting import wait_for_all
 
 @group("package")
 def package() -> None:
-    """Put packages in, look at them, change and withdraw them."""
+    """Put packages in, look at them, change, withdraw and restore them."""
 
 
 @package.command("add")
@@ -302,6 +302,77 @@ def withdraw(client: NodeClient, output: Output, name: str, revision: int | None
         output.data(found)
     else:
         output.line(f"{found['filename']} is withdrawn.")
+
+
+@package.command("versions")
+@click.argument("name")
+@remote
+def versions(client: NodeClient, output: Output, name: str) -> None:
+    """List the versions of a package on this node, and until when each can be restored.
+
+    Other nodes may keep other versions: ask them with --url.
+    """
+    found = client.get(f"/packages/{segment(name)}/versions")["items"]
+    if output.json:
+        output.data(found)
+        return
+    output.table(
+        ["sha256", "revision", "size", "stage", "uploaded by", "state", "since", "expires"],
+        [
+            (
+                version["sha256"][:16],
+                version["revision"],
+                size(version["size"]),
+                version["stage"],
+                version["uploaded_by"],
+                _version_state(version),
+                moment(version["at"] or version["uploaded_at"]),
+                moment(version["expires_at"]),
+            )
+            for version in found
+        ],
+        numbers=["revision", "size"],
+    )
+    if all(version["current"] for version in found):
+        output.note("No earlier version is on this node.")
+
+
+def _version_state(version: Any) -> str:
+    state: str = "current" if version["current"] else version["why"]
+    return state if version["here"] else f"{state}, not on this node"
+
+
+@package.command("restore")
+@click.argument("name")
+@click.option(
+    "--version",
+    "wanted",
+    default="",
+    metavar="VERSION",
+    help="A SHA-256, its first six characters or more, or a revision. Default: the newest earlier version.",
+)
+@click.option("--no-wait", is_flag=True, help="Only begin; do not wait for the result.")
+@remote
+def restore(client: NodeClient, output: Output, name: str, wanted: str, no_wait: bool) -> None:
+    """Restore an earlier version of a package, or a withdrawn package, on every node.
+
+    This node verifies its file first. What the name has now is kept as an earlier version.
+    """
+    answer = client.post(f"/packages/{segment(name)}/restore", {"version": wanted})
+    version, job = answer["version"], answer["job"]
+    short = version["sha256"][:16]
+    if not no_wait:
+        output.note(f"Verifying {visible(version['filename'])}, {size(version['size'])} ...")
+        job = client.wait_for_job(job["id"])
+        if job["state"] != "done":
+            text = job["error"].partition(": ")[2]
+            raise CommandFailed(text or f"The job ended as {job['state']}.", details={"job": job})
+    if output.json:
+        output.data({"job": job, "version": version})
+    elif no_wait:
+        output.line(f"{version['filename']}: restoring version {short} began (job {job['id']}).")
+    else:
+        output.line(f"{version['filename']}: restored version {short}.")
 
 
 @package.command("verify")

@@ -34,6 +34,7 @@ def status(client: NodeClient, output: Output) -> int:
             ("Up for", span(system["uptime_s"])),
             ("Packages", f"{counts['held']} of {counts['packages']} here, {size(disk['used_by_packages'])}"),
             ("Disk", f"{size(disk['free'])} of {size(disk['total'])} free; {size(disk['floor'])} stay free"),
+            ("Trash", _trash(counts["versions"], disk["trash"])),
             ("Memory", size(system["memory"]["rss"])),
             ("Database", system["database"]),
             ("Peers", f"{sum(p['healthy'] for p in peers)} of {len(peers)} healthy"),
@@ -51,6 +52,10 @@ def status(client: NodeClient, output: Output) -> int:
             numbers=["done", "rate"],
         )
     return code
+
+
+def _trash(versions: int | None, used: int) -> str:
+    return "unknown" if versions is None else f"{versions} earlier versions, {size(used)}"
 
 
 def _state(ready: dict[str, Any]) -> str:

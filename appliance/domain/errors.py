@@ -5,8 +5,8 @@
                             EmptyFile, WrongMediaType
       NotAllowed            NotAuthenticated, PermissionDenied, TooManyAttempts, PasswordChangeRequired
         SignatureRefused    SignatureMissing, SignatureInvalid, ClockSkew, RequestReplayed, PeerUnknown
-      NotFound              PackageUnknown, PackageWithdrawn, UploadUnknown, PeerNotFound, NodeUnknown,
-                            JobUnknown, AccountUnknown, TokenUnknown, SessionUnknown
+      NotFound              PackageUnknown, PackageWithdrawn, VersionUnknown, UploadUnknown, PeerNotFound,
+                            NodeUnknown, JobUnknown, AccountUnknown, TokenUnknown, SessionUnknown
       Conflict              PackageExists, OffsetMismatch, InvalidTransition, DuplicateKey, StaleRevision,
                             InviteRefused, AccountExists, PreconditionFailed
       IntegrityFailure      DigestMismatch (RecordWrong), SizeMismatch, ManifestInvalid, ChunkInvalid, BlobMissing
@@ -175,6 +175,12 @@ class PackageWithdrawn(NotFound):
     """The package was withdrawn."""
 
     code = "package_withdrawn"
+
+
+class VersionUnknown(NotFound):
+    """This node keeps no such version of the package."""
+
+    code = "version_unknown"
 
 
 class UploadUnknown(NotFound):

@@ -13,6 +13,7 @@ class EventType(StrEnum):
     PACKAGE_REPLACED = "package.replaced"
     PACKAGE_CHANGED = "package.changed"  #: stage, tags or notes
     PACKAGE_WITHDRAWN = "package.withdrawn"
+    PACKAGE_RESTORED = "package.restored"  #: an earlier version was published again, by a person at this node
     PACKAGE_SUPERSEDED = "package.superseded"  #: another file of this name won; ours is kept
     PACKAGE_ARRIVED = "package.arrived"  #: a replica was completed here
     PACKAGE_RELEASED = "package.released"  #: the bytes left this node

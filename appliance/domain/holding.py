@@ -42,6 +42,10 @@ class Situation:
     sources: Sequence[str]  #: names of registered peers that hold the bytes
     out_of_reach: Sequence[str]  #: names of other nodes that hold them
     safe_elsewhere: bool  #: a node that admits the package holds the bytes
+    proven_elsewhere: bool  #: several such nodes hold them, or one of them has just given a chunk
+    keepers: Sequence[str] = ()  #: names of the nodes that admit the package and hold the bytes
+    asking: bool = False  #: they are being asked for a chunk, or will be again
+    unproven: str = ""  #: why that did not prove anything the last time
     trouble: str = ""  #: why the transfer stopped, if it did
     retry_at: int = 0  #: when it may begin again, UTC milliseconds; 0: at any time
     set_aside: Sequence[SetAside] = ()  #: registered peers that hold the bytes and are not asked now
@@ -57,13 +61,22 @@ class Decision:
     retry_at: int = (
         0  #: when what is missing is looked at again, UTC milliseconds; 0: at the next reconciliation
     )
+    prove: bool = False  #: whether to begin asking other nodes for a chunk, so that the bytes can be released
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """A node has just given a chunk of these bytes, and the chunk was right."""
+
+    node: str  #: node id
+    sha256: str
 
 
 def decide(now: Situation) -> Decision:
     """Decide about one package.
 
     The last copy of a package is never released because of a stage or tag: not before a node that admits the
-    package holds it.
+    package holds it. If only one says so, it has to prove it.
     """
     here = now.held_current or now.held_old
     if now.withdrawn:
@@ -75,6 +88,15 @@ def decide(now: Situation) -> Decision:
                 action=Action.KEEP if now.held_current else Action.ADOPT,
                 presence=Presence.HELD,
                 reason=f"{now.admission.reason}; kept until a node that admits it holds it",
+            )
+        if now.held_current and not now.proven_elsewhere:
+            holder = " or ".join(now.keepers[:3])
+            failed = f" ({now.unproven.rstrip('.')})" if now.unproven else ""
+            return Decision(
+                action=Action.KEEP,
+                presence=Presence.HELD,
+                reason=f"{now.admission.reason}; kept until {holder} proves that it has the file{failed}",
+                prove=not now.asking,
             )
         return Decision(
             action=Action.RELEASE if here or now.on_disk else Action.NOTHING,

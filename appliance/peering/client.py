@@ -117,6 +117,12 @@ class PeerClient:
         """Which chunks of a package's bytes the peer holds: one bit each, lowest first."""
         return self._exchange("GET", f"/peer/v1/packages/{id}/chunks?sha256={sha256}")
 
+    def proof(self, id: str, sha256: str, chunk: int, holder: str) -> bytes:
+        """A chunk of a package's bytes as `holder` has it: the peer itself, or one that it is registered with."""
+        return self._exchange(
+            "GET", f"/peer/v1/packages/{id}/proof?sha256={sha256}&chunk={chunk}&holder={holder}"
+        )
+
     def close(self) -> None:
         """Close idle connections; a later call opens new ones."""
         with self._making:

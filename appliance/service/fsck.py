@@ -22,18 +22,21 @@ from appliance.domain.event import EventType
 from appliance.domain.package import Package, Presence
 from appliance.domain.record import Record, RecordKind
 from appliance.domain.states import TransferState
+from appliance.domain.trash import Version
 from appliance.peering.identity import Identity
 from appliance.peering.records import check_time, package_body, verify_record
 from appliance.store.blobs import BlobStore
 from appliance.store.filesystem import remove
 from appliance.store.layout import Layout
 from appliance.store.ports import Doc, Replace, Store
+from appliance.store.schema import TRASH
 
 from .catalogue import Catalogue, package_doc, package_from
 from .hashing import hash_file
 from .holdings import inline_manifest, manifest_doc, stored_manifest
 from .journal import SYSTEM, entry
 from .records import Known, Records, stored_record
+from .trash import forget_versions, mentioned, read_versions
 
 ONLINE_GRACE_MS = 60_000
 _PAGE = 500
@@ -50,6 +53,7 @@ class Kind(StrEnum):
     BLOB_ORPHAN = "blob_orphan"  #: bytes that nothing mentions
     PARTIAL_ORPHAN = "partial_orphan"  #: of a transfer that is over
     UPLOAD_ORPHAN = "upload_orphan"  #: of an upload that is over
+    VERSION_LOST = "version_lost"  #: the file of a version in the trash is gone or damaged
     MANIFEST_MISSING = "manifest_missing"  #: a held package cannot be given to peers
     RECORD_INVALID = "record_invalid"  #: a record breaks a rule, so it is skipped
     VIEW_INVALID = "view_invalid"  #: what this node keeps of a package cannot be read, so it is skipped
@@ -139,6 +143,7 @@ class Fsck:
                 kind, detail = fault
                 done = await self._give_up(package, detail) if repair else ""
                 self._add(kind, package.held_filename, detail, done)
+        await self._check_trash(read_data=read_data, repair=repair)
         await self._check_orphans(repair=repair)
         self._check_identity(repair=repair)
         return self._report
@@ -311,14 +316,39 @@ class Fsck:
                 done = "made anew from the file"
         self._add(Kind.MANIFEST_MISSING, package.held_filename, detail, done)
 
+    async def _check_trash(self, *, read_data: bool, repair: bool) -> None:
+        served = {package.held_sha256 for package in self._catalogue.all()}
+        for version in await read_versions(self._store):
+            if version.sha256 in served:
+                continue
+            path = self._blobs.path(version.sha256)
+            fault = await asyncio.to_thread(self._version_fault, path, version, read_data)
+            if not fault or await self._store.get(TRASH.name, version.id) is None:
+                continue
+            done = ""
+            if repair:
+                await forget_versions(self._store, version.sha256)
+                await asyncio.to_thread(self._blobs.quarantine, version.sha256)
+                done = "it can no longer be restored on this node"
+            self._add(Kind.VERSION_LOST, version.filename, f"an earlier version: {fault}", done)
+
+    def _version_fault(self, path: Path, version: Version, read_data: bool) -> str:
+        try:
+            size = path.stat().st_size
+            if version.size not in {None, size}:
+                return f"the file {self._name(path)} has {size} bytes, not {version.size}"
+            if read_data and (found := hash_file(path).sha256) != version.sha256:
+                return f"the SHA-256 of {self._name(path)} is {found}"
+        except FileNotFoundError:
+            return f"the file {self._name(path)} is missing"
+        return ""
+
     async def _check_orphans(self, *, repair: bool) -> None:
         # First the disk, then the database: what was mentioned in between is no orphan.
         files = await asyncio.to_thread(lambda: list(self._files()))
         await self._catalogue.load()
         packages = self._catalogue.all()
-        blobs = {package.held_sha256 for package in packages}
-        blobs |= {package.body.sha256 for package in packages if not package.withdrawn}
-        blobs |= {doc["sha256"] for doc in await self._all("superseded")}
+        blobs = await mentioned(self._store, packages)
         blobs |= await self._recorded()
         names = {package.held_filename for package in packages}
         over = {str(TransferState.DONE)}

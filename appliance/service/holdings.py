@@ -9,6 +9,7 @@ any point: files are linked before the store says so, and removed after. Settlin
 import asyncio
 import base64
 import logging
+import secrets
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -16,9 +17,10 @@ from functools import partial
 from typing import Protocol
 from weakref import WeakValueDictionary
 
-from appliance.domain.errors import StaleRevision, StoreUnavailable
+from appliance.domain.errors import BlobMissing, StaleRevision, StoreUnavailable
 from appliance.domain.event import EventType
-from appliance.domain.holding import Action, Decision, SetAside, Situation, decide
+from appliance.domain.holding import Action, Decision, Proof, SetAside, Situation, decide
+from appliance.domain.job import Job
 from appliance.domain.manifest import Manifest
 from appliance.domain.node import Admission, NodeBody, admit
 from appliance.domain.package import Package, PackageBody, Presence, ReplicaBody
@@ -30,7 +32,7 @@ from appliance.store.ports import Doc, Enqueue, Operation, Replace, Store
 from appliance.store.rounds import Rounds
 
 from .catalogue import Catalogue, package_doc
-from .consequences import events_of, lost_to_another, view_of
+from .consequences import events_of, view_of
 from .fetch_jobs import (
     STOPPED,
     cancelled_by_person,
@@ -43,6 +45,7 @@ from .fetch_jobs import (
 )
 from .journal import SYSTEM, entry
 from .records import About, Known, Records
+from .trash import Trash
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +53,9 @@ FILE_THREADS = 4
 _TRIES = 8
 SAID_FROM = 64 * 1024 * 1024  #: bytes; a smaller package is here almost before a record says that it arrives
 REASON_LENGTH = 1000  #: characters of a reason that a record tells others
+
+
+RELEASE_CHECK_JOB = "package.release_check"  #: asks another node for a chunk, see `release_check`
 
 
 class Sources(Protocol):
@@ -60,6 +66,9 @@ class Sources(Protocol):
 
     def set_aside(self, ids: Iterable[str], package: str) -> list[SetAside]:
         """Those of the nodes that are registered and active, and set aside."""
+
+    def is_down(self, id: str) -> bool:
+        """Whether a registered node failed to answer several times in a row."""
 
 
 def inline_manifest(body: PackageBody) -> Manifest | None:
@@ -111,6 +120,7 @@ class Holdings:
         records: Records,
         catalogue: Catalogue,
         blobs: BlobStore,
+        trash: Trash,
         sources: Sources,
         stages: Sequence[str],
         max_size: int,
@@ -127,6 +137,7 @@ class Holdings:
             records: What the network agrees on.
             catalogue: The view of packages in memory.
             blobs: The bytes.
+            trash: What is no longer served and can be restored.
             sources: Who may be asked for bytes.
             stages: All stages, in their order.
             max_size: Larger packages are not admitted, in bytes.
@@ -142,6 +153,7 @@ class Holdings:
         self._records = records
         self._catalogue = catalogue
         self._blobs = blobs
+        self._trash = trash
         self._sources = sources
         self._stages = stages
         self._max_size = max_size
@@ -238,6 +250,7 @@ class Holdings:
         extra: Sequence[Operation] = (),
         transfer: Doc | None = None,
         again: bool = False,
+        proof: Proof | None = None,
     ) -> Package | None:
         """Bring one package into line and return the view of it, or None if no record is known.
 
@@ -247,20 +260,27 @@ class Holdings:
             extra: Operations to do in the same write.
             transfer: How a transfer of it ended, to be written with what follows from that.
             again: Whether a transfer that stopped is begun anew now; else it goes on when its job does.
+            proof: Another node has just proved that it has the bytes.
         """
         lock = self._locks.setdefault(id, asyncio.Lock())
         async with lock:
             for attempt in range(_TRIES):
                 try:
-                    return await self._settle(id, actor, extra, transfer, again)
-                except StaleRevision:
+                    return await self._settle(id, actor, extra, transfer, again, proof)
+                except (StaleRevision, BlobMissing):  # a blob may be deleted while it is about to be adopted
                     if attempt == _TRIES - 1:
                         raise
                     await self._catalogue.load()
         return None
 
     async def _settle(
-        self, id: str, actor: str, extra: Sequence[Operation], ended: Doc | None, again: bool
+        self,
+        id: str,
+        actor: str,
+        extra: Sequence[Operation],
+        ended: Doc | None,
+        again: bool,
+        proof: Proof | None,
     ) -> Package | None:
         about = await self._records.about(id)
         record = about.package.record
@@ -274,13 +294,17 @@ class Holdings:
         current = transfer_id(id, body.sha256)
         ours = ended is not None and ended["_id"] == current
         transfer = ended if ours else await self._store.get("transfers", current)
-        situation = await self._situation(record, about, body, old, transfer)
+        situation = await self._situation(record, about, body, old, transfer, proof)
         decision = decide(situation)
         view = view_of(record, body, old, decision, at=self._now())
         if decision.action is Action.ADOPT or (old and view.held_filename not in {"", old.held_filename}):
             await self._files.run(partial(self._blobs.publish, view.held_sha256, view.held_filename))
         stopped = bool(situation.trouble)
         operations = [*self._operations(old, view, about, decision, actor, stopped=stopped), *extra]
+        if view != old:
+            operations.extend(await self._trash.step(old, view))
+        if decision.prove:
+            operations.append(Enqueue(_release_check_job(id, self._now())))
         at_once = again or old is None or old.presence is not Presence.ARRIVING
         at_once = at_once or self._new_source(situation, transfer)
         operations.extend(await self._transfer_operations(decision, view, transfer, ended, at_once=at_once))
@@ -291,6 +315,8 @@ class Holdings:
                     self._catalogue.take(doc)
             if any(isinstance(op, Replace) and op.collection == "records" for op in operations):
                 self.on_written()
+        if decision.action is Action.ADOPT:
+            await self._files.run(partial(self._blobs.ensure, view.held_sha256, view.held_filename))
         await self._let_go(old, view, decision)
         return self._catalogue.by_id(id)
 
@@ -309,20 +335,26 @@ class Holdings:
         return [*operations, *([Enqueue(fetch_job(view, now))] if step.enqueue else [])]
 
     async def _situation(
-        self, record: Record, about: About, body: PackageBody, old: Package | None, transfer: Doc | None
+        self,
+        record: Record,
+        about: About,
+        body: PackageBody,
+        old: Package | None,
+        transfer: Doc | None,
+        proof: Proof | None,
     ) -> Situation:
         held = old.held_sha256 if old else ""
-        others = [
-            replica
-            for replica in map(replica_body, about.living())
-            if replica.node != self._node_id
-            and replica.node in self._nodes
-            and replica.sha256 == body.sha256
-            and replica.presence == Presence.HELD
-        ]
+        others = self._holders(about, body)
+        keepers = self._keepers(others, body)
+        proven = sum(not self._sources.is_down(node) for node in keepers) > 1 or (
+            proof is not None and proof.sha256 == body.sha256 and proof.node in keepers
+        )
         holders = [replica.node for replica in others]
         near = self._sources.usable_sources(holders, record.id)
         away = self._sources.set_aside(holders, record.id)
+        check = None
+        if held == body.sha256 and keepers and not proven and not self.admits(body):
+            check = await self._release_check(record.id)
         on_disk = False
         if held != body.sha256:
             on_disk = await self.on_disk(body)
@@ -340,10 +372,43 @@ class Holdings:
             set_aside=away,
             sources=[self._name(node) for node in near],
             out_of_reach=[self._name(replica.node) for replica in others if replica.node not in near],
-            safe_elsewhere=any(
-                self.admission(self._nodes[replica.node], body).admitted for replica in others
-            ),
+            safe_elsewhere=bool(keepers),
+            proven_elsewhere=proven,
+            keepers=[self._name(node) for node in keepers],
+            asking=check is not None,
+            unproven=check.error.partition(": ")[2] if check else "",  # behind the kind of the error
         )
+
+    def _holders(self, about: About, body: PackageBody) -> list[ReplicaBody]:
+        """What other nodes of the network say that hold the newest bytes."""
+        return [
+            replica
+            for replica in map(replica_body, about.living())
+            if replica.node != self._node_id
+            and replica.node in self._nodes
+            and replica.sha256 == body.sha256
+            and replica.presence == Presence.HELD
+        ]
+
+    def _keepers(self, holders: Iterable[ReplicaBody], body: PackageBody) -> list[str]:
+        """The holders that admit the package: they will not release it as this node does."""
+        return [
+            replica.node for replica in holders if self.admission(self._nodes[replica.node], body).admitted
+        ]
+
+    async def _release_check(self, id: str) -> Job | None:
+        """The job that asks other nodes for a chunk before the bytes here are released."""
+        jobs = await self._store.find_jobs({"active_key": f"release:{id}"}, limit=1)
+        return jobs[0] if jobs else None
+
+    async def keepers(self, package: Package) -> list[str]:
+        """Other nodes that admit a package and say that they hold its newest bytes."""
+        about = await self._records.about(package.id)
+        return self._keepers(self._holders(about, package.body), package.body)
+
+    def admits(self, body: PackageBody) -> bool:
+        """Whether this node takes packages of this stage with these tags."""
+        return self.admission(self._own, body).admitted
 
     def admission(self, node: NodeBody, body: PackageBody) -> Admission:
         """Whether a node admits a package, and why."""
@@ -387,8 +452,6 @@ class Holdings:
             operations.append(Replace("packages", package_doc(view, now), rev))
             operations.extend(events_of(old, view, decision, actor=actor, at=now))
             operations.extend(self._replica(view, about, stopped=stopped))
-            if lost_to_another(old, view.body) and old is not None:
-                operations.append(Replace("superseded", _superseded_doc(old, now)))
         return operations
 
     def _replica(self, view: Package, about: About, *, stopped: bool = False) -> list[Operation]:
@@ -423,15 +486,14 @@ class Holdings:
         if old is not None and old.held_filename and old.held_filename != view.held_filename:
             await asyncio.to_thread(self._blobs.unpublish, old.held_filename)
         if old is not None and old.held_sha256 and old.held_sha256 != view.held_sha256:
+            await self._trash.trim(view.id)
             await self.free(old.held_sha256)
         if decision.action is Action.RELEASE:
             await self.free(view.body.sha256)
 
     async def free(self, sha256: str) -> None:
-        """Remove a blob that no package here is served from and that no superseded file keeps."""
-        if self._catalogue.holders(sha256) or await self._store.count("superseded", {"sha256": sha256}):
-            return
-        await asyncio.to_thread(self._blobs.remove, sha256)
+        """Delete a blob that nothing on this node needs."""
+        await self._trash.free(sha256)
 
     async def lost(self, id: str, reason: str) -> None:
         """Note that the file of a held package is damaged or missing, set it aside, and fetch it again.
@@ -470,13 +532,13 @@ class Holdings:
         await self.settle(id)
 
 
-def _superseded_doc(old: Package, now: int) -> Doc:
-    return {
-        "_id": f"{old.id}:{old.held_sha256}",
-        "package": old.id,
-        "sha256": old.held_sha256,
-        "filename": old.held_filename,
-        "revision": old.revision,
-        "author": old.author,
-        "at": now,
-    }
+def _release_check_job(id: str, now: int) -> Job:
+    return Job(
+        id=secrets.token_hex(12),
+        queue="default",
+        name=RELEASE_CHECK_JOB,
+        args={"package": id},
+        key=f"release:{id}",
+        run_at=now,
+        created_at=now,
+    )

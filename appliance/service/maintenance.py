@@ -12,8 +12,8 @@ from appliance.store.blobs import BlobStore
 from appliance.store.ports import Store
 
 from .catalogue import Catalogue
-from .holdings import Holdings
 from .records import Records
+from .trash import Trash, mentioned
 from .uploads import UploadService
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Maintenance:
         store: Store,
         records: Records,
         catalogue: Catalogue,
-        holdings: Holdings,
+        trash: Trash,
         uploads: UploadService,
         blobs: BlobStore,
         now: Callable[[], int],
@@ -48,7 +48,7 @@ class Maintenance:
         self._store = store
         self._records = records
         self._catalogue = catalogue
-        self._holdings = holdings
+        self._trash = trash
         self._uploads = uploads
         self._blobs = blobs
         self._now = now
@@ -59,9 +59,7 @@ class Maintenance:
         Every package must be settled before.
         """
         packages = self._catalogue.all()
-        kept = {package.held_sha256 for package in packages if package.held_sha256}
-        kept |= {package.body.sha256 for package in packages if not package.withdrawn}
-        kept |= {doc["sha256"] for doc in await self._store.find("superseded", limit=100_000)}
+        kept = await mentioned(self._store, packages)
         under_way = await self._store.find(
             "transfers",
             {"state": {"in": [str(s) for s in TransferState if s is not TransferState.DONE]}},
@@ -80,6 +78,7 @@ class Maintenance:
             },
             uploads={doc["_id"] for doc in uploads},
         )
+        await self._trash.purge(everything=True)
 
     async def purge(self) -> None:
         """Delete what has expired: nonces, invites, uploads, old tombstones, ended jobs and transfers."""
@@ -92,9 +91,7 @@ class Maintenance:
             if package.withdrawn and package.at < before:
                 await self._store.delete("packages", {"_id": package.id})
                 self._catalogue.forget(package.id)
-        for doc in await self._store.find("superseded", {"at": {"lt": before}}, limit=1000):
-            await self._store.delete("superseded", {"_id": doc["_id"]})
-            await self._holdings.free(doc["sha256"])
+        await self._trash.purge()
         await self._store.delete(
             "transfers",
             {

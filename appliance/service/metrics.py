@@ -42,6 +42,7 @@ class Sources:
     jobs_running: Callable[[], Mapping[str, int]]  #: how many jobs run by queue
     disk_free: Callable[[], int]  #: bytes
     records_skipped: Callable[[], int]  #: how many stored records break a rule
+    trash: Callable[[], tuple[int, int]]  #: how many earlier versions are kept, and their bytes
 
 
 class Metrics:
@@ -182,7 +183,7 @@ class _Live(Collector):
         return list(_families())
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        packages, peers, jobs, disk, skipped = _families()
+        packages, peers, jobs, disk, skipped, versions, trash = _families()
         for family, figures in (
             (packages, self._sources.packages()),
             (peers, self._sources.peers()),
@@ -199,6 +200,9 @@ class _Live(Collector):
         yield disk
         skipped.add_metric([], self._sources.records_skipped())
         yield skipped
+        for family, value in zip((versions, trash), self._sources.trash(), strict=True):
+            family.add_metric([], value)
+            yield family
 
 
 def _families() -> tuple[GaugeMetricFamily, ...]:
@@ -208,6 +212,8 @@ def _families() -> tuple[GaugeMetricFamily, ...]:
         GaugeMetricFamily("ods_jobs_running", "Jobs that run in this process.", labels=["queue"]),
         GaugeMetricFamily("ods_disk_free_bytes", "Free bytes on the disk of the packages."),
         GaugeMetricFamily("ods_records_skipped", "Stored records that break a rule and are skipped."),
+        GaugeMetricFamily("ods_trash_versions", "Earlier versions of packages that can be restored here."),
+        GaugeMetricFamily("ods_trash_bytes", "Bytes that only those versions use."),
     )
 
 

@@ -1,4 +1,4 @@
-"""What people and programs do with packages: publish, replace, change, withdraw, verify, look."""
+"""What people and programs do with packages: publish, replace, change, withdraw, restore, verify, look."""
 
 import base64
 import dataclasses
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from appliance.domain.errors import (
+    Conflict,
     InvalidInput,
     PackageExists,
     PackageUnknown,
@@ -16,6 +17,7 @@ from appliance.domain.errors import (
     PreconditionFailed,
     StaleRevision,
 )
+from appliance.domain.event import EventType
 from appliance.domain.job import Job
 from appliance.domain.manifest import Manifest, check_digest
 from appliance.domain.names import check_filename, package_id
@@ -24,13 +26,16 @@ from appliance.domain.package import Effect, Package, PackageBody, Presence, che
 from appliance.domain.precondition import Precondition
 from appliance.domain.reach import cut_off
 from appliance.domain.record import Record, RecordKind
+from appliance.domain.trash import Version, Why
 from appliance.peering.records import package_body, replica_body
-from appliance.store.ports import Doc, Operation, Replace, Store
+from appliance.store.ports import Operation, Replace, Store
 
 from .catalogue import Catalogue
 from .holdings import Holdings, manifest_doc
 from .installer_facts import replace_installer
+from .journal import entry
 from .records import Known, Records
+from .trash import Trash
 
 INLINE_CHUNKS = 64  #: up to so many chunks the record itself carries their list
 VERIFY_JOB = "package.verify"
@@ -62,6 +67,7 @@ class Packages:
         records: Records,
         catalogue: Catalogue,
         holdings: Holdings,
+        trash: Trash,
         stages: Sequence[str],
         node_id: str,
         now: Callable[[], int],
@@ -70,6 +76,7 @@ class Packages:
         self._records = records
         self._catalogue = catalogue
         self._holdings = holdings
+        self._trash = trash
         self._stages = stages
         self._node_id = node_id
         self._now = now
@@ -172,7 +179,7 @@ class Packages:
         name = check_filename(filename)
         check_within(stage, within)
         id = package_id(name)
-        inline = base64.b64encode(manifest.chunks).decode() if manifest.count <= INLINE_CHUNKS else ""
+        inline = _inline(manifest)
         body = PackageBody(
             filename=name,
             size=manifest.size,
@@ -226,7 +233,7 @@ class Packages:
             raise
         if not written and extra:  # the bytes are here now, and with them what is known of their chunks
             await self._store.batch(extra)
-        return await self._settled(id, actor if written else ""), effect
+        return await self.settled(id, actor if written else ""), effect
 
     async def change(
         self,
@@ -272,7 +279,7 @@ class Packages:
             return dataclasses.replace(package_body(record), **changes)
 
         await self._write(id, next_body)
-        return await self._settled(id, actor)
+        return await self.settled(id, actor)
 
     async def add_hashes(
         self, id: str, sha256: str, hashes: Mapping[str, str], *, actor: str
@@ -305,7 +312,7 @@ class Packages:
             return dataclasses.replace(body, hashes={**found, **body.hashes})
 
         await self._write(id, next_body)
-        return await self._settled(id, actor) if written else None
+        return await self.settled(id, actor) if written else None
 
     async def withdraw(
         self, id: str, *, condition: Precondition | None = None, actor: str, within: Sequence[str] = ()
@@ -327,7 +334,87 @@ class Packages:
             return dataclasses.replace(body, chunks="")
 
         await self._write(id, next_body, deleted=True)
-        return await self._settled(id, actor)
+        return await self.settled(id, actor)
+
+    async def restore(
+        self,
+        version: Version,
+        manifest: Manifest,
+        *,
+        actor: str,
+        within: Sequence[str] = (),
+        address: str = "",
+    ) -> Package:
+        """Publish an earlier version again, whose blob is here and was verified; `within` as for `publish`.
+
+        Args:
+            version: What to restore. Stage, tags, notes and metadata are those that it had.
+            manifest: What its file is.
+            actor: Who restores it.
+            within: The stages that they are limited to; none: all.
+            address: Where they are, for the event.
+
+        Raises:
+            PackageUnknown: The package was forgotten meanwhile.
+            Conflict: It has these bytes now.
+            InvalidInput: The network has no longer the stage that it had.
+            PermissionDenied: A stage is not one of `within`.
+        """
+        operations: list[Operation] = []
+
+        def next_body(known: Known) -> PackageBody:
+            if known.record is None:
+                raise PackageUnknown(f"There is no package {version.package} here.")
+            before = package_body(known.record)
+            if not known.record.deleted:
+                check_within(before.stage, within)
+                if before.sha256 == manifest.sha256:
+                    raise Conflict(f'There is nothing to restore: "{before.filename}" has this version now.')
+            body = self._restored(version, manifest, before, actor)
+            check_within(body.stage, within)
+            operations[:] = self._restoring(known.record, before, body, actor, address)
+            if manifest.size and not body.chunks:
+                operations.append(Replace("manifests", manifest_doc(manifest)))
+            return _with_history(body, before)
+
+        await self._write(version.package, next_body, extra=operations)
+        return await self.settled(version.package, actor)
+
+    def _restored(self, version: Version, manifest: Manifest, before: PackageBody, actor: str) -> PackageBody:
+        """The body of a restored version; what is not known of it is that of the record before."""
+        known = version.body or before
+        return dataclasses.replace(
+            known,
+            filename=version.filename,
+            size=manifest.size,
+            sha1=manifest.sha1,
+            sha256=manifest.sha256,
+            manifest=manifest.digest,
+            stage=check_stage(known.stage, self._stages),
+            hashes=version.body.hashes if version.body else {},
+            uploaded_at=self._now(),
+            uploaded_by=actor,
+            origin=self._node_id,
+            chunks=_inline(manifest),
+        )
+
+    def _restoring(
+        self, record: Record, before: PackageBody, body: PackageBody, actor: str, address: str
+    ) -> list[Operation]:
+        where = {"address": address} if address else {}
+        return [
+            entry(
+                EventType.PACKAGE_RESTORED,
+                at=self._now(),
+                actor=actor,
+                subject=record.id,
+                filename=body.filename,
+                sha256=body.sha256,
+                size=body.size,
+                before="" if record.deleted else before.sha256,
+                **where,
+            )
+        ]
 
     async def verify(self, id: str, *, actor: str) -> Job:
         """Enqueue the check of a held package's file against its hashes.
@@ -401,9 +488,9 @@ class Packages:
         }
         return [nodes[id].name for id in cut_off(nodes, holders, admitting)]
 
-    async def superseded(self, id: str) -> list[Doc]:
-        """Files that lost the name of this package to another one and are kept here: SHA-256, name, when."""
-        return await self._store.find("superseded", {"package": id}, limit=500)
+    async def superseded(self, id: str) -> list[Version]:
+        """Files that lost the name of this package to another one and are kept here."""
+        return [version for version in await self._trash.versions(id) if version.why is Why.SUPERSEDED]
 
     async def _write(
         self,
@@ -430,7 +517,12 @@ class Packages:
             return True
         return False
 
-    async def _settled(self, id: str, actor: str) -> Package:
+    async def settled(self, id: str, actor: str) -> Package:
+        """Bring this node into line with the record of a package; the package as it is then.
+
+        Raises:
+            PackageUnknown: It is gone.
+        """
         package = await self._holdings.settle(id, actor=actor)
         if package is None:
             raise PackageUnknown(f"The package {id} disappeared while it was changed.")
@@ -458,6 +550,11 @@ def _check_condition(condition: Precondition, known: Known, filename: str) -> No
     body = package_body(record)
     versions = (version_of(record.revision, record.author), str(record.revision), body.sha256)
     condition.check(body.filename, versions, record.at)
+
+
+def _inline(manifest: Manifest) -> str:
+    """The chunk list as a record carries it, "" if it is too long for that."""
+    return base64.b64encode(manifest.chunks).decode() if manifest.count <= INLINE_CHUNKS else ""
 
 
 def _exists(id: str, body: PackageBody, name: str, *, same: bool = False) -> PackageExists:

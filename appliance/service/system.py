@@ -5,7 +5,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from appliance.jobs.supervisor import Failing, Supervisor
 from appliance.store.ports import Store
 
 from .catalogue import Catalogue
+from .trash import Usage
 
 PING_TIMEOUT_S = 2.0
 HEARTBEAT_LIMIT_S = 15.0
@@ -32,6 +33,7 @@ class Disk:
     free: int
     floor: int  #: never less free than this by our doing
     used_by_packages: int
+    trash: int  #: of earlier versions that can be restored; they make room by themselves
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,7 @@ class System:
         heartbeat_age: Callable[[], float] | None,
         supervisor: Supervisor,
         now: Callable[[], int],
+        trash: Callable[[], Awaitable[Usage]],
     ) -> None:
         """Make a view.
 
@@ -92,7 +95,9 @@ class System:
             heartbeat_age: Seconds since the job runner last came round; None if another process runs the jobs.
             supervisor: Knows which background tasks of this process fail.
             now: UTC milliseconds.
+            trash: What the trash holds.
         """
+        self._trash = trash
         self._store = store
         self._catalogue = catalogue
         self._data_dir = data_dir
@@ -145,11 +150,21 @@ class System:
                 counts[name] = await asyncio.wait_for(self._store.count(collection, where), PING_TIMEOUT_S)
             except (StoreUnavailable, TimeoutError):
                 counts[name] = None
+        trash = Usage()
+        try:
+            trash = await asyncio.wait_for(self._trash(), PING_TIMEOUT_S)
+            counts["versions"] = trash.versions
+        except (StoreUnavailable, TimeoutError):
+            counts["versions"] = None
         return SystemReport(
             version=self._version,
             uptime_s=round(time.monotonic() - self._began, 1),
             disk=Disk(
-                total=usage.total, free=usage.free, floor=self._floor, used_by_packages=sum(held.values())
+                total=usage.total,
+                free=usage.free,
+                floor=self._floor,
+                used_by_packages=sum(held.values()),
+                trash=trash.bytes,
             ),
             memory_rss=resident_bytes(),
             python=platform.python_version(),

@@ -34,7 +34,7 @@ from appliance.domain.errors import (
 from appliance.domain.manifest import check_digest
 from appliance.domain.names import check_filename
 from appliance.domain.node import check_stage, check_within
-from appliance.domain.package import Effect, check_tags
+from appliance.domain.package import Effect, Presence, check_tags
 from appliance.domain.precondition import Precondition
 from appliance.store.blobs import BlobStore
 from appliance.store.filesystem import remove
@@ -52,6 +52,7 @@ __all__ = ["Outcome", "Upload", "UploadService"]
 
 log = logging.getLogger(__name__)
 
+_ABSENT = {Presence.WAITING, Presence.ARRIVING}
 REMEMBERED_MS = 24 * 3600 * 1000  #: how long the id of a complete upload still answers
 
 
@@ -342,6 +343,10 @@ class UploadService:
         except ApplianceError:
             await self.forget(upload.id)
             raise
+        if package.presence in _ABSENT and package.body.sha256 == manifest.sha256:
+            # The blob was here before, for a version that expired, and was deleted at this very moment.
+            await asyncio.to_thread(self._blobs.commit, self.file(upload.id), manifest.sha256, keep=True)
+            package = await self._packages.settled(package.id, upload.actor)
         await self._end(upload, package.id, manifest.size, effect, remember=remember)
         log.info(
             "an upload is complete",

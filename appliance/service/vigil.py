@@ -5,7 +5,7 @@ import contextlib
 import hashlib
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from appliance.domain.job import Job
 from appliance.store.ports import Doc, Insert, Operation, Replace, Store
 
 from .journal import SYSTEM, entry
+from .trash import Usage
 
 VIGIL_JOB = "vigil.look"
 EVERY_S = 60.0
@@ -47,6 +48,7 @@ class Vigil:
         node_id: str,
         now: Callable[[], int],
         free: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free,
+        trash: Callable[[], Awaitable[Usage]],
     ) -> None:
         """Make a vigil.
 
@@ -58,7 +60,9 @@ class Vigil:
             node_id: The subject of the events.
             now: UTC milliseconds.
             free: Bytes that are free at a path.
+            trash: What the trash holds.
         """
+        self._trash = trash
         self._store = store
         self._data_dir = data_dir
         self._disk_low = disk_low
@@ -82,7 +86,8 @@ class Vigil:
         is_low = free < self._disk_low * (_ENOUGH if was_low else 1)
         if is_low != was_low:
             type = EventType.DISK_LOW if is_low else EventType.DISK_RECOVERED
-            event = self._event(type, free=free, limit=self._disk_low)
+            trash = await self._trash()
+            event = self._event(type, free=free, limit=self._disk_low, trash=trash.bytes)
             await self._tell(notice, {"_id": "disk", "low": is_low}, event)
 
     async def look_at_certificate(self) -> None:

@@ -29,6 +29,7 @@ from .layout import Layout
 log = logging.getLogger(__name__)
 
 _LINKING = ".linking-"
+_LEAVING = ".leaving-"
 
 
 class BlobStore:
@@ -38,6 +39,9 @@ class BlobStore:
         self._layout = layout
         self._floor = floor_bytes
         self._free = free
+        self.make_room: Callable[[int], None] = lambda _: (
+            None
+        )  #: called in a thread when so many bytes do not fit
         for directory in (layout.public, layout.packages):
             if not directory.exists():  # one that is there has the mode that its administrator wants
                 directory.mkdir(parents=True)
@@ -55,12 +59,15 @@ class BlobStore:
         return self._free(self._layout.root)
 
     def check_space(self, needed: int) -> None:
-        """Say whether `needed` more bytes fit above the floor.
+        """Say whether `needed` more bytes fit above the floor, if need be after making room for them.
 
         Raises:
             StorageFull: They do not; the message has the figures.
         """
         free = self.free()
+        if free - needed < self._floor:
+            self.make_room(needed)
+            free = self.free()
         if free - needed < self._floor:
             raise StorageFull(
                 f"{needed} bytes are needed, {free} are free, and {self._floor} stay free (transfers.min_free). "
@@ -136,12 +143,46 @@ class BlobStore:
         except OSError as exc:
             raise storage_error(exc) from exc
 
-    def remove(self, sha256: str) -> None:
-        """Delete a blob if it is here."""
+    def begin_delete(self, sha256: str) -> Path | None:
+        """Begin to delete a blob: nobody finds it from now on. `cancel_delete` or `finish_delete` follows.
+
+        Ask in between whether anything mentions the blob. Then nothing is deleted that another process begins to use
+        meanwhile: either it finds no blob, or it is found. After a crash in between, the next start decides.
+
+        Returns:
+            Where it is until then, or None if there is no such blob.
+
+        Raises:
+            StorageError: The disk fails.
+        """
+        blob = self.path(sha256)
+        away = blob.with_name(f"{_LEAVING}{sha256}")
         try:
-            remove(self.path(sha256))
+            os.replace(blob, away)
+        except FileNotFoundError:
+            return None
         except OSError as exc:
             raise storage_error(exc) from exc
+        return away
+
+    def cancel_delete(self, away: Path) -> None:
+        """Do not delete a blob after all."""
+        move(away, away.with_name(away.name.removeprefix(_LEAVING)))
+
+    def finish_delete(self, away: Path) -> None:
+        """Delete a blob for good."""
+        try:
+            remove(away)
+        except OSError as exc:
+            raise storage_error(exc) from exc
+
+    def ensure(self, sha256: str, filename: str) -> None:
+        """Give a blob its name again if only its public name is left: it was deleted while it was published."""
+        blob, public = self.path(sha256), self._layout.packages / filename
+        if not blob.exists() and public.exists():
+            temporary = blob.with_name(f"{_LINKING}{secrets.token_hex(8)}")
+            link_or_copy(public, temporary)
+            move(temporary, blob)
 
     def quarantine(self, sha256: str) -> None:
         """Set a damaged blob aside."""
@@ -169,6 +210,7 @@ class BlobStore:
                 extra={"action": "files_unknown"},
             )
             return
+        self._decide_deletions(blobs)
         for path in _files(self._layout.packages):
             # Some file systems (HFS+) give names back in another Unicode form than they were given.
             if unicodedata.normalize("NFC", path.name) not in names:
@@ -185,6 +227,13 @@ class BlobStore:
         for path in _files(self._layout.uploads):
             if path.name.split(".")[0] not in uploads:
                 self._clean(path, "upload")
+
+    def _decide_deletions(self, blobs: set[str]) -> None:
+        """Cancel deletions that a crash left begun, where the blob is to be kept; the rest is an orphan."""
+        for path in _files(self._layout.blobs):
+            sha256 = path.name.removeprefix(_LEAVING)
+            if sha256 != path.name and sha256 in blobs and not self.path(sha256).exists():
+                self.cancel_delete(path)
 
     @staticmethod
     def _clean(path: Path, what: str) -> None:

@@ -8,7 +8,7 @@ file needs a higher `VERSION`, and a migration (`store.migrations`) if the conte
 from dataclasses import dataclass, field
 from typing import Literal
 
-VERSION = 1
+VERSION = 2
 
 FieldType = Literal["text", "int", "bool"]
 
@@ -53,10 +53,13 @@ PACKAGES = Collection(
         "presence": "text",
         "withdrawn": "bool",
         "changed_at": "int",
+        "held_sha256": "text",
     },
 )  #: this node's view of each package
 MANIFESTS = Collection(name="manifests")  #: by whole-file SHA-256
-SUPERSEDED = Collection(name="superseded", fields={"package": "text", "sha256": "text", "at": "int"})
+TRASH = Collection(
+    name="superseded", fields={"package": "text", "sha256": "text", "at": "int"}
+)  #: versions that are no longer served and can be restored; the name is from when only lost conflicts were kept
 TRANSFERS = Collection(name="transfers", fields={"package": "text", "state": "text", "updated_at": "int"})
 JOBS = Collection(
     name="jobs",
@@ -118,7 +121,7 @@ NOTICES = Collection(name="notices")  #: by subject: what was told already, so t
 COLLECTIONS: dict[str, Collection] = {
     collection.name: collection
     for collection in (
-        RECORDS, PACKAGES, MANIFESTS, SUPERSEDED, TRANSFERS, JOBS, EVENTS,
+        RECORDS, PACKAGES, MANIFESTS, TRASH, TRANSFERS, JOBS, EVENTS,
         PEERS, CURSORS, INVITES, NONCES, UPLOADS, ACCOUNTS, SESSIONS, TOKENS,
         MDM_SERVERS, MDM_REMOTE, MDM_LINKS, MDM_POINTS,
         DESTINATIONS, DELIVERIES, FOLLOWERS, NOTICES,

@@ -22,6 +22,7 @@ SIZES = {
 def test_a_package_its_replacement_and_its_withdrawal_reach_the_end_of_the_chain(
     any_network: Network, installers: Installers
 ) -> None:
+    any_network.settings["PACKAGES_KEEP_DAYS"] = "0"  # what is replaced or withdrawn leaves the disk at once
     a, b, c = any_network.chain("a", "b", "c")
     first, second = installers.get(version="3.11.7"), installers.get(version="3.12.1")
     assert first.sha1 != second.sha1

@@ -84,6 +84,7 @@ class FakePeer:
     def __init__(self, name: str = "fake", *, retry_after: int = 1, stage: str = "prod") -> None:
         self.identity = Identity.generate()
         self.name = name
+        self.stage = stage
         self.retry_after = retry_after
         self.stage = stage
         self.clock_s = 0  #: how far the clock is ahead that its answers tell of

@@ -68,7 +68,7 @@ def test_a_replacement_cut_off_at_any_step_leaves_the_old_file_or_the_new(
         make_file(tmp_path / "1" / "X.pkg", 2 * MIB, 1),
         make_file(tmp_path / "2" / "X.pkg", 3 * MIB, 2),
     )
-    node = network.node("a")
+    node = network.node("a", PACKAGES_KEEP_DAYS="0")
     node.publish(old.path)
     acknowledged = False
     killed = 0
@@ -94,6 +94,41 @@ def test_a_replacement_cut_off_at_any_step_leaves_the_old_file_or_the_new(
     assert killed >= 1
     node.publish(new.path, replace="true")
     assert node.sha1(new.name) == new.sha1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("calls", ["rename,renameat,renameat2", "unlink,unlinkat"])
+def test_a_version_that_leaves_the_trash_leaves_the_disk_whatever_the_step_it_is_cut_off_at(
+    network: Network, tmp_path: Path, need: Callable[[str], str], calls: str
+) -> None:
+    strace = need("strace")
+    files = [make_file(tmp_path / str(number) / "X.pkg", MIB, number) for number in range(3)]
+    node = network.node("a", PACKAGES_KEEP_VERSIONS="1")
+    for file in files[:2]:
+        node.publish(file.path, replace="true")
+    killed = 0
+    for number in range(1, 12):
+        new = files[(number + 1) % 3]
+        with killed_at(strace, node, calls, number):
+            try:
+                node.upload(
+                    new.path, replace="true"
+                )  # the one before it goes into the trash, and one out of it
+                eventually(lambda: not node.running, 1.0)
+            except AssertionError:
+                pass
+        if node.running:
+            break
+        killed += 1
+        node.restart()
+        versions = node.api("GET", "/packages/X.pkg/versions")["items"]
+        assert versions[0]["current"]
+        assert all(version["here"] for version in versions), f"step {number} lost a file"
+        found = {name.rpartition("/")[2] for name in node.files("blobs")}
+        assert found == {version["sha256"] for version in versions}, f"step {number} left blobs behind"
+        node.publish(new.path, replace="true")
+    assert killed >= 1
 
 
 @pytest.mark.slow

@@ -123,3 +123,29 @@ def test_the_floor_of_free_space_is_kept(network: Network, tmp_path: Path, small
     assert answer.status == 507
     assert a.upload(make_file(tmp_path / "y.pkg", 20 * MIB).path).status == 201
     assert os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_bsize >= 30 * MIB
+
+
+def test_earlier_versions_make_room_for_what_comes(
+    network: Network, tmp_path: Path, small_disk: Path
+) -> None:
+    a = network.node("a", DATA_DIR=str(small_disk / "data"))
+    a.data = small_disk / "data"
+    files = [make_file(tmp_path / str(number) / "X.pkg", 16 * MIB, number) for number in range(3)]
+    for file in files:
+        a.publish(file.path, replace="true")
+    assert len(a.files("blobs")) == 3
+    too_large = make_file(tmp_path / "large.pkg", 60 * MIB, 4)
+    assert a.upload(too_large.path).status == 507
+    assert len(a.files("blobs")) == 3, "what would not have helped was deleted"
+    a.publish(make_file(tmp_path / "more.pkg", 20 * MIB, 5).path)
+    kept = [each["sha256"] for each in a.api("GET", "/packages/X.pkg/versions")["items"]]
+    assert kept == [files[2].sha256, files[1].sha256], "the oldest goes first"
+
+    # Bytes that come from a peer have room made for them as well.
+    b = network.node("b")
+    a.join(b)
+    other = make_file(tmp_path / "other.pkg", 20 * MIB, 6)
+    b.publish(other.path)
+    a.wait_holds(other.name, other.sha256)
+    assert len(a.files("blobs")) == 3
+    assert [each["current"] for each in a.api("GET", "/packages/X.pkg/versions")["items"]] == [True]

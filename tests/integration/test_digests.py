@@ -18,6 +18,7 @@ from appliance.domain.node import NodeBody
 from appliance.domain.package import Package, Presence
 from appliance.domain.record import RecordKind
 from appliance.domain.states import JobState
+from appliance.domain.trash import Keeping
 from appliance.jobs.runner import Runner
 from appliance.jobs.supervisor import Supervisor
 from appliance.peering.identity import Identity
@@ -28,6 +29,7 @@ from appliance.service.holdings import Holdings
 from appliance.service.intake import Intake
 from appliance.service.packages import Packages
 from appliance.service.records import Records
+from appliance.service.trash import Trash
 from appliance.store.blobs import BlobStore
 from appliance.store.layout import Layout
 from appliance.store.opening import open_store
@@ -57,6 +59,10 @@ class Alone:
         """As `Sources.usable_sources`."""
         return []
 
+    def is_down(self, id: str) -> bool:
+        """As `Sources.is_down`."""
+        return False
+
 
 class Node:
     """The services of one node, without its doors."""
@@ -70,14 +76,22 @@ class Node:
         self.catalogue = Catalogue(store)
         self.records = Records(store, self.identity, clock)
         own = NodeBody(name="n", url="https://n.example.com", stage="prod", version="1")
+        self.trash = Trash(
+            store=store,
+            catalogue=self.catalogue,
+            blobs=self.blobs,
+            keeping=Keeping(days=7, versions=2),
+            now=clock,
+        )
         self.holdings = Holdings(
-            store=store, records=self.records, catalogue=self.catalogue, blobs=self.blobs, sources=Alone(),
+            store=store, records=self.records, catalogue=self.catalogue, blobs=self.blobs, trash=self.trash,
+            sources=Alone(),
             stages=STAGES, node_id=node_id, own=own, now=clock, files=ThreadPoolExecutor(1),
             max_size=2**40, supervisor=Supervisor(now=clock),
         )  # fmt: skip
         self.packages = Packages(
-            store=store, records=self.records, catalogue=self.catalogue, holdings=self.holdings, stages=STAGES,
-            node_id=node_id, now=clock,
+            store=store, records=self.records, catalogue=self.catalogue, holdings=self.holdings, trash=self.trash,
+            stages=STAGES, node_id=node_id, now=clock,
         )  # fmt: skip
         self.digests = Digests(
             store=store, catalogue=self.catalogue, blobs=self.blobs, holdings=self.holdings,

@@ -16,13 +16,17 @@ from prometheus_client.parser import text_string_to_metric_families
 from appliance.api.health import ROUTES, is_local
 from appliance.domain.errors import StoreUnavailable
 from appliance.domain.job import Job
+from appliance.domain.trash import Keeping
 from appliance.jobs.supervisor import Supervisor
 from appliance.log import AccessLog
 from appliance.server import listen
 from appliance.service.catalogue import Catalogue
 from appliance.service.metrics import Metrics
 from appliance.service.system import HEARTBEAT_LIMIT_S, UNCLAIMED_MS, System, resident_bytes
+from appliance.service.trash import Trash
 from appliance.service.watchdog import Watchdog
+from appliance.store.blobs import BlobStore
+from appliance.store.layout import Layout
 from appliance.store.opening import open_store
 
 NOW = 1_800_000_000_000  #: UTC milliseconds
@@ -37,6 +41,13 @@ class Site:
         self.hanging = False
         self.pings = 0
         self.age = 0.0
+        self.trash = Trash(
+            store=self,  # type: ignore[arg-type]
+            catalogue=Catalogue(store),
+            blobs=BlobStore(Layout(data_dir), floor_bytes=0),
+            keeping=Keeping(days=7, versions=2),
+            now=lambda: NOW,
+        )
         self.metrics = Metrics(version="1", python="3", database="sqlite")
         self.system = System(
             store=self,  # type: ignore[arg-type]
@@ -48,6 +59,7 @@ class Site:
             heartbeat_age=lambda: self.age,
             supervisor=Supervisor(now=lambda: NOW),
             now=lambda: NOW,
+            trash=self.trash.usage,
         )
         self.base = ""
 
@@ -63,6 +75,9 @@ class Site:
         if self.down:
             raise StoreUnavailable()
         return int(await self.real.count(collection, where))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
 
     async def get(self, path: str, **headers: str) -> httpx.Response:
         async with httpx.AsyncClient(base_url=self.base) as client:
@@ -84,7 +99,11 @@ def site(tmp_path: Path) -> Callable[[Callable[[Site], Awaitable[None]]], None]:
                 store=store, catalogue=Catalogue(store), after_s=600, node_id="a" * 52, now=lambda: NOW
             )
             app = SimpleNamespace(
-                system=site.system, metrics=site.metrics, identity=identity, watchdog=watchdog
+                system=site.system,
+                metrics=site.metrics,
+                identity=identity,
+                watchdog=watchdog,
+                trash=site.trash,
             )
             server = tornado.httpserver.HTTPServer(
                 tornado.web.Application(ROUTES, app=app, log_function=AccessLog(site.metrics.observe_request))

@@ -19,6 +19,7 @@ from appliance.service.accounts import Accounts, Role
 from appliance.service.coverage import Coverage
 from appliance.service.records import Known, Records, record_doc
 from appliance.service.throttle import FREE
+from appliance.service.trash import Usage
 from appliance.service.vigil import CERTIFICATE, Vigil
 from appliance.store.opening import open_store
 from appliance.store.ports import Doc, Replace, Store
@@ -50,7 +51,10 @@ async def events(store: Store, type: str) -> list[Doc]:
 
 
 def vigil(store: Store, directory: Path, **options: Any) -> Vigil:
-    given: dict[str, Any] = {"disk_low": 10 * GIB, "certificate": None, "now": lambda: NOW_MS}
+    async def trash() -> Usage:
+        return Usage(versions=2, bytes=GIB)
+
+    given: dict[str, Any] = {"disk_low": 10 * GIB, "certificate": None, "now": lambda: NOW_MS, "trash": trash}
     return Vigil(store=store, data_dir=directory, node_id="me", **{**given, **options})
 
 
@@ -71,7 +75,9 @@ def test_low_space_is_told_when_the_limit_is_crossed(tmp_path: Path) -> None:
         assert [entry[1:] for entry in story] == [
             (0, 0), (0, 0), (1, 0), (1, 0), (1, 0), (1, 0), (1, 1), (1, 1), (2, 1),
         ]  # fmt: skip
-        assert (await events(store, "disk.low"))[0]["data"] == {"free": 9 * GIB, "limit": 10 * GIB}
+        assert (await events(store, "disk.low"))[0]["data"] == {
+            "free": 9 * GIB, "limit": 10 * GIB, "trash": GIB,
+        }  # fmt: skip
         await vigil(store, tmp_path, disk_low=0, free=lambda path: 0).look_at_disk()
         assert len(await events(store, "disk.low")) == 2
 

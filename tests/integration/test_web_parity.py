@@ -72,7 +72,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         berlin.join(node)
         network.node("Cairo").join(berlin)
         eventually(lambda: len(node.api("GET", "/nodes")["items"]) == 3, 20, "Cairo is not heard of")
-        node.publish(make_file(directory / "Some.pkg", 1000, 1).path)
+        for size in (999, 1000):
+            node.publish(make_file(directory / "Some.pkg", size, 1).path, replace="true")
         node.api("POST", "/users", {"name": "op", "password": PASSWORD, "role": "operator"})
         node.api("POST", "/tokens", {"name": "x"})
         node.api("POST", "/peers/invites", {})
@@ -144,6 +145,7 @@ def test_each_form_is_paired_with_its_call(pages: dict[str, str]) -> None:
     assert seen >= {
         UPLOAD,
         "PATCH /packages/{package}", "DELETE /packages/{package}", "POST /packages/{package}/verify",
+        "POST /packages/{package}/restore",
         "DELETE /uploads/{upload}", "POST /peers/invites", "DELETE /peers/invites/{invite}", "POST /peers/join",
         "DELETE /peers/{peer}", "POST /users", "PATCH /users/{user}",
         "DELETE /users/{user}", "DELETE /users/{user}/sessions", "POST /tokens", "DELETE /tokens/{token}",

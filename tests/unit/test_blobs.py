@@ -121,6 +121,55 @@ def test_a_blob_that_is_not_there_cannot_be_published(store: BlobStore, layout: 
     assert list(layout.packages.iterdir()) == []
 
 
+def test_a_deletion_can_be_cancelled_until_it_is_finished(store: BlobStore, layout: Layout) -> None:
+    sha256 = put(store, layout, b"data")
+    away = store.begin_delete(sha256)
+    assert away is not None
+    assert not store.exists(sha256, 4)
+    assert store.begin_delete(sha256) is None, "there is none any more"
+    store.cancel_delete(away)
+    assert store.exists(sha256, 4)
+    away = store.begin_delete(sha256)
+    assert away is not None
+    assert put(store, layout, b"data") == sha256  # the same bytes come again meanwhile
+    store.finish_delete(away)
+    store.finish_delete(away)
+    assert store.exists(sha256, 4), "only what was there before is deleted"
+
+
+def test_a_blob_that_was_deleted_while_it_was_published_gets_its_name_back(
+    store: BlobStore, layout: Layout
+) -> None:
+    sha256 = put(store, layout, b"data")
+    store.publish(sha256, "a.pkg")
+    away = store.begin_delete(sha256)
+    assert away is not None
+    store.finish_delete(away)
+    store.ensure(sha256, "a.pkg")
+    assert store.path(sha256).read_bytes() == b"data"
+    store.ensure(sha256, "a.pkg")
+    store.ensure("0" * 64, "none.pkg")
+    assert [path.name for path in layout.blobs.rglob("*") if path.is_file()] == [sha256]
+
+
+def test_room_is_made_before_anything_is_refused(tmp_path: Path) -> None:
+    free = [10]
+    store = BlobStore(Layout(tmp_path), floor_bytes=2, free=lambda _: free[0])
+    asked: list[int] = []
+
+    def make_room(needed: int) -> None:
+        asked.append(needed)
+        free[0] += 5
+
+    store.make_room = make_room
+    store.check_space(8)
+    assert asked == []
+    store.check_space(13)
+    assert asked == [13]
+    with pytest.raises(StorageFull):
+        store.check_space(100)
+
+
 def test_quarantine_takes_the_blob_away(store: BlobStore, layout: Layout) -> None:
     sha256 = put(store, layout, b"bad")
     store.quarantine(sha256)

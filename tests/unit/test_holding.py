@@ -24,6 +24,7 @@ NEW = Situation(
     sources=["north"],
     out_of_reach=[],
     safe_elsewhere=True,
+    proven_elsewhere=True,
 )
 
 
@@ -44,6 +45,17 @@ NEW = Situation(
         (replace(NEW, admission=NO, held_old=True), Action.RELEASE, Presence.NOT_ADMITTED),
         (replace(NEW, admission=NO, held_current=True, safe_elsewhere=False), Action.KEEP, Presence.HELD),
         (replace(NEW, admission=NO, on_disk=True, safe_elsewhere=False), Action.ADOPT, Presence.HELD),
+        (replace(NEW, admission=NO, held_current=True, proven_elsewhere=False), Action.KEEP, Presence.HELD),
+        (
+            replace(NEW, admission=NO, held_old=True, proven_elsewhere=False),
+            Action.RELEASE,
+            Presence.NOT_ADMITTED,
+        ),
+        (
+            replace(NEW, withdrawn=True, held_current=True, proven_elsewhere=False),
+            Action.RELEASE,
+            Presence.WITHDRAWN,
+        ),
     ],
 )
 def test_each_situation(situation: Situation, action: Action, presence: Presence) -> None:
@@ -69,6 +81,9 @@ situations = st.builds(
     sources=st.lists(st.just("north"), max_size=1),
     out_of_reach=st.lists(st.just("south"), max_size=1),
     safe_elsewhere=st.booleans(),
+    proven_elsewhere=st.booleans(),
+    keepers=st.just(["north"]),
+    asking=st.booleans(),
 )
 
 
@@ -77,6 +92,19 @@ def test_the_last_copy_is_never_released_but_by_withdrawal(situation: Situation)
     decision = decide(situation)
     if decision.action is Action.RELEASE and not situation.withdrawn:
         assert situation.safe_elsewhere or not (situation.held_current or situation.on_disk)
+        assert situation.proven_elsewhere or not situation.held_current
+
+
+def test_a_copy_that_nobody_proved_to_have_is_asked_for_once_and_says_why_it_stays() -> None:
+    first = replace(NEW, admission=NO, held_current=True, proven_elsewhere=False, keepers=["Berlin"])
+    decision = decide(first)
+    assert decision.prove
+    assert decision.reason == "this node refuses the tag lab; kept until Berlin proves that it has the file"
+    again = decide(replace(first, asking=True))
+    assert (again.prove, again.reason) == (False, decision.reason)
+    failed = decide(replace(first, asking=True, unproven="Berlin: It answered 503."))
+    assert failed.reason == f"{decision.reason} (Berlin: It answered 503)"
+    assert not decide(replace(first, proven_elsewhere=True)).prove
 
 
 @given(situations)

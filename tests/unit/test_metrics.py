@@ -23,7 +23,14 @@ def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], f
 def test_every_promised_metric_is_there() -> None:
     metrics = make()
     metrics.watch(
-        Sources(packages=dict, peers=dict, jobs_running=dict, disk_free=lambda: 5, records_skipped=lambda: 0)
+        Sources(
+            packages=dict,
+            peers=dict,
+            jobs_running=dict,
+            disk_free=lambda: 5,
+            records_skipped=lambda: 0,
+            trash=lambda: (0, 0),
+        )
     )
     names = {family.name for family in text_string_to_metric_families(metrics.render().decode())}
     assert names >= {
@@ -106,6 +113,7 @@ def test_figures_of_others_are_read_when_the_page_is() -> None:
             jobs_running=lambda: {"hash": 2},
             disk_free=lambda: 12_345,
             records_skipped=lambda: 3,
+            trash=lambda: (2, 7),
         )
     )
     assert samples(metrics)["ods_packages", (("presence", "held"),)] == 1
@@ -116,6 +124,7 @@ def test_figures_of_others_are_read_when_the_page_is() -> None:
     assert got["ods_jobs_running", (("queue", "hash"),)] == 2
     assert got["ods_disk_free_bytes", ()] == 12_345
     assert got["ods_records_skipped", ()] == 3
+    assert (got["ods_trash_versions", ()], got["ods_trash_bytes", ()]) == (2, 7)
 
 
 def test_a_disk_that_does_not_answer_hides_nothing_else() -> None:
@@ -124,7 +133,8 @@ def test_a_disk_that_does_not_answer_hides_nothing_else() -> None:
 
     metrics = make()
     figures = {"packages": lambda: {"held": 1}, "peers": dict, "jobs_running": dict}
-    metrics.watch(Sources(**figures, disk_free=broken, records_skipped=lambda: 0))  # type: ignore[arg-type]
+    more = {"records_skipped": lambda: 0, "trash": lambda: (2, 7)}
+    metrics.watch(Sources(**figures, **more, disk_free=broken))  # type: ignore[arg-type]
     got = samples(metrics)
     assert got["ods_packages", (("presence", "held"),)] == 1
     assert ("ods_disk_free_bytes", ()) not in got

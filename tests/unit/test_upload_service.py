@@ -26,7 +26,7 @@ from appliance.domain.errors import (
 )
 from appliance.domain.manifest import Manifest
 from appliance.domain.names import package_id
-from appliance.domain.package import Effect
+from appliance.domain.package import Effect, Presence
 from appliance.domain.precondition import Precondition
 from appliance.service import upload as values
 from appliance.service.receiving import Receiver
@@ -49,6 +49,8 @@ class FakePackages:
 
     def __init__(self) -> None:
         self.published: dict[str, Manifest] = {}
+        self.presence = Presence.HELD  #: what publishing makes of the package
+        self.settles = 0
         self.fail_before: Exception | None = None
         self.fail_after: Exception | None = None
 
@@ -76,9 +78,12 @@ class FakePackages:
         error, self.fail_after = self.fail_after, None
         if error is not None:
             raise error
-        return SimpleNamespace(
-            id=package_id(filename), body=SimpleNamespace(filename=filename)
-        ), Effect.CREATED
+        body = SimpleNamespace(filename=filename, sha256=manifest.sha256)
+        return SimpleNamespace(id=package_id(filename), body=body, presence=self.presence), Effect.CREATED
+
+    async def settled(self, id: str, _actor: str) -> Any:
+        self.settles += 1
+        return SimpleNamespace(id=id, body=SimpleNamespace(filename="a.pkg"), presence=Presence.HELD)
 
 
 class World:
@@ -303,6 +308,28 @@ def test_a_lost_answer_can_be_asked_for_again(tmp_path: Path) -> None:
         world.clock += min(LIFE_MS, REMEMBERED_MS) + 1
         await world.uploads.expire()
         assert await world.store.find("uploads") == []
+
+    in_world(tmp_path, test)
+
+
+def test_a_blob_that_is_deleted_for_another_between_commit_and_record_is_committed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(world: World) -> None:
+        await world.complete(await world.create())
+        blob = world.blobs.path(manifest_of(DATA).sha256)
+        real = world.packages.publish
+
+        async def publish(**fields: Any) -> Any:
+            blob.unlink()  # of a version that expired at this moment: settling finds no bytes
+            world.packages.presence = Presence.WAITING
+            return await real(**fields)
+
+        monkeypatch.setattr(world.packages, "publish", publish)
+        await world.complete(await world.create("b.pkg"))
+        assert blob.read_bytes() == DATA
+        assert world.packages.settles == 1
+        assert world.files(world.layout.uploads) == []
 
     in_world(tmp_path, test)
 

@@ -4,6 +4,7 @@ import datetime
 import json
 import re
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from appliance.api.accounts import token_json, user_json
 from appliance.api.schemas import SCHEMAS
 from appliance.api.views import (
+    current_version_json,
     iso,
     job_json,
     manifest_json,
@@ -21,14 +23,18 @@ from appliance.api.views import (
     peer_json,
     transfer_json,
     upload_json,
+    version_json,
 )
 from appliance.domain.holding import SetAside
 from appliance.domain.job import Job
 from appliance.domain.manifest import CHUNK_SIZE, Manifest, chunk_count
 from appliance.domain.package import Package, PackageBody, Presence
+from appliance.domain.trash import Keeping, Version, Why
 from appliance.service.packages import ReplicaView
 from appliance.service.peers import Peer
 from appliance.service.uploads import Upload
+from appliance.store.blobs import BlobStore
+from appliance.store.layout import Layout
 
 AT = 1_700_000_000_123
 STAMP = "2023-11-14T22:13:20.123Z"
@@ -97,12 +103,38 @@ def test_a_package_in_full() -> None:
     replica = ReplicaView(
         node="n" * 52, name="x", presence="held", reason="", sha256="2" * 64, current=True, at=AT
     )
-    old = {"sha256": "4" * 64, "filename": "old.pkg", "at": AT, "package": "p" * 32}
+    old = version(why=Why.SUPERSEDED)
     shown = package_detail_json(package(), "", [replica], [old], {})
     described("PackageDetail", shown)
     described("Replica", shown["replicas"][0])
     assert shown["superseded"] == [{"sha256": "4" * 64, "filename": "old.pkg", "at": STAMP}]
     assert shown["manifest"]["count"] == 1
+
+
+def version(**changes: Any) -> Version:
+    fields_: dict[str, Any] = {
+        "package": "p" * 32, "sha256": "4" * 64, "filename": "old.pkg", "size": 5, "revision": 1, "author": "n" * 52,
+        "why": Why.REPLACED, "at": AT, "body": package().body,
+    }  # fmt: skip
+    return Version(**{**fields_, **changes})
+
+
+def test_versions(tmp_path: Path) -> None:
+    blobs, keeping = BlobStore(Layout(tmp_path), floor_bytes=0), Keeping(days=1, versions=2)
+    current = current_version_json(package())
+    described("PackageVersion", current)
+    assert (current["current"], current["why"], current["expires_at"]) == (True, "", None)
+    shown = version_json(version(), keeping, blobs)
+    described("PackageVersion", shown)
+    assert (shown["current"], shown["here"], shown["why"]) == (False, False, "replaced")
+    assert (shown["at"], shown["expires_at"]) == (STAMP, "2023-11-15T22:13:20.123Z")
+    old = version_json(version(size=None, body=None), keeping, blobs)  # as an older program kept it
+    described("PackageVersion", old)
+    assert (old["size"], old["stage"], old["expires_at"]) == (None, "", "2024-02-12T22:13:20.123Z")
+    blobs.path("4" * 64).parent.mkdir()
+    blobs.path("4" * 64).write_bytes(b"12345")
+    found = version_json(version(size=None, body=None), keeping, blobs)
+    assert (found["size"], found["here"]) == (5, True)
 
 
 def test_a_package_of_a_node_with_a_wrong_clock_does_not_break_the_list() -> None:

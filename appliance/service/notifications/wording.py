@@ -15,6 +15,7 @@ _TITLES: Mapping[str, str] = {
     EventType.PACKAGE_REPLACED: "{filename} was replaced",
     EventType.PACKAGE_CHANGED: "{filename} was changed",
     EventType.PACKAGE_WITHDRAWN: "{filename} was withdrawn",
+    EventType.PACKAGE_RESTORED: "An earlier version of {filename} was restored",
     EventType.PACKAGE_SUPERSEDED: "Another file took the name {filename}",
     EventType.PACKAGE_ARRIVED: "{filename} arrived",
     EventType.PACKAGE_RELEASED: "{filename} left this node",

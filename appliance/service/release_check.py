@@ -1,0 +1,188 @@
+"""Asks another node for a random chunk before one of the last two copies of a package is released.
+
+That a node says that it holds a package may be wrong: its disk may have been lost since. So a node that is to release
+its copy because of a stage or tag, while a single other node is known to keep one, first has that node give a chunk
+and checks it against the manifest. A node that is no direct peer is asked through a peer of both; where there is none,
+nothing can be proven and the copy stays.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import TypeVar
+
+from appliance.domain.errors import (
+    BlobMissing,
+    IntegrityFailure,
+    InvalidInput,
+    PackageArriving,
+    PeerError,
+    PeerMisbehaved,
+    PeerNotFound,
+)
+from appliance.domain.holding import Proof
+from appliance.domain.job import Job, RetryPolicy
+from appliance.domain.manifest import CHUNK_SIZE, Manifest, chunk_count
+from appliance.domain.package import Package
+from appliance.jobs.context import JobContext
+from appliance.peering.content import ContentPool
+from appliance.store.blobs import BlobStore
+
+from .catalogue import Catalogue
+from .holdings import Holdings
+from .neighbourhood import Neighbourhood
+from .peers import Peers
+
+T = TypeVar("T")
+
+AGAIN_S = 600  #: after which a node that proved nothing is asked again
+FOR_EVER = RetryPolicy(attempts=1_000_000)
+RELAYS = 8  #: direct peers that are asked to pass a question on
+
+
+class ReleaseCheck:
+    """Runs the job `package.release_check`, and answers it for others."""
+
+    def __init__(
+        self,
+        *,
+        catalogue: Catalogue,
+        holdings: Holdings,
+        blobs: BlobStore,
+        peers: Peers,
+        neighbourhood: Neighbourhood,
+        pool: ContentPool,
+        calls: Executor,
+        node_id: str,
+        pick: Callable[[int], int],
+    ) -> None:
+        """Make it.
+
+        Args:
+            catalogue: The packages of this node.
+            holdings: What this node holds.
+            blobs: The bytes.
+            peers: Whom to ask.
+            neighbourhood: Who is registered with whom.
+            pool: Connections for bytes.
+            calls: Threads for requests to peers.
+            node_id: This node's id.
+            pick: A random number below another one.
+        """
+        self._catalogue = catalogue
+        self._holdings = holdings
+        self._blobs = blobs
+        self._peers = peers
+        self._neighbourhood = neighbourhood
+        self._pool = pool
+        self._calls = calls
+        self._node_id = node_id
+        self._pick = pick
+
+    async def run(self, job: Job, context: JobContext) -> None:
+        """Find a node that proves that it has the package, and release the copy here.
+
+        Raises:
+            PeerError: None did; the message says why, and the job comes again.
+        """
+        package = self._catalogue.by_id(job.args["package"])
+        if (
+            package is None
+            or package.held_sha256 != package.body.sha256
+            or self._holdings.admits(package.body)
+        ):
+            return
+        manifest = await self._holdings.manifest(package.body)
+        if manifest is None:
+            raise PeerError("The hashes of its chunks are missing here.", retry_after=AGAIN_S)
+        reasons: list[str] = []
+        for node in await self._holdings.keepers(package):
+            context.check()
+            try:
+                await self._prove(package.id, manifest, node)
+            except PeerError as exc:
+                reasons.append(f"{self._holdings.nodes[node].name}: {exc.message}")
+            else:
+                proof = Proof(node=node, sha256=manifest.sha256)
+                await self._holdings.settle(package.id, proof=proof)
+                return
+        if reasons:
+            raise PeerError(" ".join(reasons), retry_after=AGAIN_S)
+
+    async def _prove(self, package: str, manifest: Manifest, node: str) -> None:
+        """Have a node give a random chunk.
+
+        Raises:
+            PeerError: It did not, or the chunk was wrong.
+        """
+        if not manifest.count:
+            return  # an empty file is not lost
+        index = self._pick(manifest.count)
+        if not self._peers.is_active(node):
+            await self._prove_through_another(package, manifest, node, index)
+            return
+        if not self._peers.usable_sources([node], package):
+            raise PeerError("It gave wrong data lately and is not asked for now.")
+        try:
+            await self._call(self._fetch, package, manifest, node, index)
+        except (IntegrityFailure, PeerMisbehaved) as exc:
+            await self._peers.strike(node, exc.message, package=package)
+            raise PeerError(exc.message) from exc
+
+    def _fetch(self, package: str, manifest: Manifest, node: str, index: int) -> None:
+        """Fetch a chunk from a direct peer and check it. Blocks."""
+        with self._pool.connection(self._peers.address(node)) as connection:
+            connection.fetch(package, manifest, range(index, index + 1), manifest.verify_chunk)
+
+    async def _prove_through_another(self, package: str, manifest: Manifest, node: str, index: int) -> None:
+        for relay in self._relays(node):
+            try:
+                data = await self._call(
+                    self._peers.client(relay).proof, package, manifest.sha256, index, node
+                )
+                manifest.verify_chunk(index, data)
+            except (PeerError, PeerNotFound, IntegrityFailure):
+                continue  # which of the two is to blame cannot be told
+            return
+        raise PeerError(
+            "It is no direct peer, and no peer of both could have it prove that. Join the two nodes."
+        )
+
+    def _relays(self, node: str) -> list[str]:
+        """Direct peers that may be registered with a node, those first that said so."""
+        found = [peer for peer in self._peers.active_ids() if not self._peers.backing_off(peer)]
+
+        def unlikely(peer: str) -> bool:
+            sight = self._neighbourhood.sight(peer)
+            return sight is None or node not in sight.peers
+
+        return sorted(found, key=unlikely)[:RELAYS]
+
+    async def answer(self, package: Package, index: int, holder: str) -> bytes:
+        """A chunk of a package's newest bytes: from here, or fetched from the direct peer that is to prove it.
+
+        Raises:
+            InvalidInput: There is no such chunk.
+            PackageArriving, BlobMissing: This node is asked and cannot give it.
+            PeerNotFound: The holder is no direct peer.
+            PeerError: It did not give it.
+        """
+        if not 0 <= index < chunk_count(package.body.size):
+            raise InvalidInput("There is no such chunk.")
+        if holder != self._node_id:
+            client = self._peers.client(holder)
+            return bytes(await self._call(client.proof, package.id, package.body.sha256, index, holder))
+        if package.held_sha256 != package.body.sha256:
+            raise PackageArriving(f"This node does not hold the bytes: {package.reason}.", retry_after=30)
+        return await asyncio.to_thread(self._read, package, index)
+
+    def _read(self, package: Package, index: int) -> bytes:
+        try:
+            with self._blobs.path(package.held_sha256).open("rb") as file:
+                file.seek(index * CHUNK_SIZE)
+                return file.read(CHUNK_SIZE)
+        except OSError as exc:
+            raise BlobMissing() from exc
+
+    async def _call(self, function: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._calls, function, *arguments)

@@ -1,0 +1,134 @@
+"""Restores an earlier version of a package: a job that verifies its file, and then publishes it as a new record."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+
+from appliance.domain.errors import DigestMismatch, VersionUnknown
+from appliance.domain.job import Job
+from appliance.domain.node import check_within
+from appliance.domain.trash import Version, choose
+from appliance.jobs.context import JobContext
+from appliance.store.blobs import BlobStore
+from appliance.store.ports import Store
+
+from .catalogue import Catalogue
+from .hashing import hash_file
+from .holdings import Holdings
+from .journal import remote_address
+from .packages import Packages
+from .trash import Trash, forget_versions
+
+log = logging.getLogger(__name__)
+
+RESTORE_JOB = "package.restore"
+_ELSEWHERE = "Restore it on another node that keeps it, or upload the file again."
+
+
+class Restore:
+    """Queues the jobs `package.restore`, and runs them."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        catalogue: Catalogue,
+        blobs: BlobStore,
+        holdings: Holdings,
+        packages: Packages,
+        trash: Trash,
+        now: Callable[[], int],
+    ) -> None:
+        self._store = store
+        self._catalogue = catalogue
+        self._blobs = blobs
+        self._holdings = holdings
+        self._packages = packages
+        self._trash = trash
+        self._now = now
+
+    async def request(
+        self, name: str, wanted: str, *, actor: str, within: Sequence[str] = ()
+    ) -> tuple[Version, Job]:
+        """Enqueue the restoring of a version.
+
+        Args:
+            name: The package's id or file name.
+            wanted: A SHA-256, its beginning, or a revision; "" is the version that left last.
+            actor: Who asks.
+            within: The stages that they are limited to; none: all.
+
+        Raises:
+            PackageUnknown: There is no such package.
+            VersionUnknown: This node does not keep the version.
+            Conflict: It is the current version.
+            PermissionDenied: Its stage, or that of what it replaces, is not one of `within`.
+        """
+        package = self._catalogue.resolve(name)
+        version = choose(package, await self._trash.versions(package.id), wanted)
+        for body in (version.body or package.body, *(() if package.withdrawn else (package.body,))):
+            check_within(body.stage, within)
+        now = self._now()
+        job = Job(
+            id=secrets.token_hex(12),
+            queue="hash",
+            name=RESTORE_JOB,
+            args={
+                "package": package.id,
+                "sha256": version.sha256,
+                "actor": actor,
+                "within": list(within),
+                "address": remote_address.get(),
+            },
+            key=f"restore:{package.id}:{version.sha256}",
+            run_at=now,
+            created_at=now,
+        )
+        if not await self._store.enqueue(job):
+            active = await self._store.find_jobs({"active_key": job.key}, limit=1)
+            return version, active[0] if active else job
+        return version, job
+
+    def run(self, job: Job, context: JobContext) -> None:
+        """Verify the version's file, and publish it.
+
+        Raises:
+            VersionUnknown: It expired meanwhile, or its file is gone.
+            DigestMismatch: Its bytes are damaged; they are quarantined.
+            ApplianceError: As `Packages.restore`.
+        """
+        sha256 = job.args["sha256"]
+        version = context.wait(self._trash.renew(job.args["package"], sha256))
+        if version is None:
+            raise VersionUnknown(f"This node no longer keeps that version. {_ELSEWHERE}")
+        try:
+            manifest = hash_file(self._blobs.path(sha256), check=context.check)
+        except FileNotFoundError as exc:
+            context.wait(forget_versions(self._store, sha256))
+            raise VersionUnknown(f"The file of that version is missing here. {_ELSEWHERE}") from exc
+        if manifest.sha256 != sha256:
+            context.wait(self._damaged(sha256, f"the file's SHA-256 is {manifest.sha256}, not {sha256}"))
+            raise DigestMismatch(
+                f"The file of that version is damaged here and was quarantined. {_ELSEWHERE}"
+            )
+        context.wait(
+            self._packages.restore(
+                version,
+                manifest,
+                actor=job.args["actor"],
+                within=job.args["within"],
+                address=job.args["address"],
+            )
+        )
+
+    async def _damaged(self, sha256: str, reason: str) -> None:
+        """Quarantine damaged bytes: neither a version nor a package may be served from them."""
+        log.error(
+            "a version in the trash is damaged",
+            extra={"action": "version_damaged", "sha256": sha256, "reason": reason},
+        )
+        await forget_versions(self._store, sha256)
+        for package in self._catalogue.holders(sha256):
+            await self._holdings.lost(package, reason)
+        await asyncio.to_thread(self._blobs.quarantine, sha256)

@@ -1,0 +1,323 @@
+"""The trash of this node: bytes that are no longer served, kept for a while so that a person can restore them.
+
+A version in the trash is a row; its bytes stay a blob without a public name, and its manifest stays as long. A row is
+written in the same store operation as the change that ends the version, and deleted before its blob is: after a crash
+the disk may have a blob too many, never one too few. Rows go when they expire, when a package has too many, and, the
+oldest first, when the disk needs room.
+
+Here is also the one answer to the question whether anything on this node still needs the bytes with a certain
+SHA-256: `mentioned` for all at once, `Trash.needs` for one.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterable
+from concurrent.futures import CancelledError
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from appliance.domain.errors import StaleRevision, StorageError, StoreUnavailable
+from appliance.domain.package import Package, PackageBody, Presence
+from appliance.domain.trash import DAY_MS, Keeping, Version, Why, is_back, leaving, version_id
+from appliance.store.blobs import BlobStore
+from appliance.store.ports import Doc, Operation, Remove, Replace, Store
+from appliance.store.schema import TRASH
+
+from .catalogue import Catalogue
+
+log = logging.getLogger(__name__)
+
+_COLLECTION = TRASH.name
+_PAGE = 500
+_ROOM_S = 60.0  #: how long a thread waits until room was made
+_WANTED = {Presence.HELD, Presence.ARRIVING, Presence.WAITING, Presence.DAMAGED}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What the trash holds."""
+
+    versions: int = 0
+    bytes: int = 0  #: that emptying it would free
+
+
+def needed_by(package: Package) -> set[str]:
+    """The SHA-256 of all bytes that a package is served from or waits for on this node."""
+    found = {package.held_sha256} if package.held_sha256 else set()
+    if package.presence in _WANTED:
+        found.add(package.body.sha256)
+    return found
+
+
+async def mentioned(store: Store, packages: Iterable[Package]) -> set[str]:
+    """Every SHA-256 whose blob must stay: of packages, and of versions in the trash."""
+    found = {version.sha256 for version in await read_versions(store)}
+    for package in packages:
+        found |= needed_by(package)
+    return found
+
+
+async def read_versions(store: Store) -> list[Version]:
+    """Every version in the trash."""
+    found: list[Version] = []
+    after: tuple[Any, str] | None = None
+    while True:
+        docs = await store.find(_COLLECTION, limit=_PAGE, after=after)
+        found += map(_version, docs)
+        if len(docs) < _PAGE:
+            return found
+        after = (docs[-1]["_id"], docs[-1]["_id"])
+
+
+async def forget_versions(store: Store, sha256: str) -> None:
+    """Delete the versions that have certain bytes, which are lost."""
+    await store.delete(_COLLECTION, {"sha256": sha256})
+
+
+class Trash:
+    """Versions that can be restored on this node."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        catalogue: Catalogue,
+        blobs: BlobStore,
+        keeping: Keeping,
+        now: Callable[[], int],
+    ) -> None:
+        """Open it.
+
+        Args:
+            store: Where the rows are.
+            catalogue: The packages of this node.
+            blobs: The bytes.
+            keeping: How long versions are kept, and how many.
+            now: UTC milliseconds.
+        """
+        self._store = store
+        self._catalogue = catalogue
+        self._blobs = blobs
+        self.keeping = keeping
+        self._now = now
+        self._purging = asyncio.Lock()
+        self._usage = Usage()
+        self._seen = -1
+
+    # What goes in and comes back
+
+    async def step(self, old: Package | None, view: Package) -> list[Operation]:
+        """What is written with the step of a package from `old` to `view`."""
+        found: list[Operation] = []
+        version = leaving(old, view, at=self._now()) or await self._unserved(old, view)
+        if version is not None and not self.keeping.off:
+            found.append(Replace(_COLLECTION, _doc(version)))
+        if is_back(old, view):
+            found.append(Remove(_COLLECTION, version_id(view.id, view.held_sha256)))
+        return found
+
+    async def _unserved(self, old: Package | None, view: Package) -> Version | None:
+        """A version whose successor was known already, and that is no longer served from now on: its time begins."""
+        if (
+            old is None
+            or old.held_sha256 in {"", old.body.sha256, view.held_sha256, view.body.sha256}
+            or self.keeping.off
+        ):
+            return None
+        doc = await self._store.get(_COLLECTION, version_id(old.id, old.held_sha256))
+        if doc is not None:
+            return _version({**doc, "at": self._now()})
+        return Version(
+            package=old.id,
+            sha256=old.held_sha256,
+            filename=old.held_filename,
+            size=None,
+            revision=0,
+            author=old.author,
+            why=Why.REPLACED,
+            at=self._now(),
+            body=replace(old.body, sha256=old.held_sha256, filename=old.held_filename, chunks="", hashes={}),
+        )
+
+    async def versions(self, package: str) -> list[Version]:
+        """The versions of a package in the trash, the one that left last first."""
+        docs = await self._store.find(
+            _COLLECTION, {"package": package}, order="at", descending=True, limit=_PAGE
+        )
+        return [_version(doc) for doc in docs]
+
+    async def renew(self, package: str, sha256: str) -> Version | None:
+        """A version that somebody wants back, so that it stays for now: its time begins again. None if it is gone."""
+        while (doc := await self._store.get(_COLLECTION, version_id(package, sha256))) is not None:
+            with contextlib.suppress(StaleRevision):  # it changed in between, or was deleted
+                await self._store.replace(_COLLECTION, {**doc, "at": self._now()}, expect=doc["_rev"])
+                return _version(doc)
+        return None
+
+    # What goes
+
+    async def trim(self, package: str) -> None:
+        """Delete what is too much of one package."""
+        await self._delete(await self.versions(package))
+
+    async def purge(self, *, everything: bool = False) -> None:
+        """Delete what has expired, and what the disk has no room for.
+
+        Args:
+            everything: Look at all of it, not only at what is old: the settings may be others than before.
+        """
+        if everything or self.keeping.off:
+            await self._delete(await read_versions(self._store))
+        else:
+            old = {"at": {"lt": self._now() - round(self.keeping.days * DAY_MS)}}
+            await self._delete(
+                list(map(_version, await self._store.find(_COLLECTION, old, order="at", limit=_PAGE)))
+            )
+        await self.make_room(0)
+
+    async def _delete(self, versions: list[Version]) -> None:
+        if not versions:
+            return
+        served = {
+            version_id(package.id, package.held_sha256)
+            for package in self._catalogue.all()
+            if package.held_sha256 != package.body.sha256
+        }
+        for version in self.keeping.surplus(versions, served=served, now=self._now()):
+            await self._drop(version, "expired")
+
+    async def _drop(self, version: Version, reason: str) -> bool:
+        await self._store.delete(_COLLECTION, {"_id": version.id})
+        freed = await self.free(version.sha256)
+        log.info(
+            "a version was deleted from the trash",
+            extra={
+                "action": "version_deleted",
+                "package": version.package,
+                "package_name": version.filename,
+                "sha256": version.sha256,
+                "reason": reason,
+            },
+        )
+        return freed
+
+    async def make_room(self, needed: int) -> None:
+        """Delete the oldest versions until `needed` bytes fit above the floor of free space.
+
+        Nothing is deleted for bytes that would not fit even then.
+        """
+        async with self._purging:
+            missing = self._blobs.floor + needed - await asyncio.to_thread(self._blobs.free)
+            if missing <= 0:
+                return
+            versions = sorted(await read_versions(self._store), key=lambda version: version.at)
+            sizes = await asyncio.to_thread(self._sizes, versions)
+            if needed and sum(sizes.values()) < missing:
+                return
+            for version in versions:
+                if missing <= 0:
+                    return
+                if version.sha256 in sizes and await self._drop(version, "the disk needs room"):
+                    missing -= sizes[version.sha256]
+
+    def ask_for_room(self, loop: asyncio.AbstractEventLoop) -> Callable[[int], None]:
+        """`make_room` for threads, as `BlobStore.make_room`: it returns when room was made, or could not be."""
+
+        def ask(needed: int) -> None:
+            if loop.is_closed() or _on(loop):
+                return
+            # Without more room the caller finds the disk as full as before, and says so.
+            with contextlib.suppress(TimeoutError, CancelledError, StorageError):
+                asyncio.run_coroutine_threadsafe(self.make_room(needed), loop).result(_ROOM_S)
+
+        return ask
+
+    def _sizes(self, versions: list[Version]) -> dict[str, int]:
+        """How many bytes each blob frees that only the trash needs. Blocks."""
+        needed: set[str] = set()
+        for package in self._catalogue.all():
+            needed |= needed_by(package)
+        found: dict[str, int] = {}
+        for version in versions:
+            if version.sha256 not in needed:
+                with contextlib.suppress(OSError):
+                    found[version.sha256] = self._blobs.path(version.sha256).stat().st_size
+        return found
+
+    async def usage(self) -> Usage:
+        """What it holds; read again only if it changed."""
+        seen = await self._store.changed(_COLLECTION, -1, timeout=0)
+        if seen != self._seen:
+            versions = await read_versions(self._store)
+            sizes = await asyncio.to_thread(self._sizes, versions)
+            self._usage = Usage(versions=len(versions), bytes=sum(sizes.values()))
+            self._seen = seen
+        return self._usage
+
+    @property
+    def last_usage(self) -> Usage:
+        """What it held when `usage` was asked last."""
+        return self._usage
+
+    # Blobs
+
+    async def needs(self, sha256: str) -> bool:
+        """Whether anything on this node needs the bytes, by the store, so that other processes' work counts."""
+        if await self._store.count(_COLLECTION, {"sha256": sha256}):
+            return True
+        if any(sha256 in needed_by(package) for package in self._catalogue.all()):
+            return True
+        return await self._store.count("packages", {"held_sha256": sha256}) > 0
+
+    async def free(self, sha256: str) -> bool:
+        """Delete a blob that nothing needs; says whether it did."""
+        if await self.needs(sha256):
+            return False
+        away = await asyncio.to_thread(self._blobs.begin_delete, sha256)
+        if away is None:
+            return False
+        try:
+            needed = await self.needs(sha256)
+        except StoreUnavailable:
+            await asyncio.to_thread(self._blobs.cancel_delete, away)
+            raise
+        await asyncio.to_thread(self._blobs.cancel_delete if needed else self._blobs.finish_delete, away)
+        return not needed
+
+
+def _on(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether this is the thread of the loop, which must not wait for itself."""
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
+
+
+def _doc(version: Version) -> Doc:
+    doc = asdict(version)
+    if version.body is not None:
+        doc["body"] = {
+            **doc["body"],
+            "tags": list(version.body.tags),
+            "replaces": list(version.body.replaces),
+        }
+    return {**doc, "_id": version.id, "why": str(version.why)}
+
+
+def _version(doc: Doc) -> Version:
+    """The version of a row; those of an older program have neither size, reason nor body."""
+    body = doc.get("body")
+    if body is not None:
+        body = PackageBody(**{**body, "tags": tuple(body["tags"]), "replaces": tuple(body["replaces"])})
+    return Version(
+        package=doc["package"],
+        sha256=doc["sha256"],
+        filename=doc["filename"],
+        size=doc.get("size"),
+        revision=doc["revision"],
+        author=doc["author"],
+        why=Why(doc.get("why", Why.SUPERSEDED)),
+        at=doc["at"],
+        body=body,
+    )

@@ -1,0 +1,500 @@
+"""The trash of one node over real stores and a real disk: what it keeps, what it lets go, and what it gives back."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance.domain.errors import (
+    Conflict,
+    DigestMismatch,
+    PermissionDenied,
+    StorageFull,
+    StoreUnavailable,
+    VersionUnknown,
+)
+from appliance.domain.job import RetryPolicy
+from appliance.domain.package import Presence
+from appliance.domain.states import JobState
+from appliance.domain.trash import DAY_MS, Keeping, Why
+from appliance.jobs.context import JobContext
+from appliance.service.fsck import Fsck
+from appliance.service.restore import RESTORE_JOB, Restore
+from appliance.service.trash import Usage, mentioned
+from appliance.store.archive import export_archive, import_archive
+from appliance.store.opening import open_store
+from appliance.store.ports import Store
+from tests.builders import manifest_of
+from tests.conftest import DATABASES
+
+from .test_digests import Clock, Node
+
+ONE, TWO, THREE, FOUR = (bytes([number]) * 3_000_000 for number in range(1, 5))
+NAME = "A.pkg"
+
+
+def sha(data: bytes) -> str:
+    return manifest_of(data).sha256
+
+
+class World(Node):
+    """One node, with jobs that restore."""
+
+    def __init__(self, store: Store, root: Path, clock: Clock) -> None:
+        super().__init__(store, root, clock)
+        self.free_bytes = 10**12
+        self.blobs._free = lambda _: (
+            self.free_bytes
+            - sum(path.stat().st_size for path in self.layout.blobs.rglob("*") if path.is_file())
+        )
+        self.restore = Restore(
+            store=store, catalogue=self.catalogue, blobs=self.blobs, holdings=self.holdings,
+            packages=self.packages, trash=self.trash, now=clock,
+        )  # fmt: skip
+        self.runner.register(RESTORE_JOB, self.restore.run, queue="hash", policy=RetryPolicy(attempts=1))
+
+    async def put(self, data: bytes, name: str = NAME, **more: Any) -> None:
+        await self.publish(name, data, **{"replace": True, **more})
+
+    def here(self) -> set[str]:
+        """The blobs on the disk."""
+        return {path.name for path in self.layout.blobs.rglob("*") if path.is_file()}
+
+    async def kept(self, name: str = NAME) -> list[tuple[str, Why]]:
+        return [(each.sha256, each.why) for each in await self.trash.versions(self.package(name).id)]
+
+    async def restores(self, wanted: str = "", **more: Any) -> Any:
+        """Restore a version, and wait for the job."""
+        _, job = await self.restore.request(NAME, wanted, **{"actor": "jo", **more})
+        async with asyncio.timeout(30):
+            while (found := await self.store.get_job(job.id)) is None or found.state in {
+                JobState.TODO, JobState.DOING,
+            }:  # fmt: skip
+                await asyncio.sleep(0.01)
+        return found
+
+
+Test = Callable[[World], Awaitable[None]]
+
+
+@pytest.fixture(params=DATABASES)
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Test], None]:
+    """Runs a test with a node, on SQLite and on MongoDB."""
+    url = (
+        request.getfixturevalue("mongod").url(f"trash{tmp_path.name[-20:]}")
+        if request.param == "mongo"
+        else ""
+    )
+
+    @asynccontextmanager
+    async def world() -> AsyncIterator[World]:
+        store = await open_store(url, tmp_path)
+        made = World(store, tmp_path, Clock())
+        await made.runner.start()
+        try:
+            yield made
+        finally:
+            await made.runner.stop(5)
+            await store.close()
+
+    def go(test: Test) -> None:
+        async def inside() -> None:
+            async with world() as made:
+                await test(made)
+
+        asyncio.run(inside())
+
+    return go
+
+
+def test_replaced_and_withdrawn_bytes_stay_for_a_while(run: Callable[[Test], None]) -> None:
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        await node.put(TWO, notes="two")
+        assert node.here() == {sha(ONE), sha(TWO)}
+        assert await node.kept() == [(sha(ONE), Why.REPLACED)]
+        await node.packages.withdraw(node.package().id, actor="jo")
+        assert await node.kept() == [(sha(TWO), Why.WITHDRAWN), (sha(ONE), Why.REPLACED)]
+        assert not list(node.layout.packages.iterdir())
+        assert node.here() == {sha(ONE), sha(TWO)} == await mentioned(node.store, node.catalogue.all())
+        assert await node.trash.usage() == Usage(versions=2, bytes=len(ONE) + len(TWO))
+        node.clock.ms += 7 * DAY_MS - 60_000
+        await node.trash.purge()
+        assert node.here() == {sha(ONE), sha(TWO)}
+        node.clock.ms += 120_000
+        await node.trash.purge()
+        assert node.here() == set()
+        assert await node.kept() == []
+        assert await node.trash.usage() == Usage()
+
+    run(test)
+
+
+def test_the_newest_two_of_each_package_are_kept(run: Callable[[Test], None]) -> None:
+    async def test(node: World) -> None:
+        for data in (ONE, TWO, THREE, FOUR):
+            await node.put(data)
+        assert [version for version, _ in await node.kept()] == [sha(THREE), sha(TWO)]
+        assert node.here() == {sha(TWO), sha(THREE), sha(FOUR)}
+
+    run(test)
+
+
+@pytest.mark.parametrize("keeping", [Keeping(days=0, versions=2), Keeping(days=7, versions=0)])
+def test_nothing_is_kept_when_it_is_off_and_what_was_goes(
+    run: Callable[[Test], None], keeping: Keeping
+) -> None:
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        await node.put(TWO)
+        node.trash.keeping = keeping
+        await node.put(THREE)
+        assert node.here() == {sha(THREE)}, "with the first step that touches the package"
+        await node.packages.withdraw(node.package().id, actor="jo")
+        await node.trash.purge()
+        assert node.here() == set()
+        assert await node.kept() == []
+
+    run(test)
+
+
+def test_bytes_that_something_else_needs_stay(run: Callable[[Test], None]) -> None:
+    async def test(node: World) -> None:
+        await node.put(ONE, "A.pkg")
+        await node.put(ONE, "B.pkg")
+        await node.put(TWO, "A.pkg")
+        assert await node.trash.usage() == Usage(versions=1, bytes=0), "emptying it would free nothing"
+        node.clock.ms += 8 * DAY_MS
+        await node.trash.purge()
+        assert await node.kept("A.pkg") == []
+        assert node.here() == {sha(ONE), sha(TWO)}, "B is served from it"
+        await node.put(THREE, "B.pkg")
+        await node.put(ONE, "C.pkg")
+        await node.packages.withdraw(node.package("C.pkg").id, actor="jo")
+        assert await node.kept("B.pkg") == [(sha(ONE), Why.REPLACED)]
+        await node.trash.free(sha(ONE))
+        assert sha(ONE) in node.here(), "two versions mention it"
+
+    run(test)
+
+
+def test_the_oldest_go_when_the_disk_needs_room_and_only_if_that_helps(run: Callable[[Test], None]) -> None:
+    async def test(node: World) -> None:
+        node.blobs.make_room = node.trash.ask_for_room(asyncio.get_running_loop())
+        for name in ("A.pkg", "B.pkg", "C.pkg"):
+            await node.put(name.encode() * 500_000, name)
+            await node.put(b"x" + name.encode(), name)
+        size, small = 2_500_000, 18
+        assert len(node.here()) == 6
+        node.free_bytes = 3 * size + small + 1_000_000  # so much is free beside what is here
+
+        def check(needed: int) -> None:
+            node.blobs.check_space(needed)
+
+        await asyncio.to_thread(check, 1_000_000)
+        assert len(node.here()) == 6
+        with pytest.raises(StorageFull):
+            await asyncio.to_thread(check, 3 * size + 1_000_001)
+        assert len(node.here()) == 6, "emptying the trash would not have helped"
+        await asyncio.to_thread(check, 1_000_001)
+        assert await node.kept("A.pkg") == [], "the oldest"
+        assert len(await node.kept("B.pkg")) == len(await node.kept("C.pkg")) == 1
+        await asyncio.to_thread(check, 3 * size + 1_000_000)
+        assert len(node.here()) == 3
+
+    run(test)
+
+
+def test_space_below_the_floor_empties_the_trash_as_far_as_needed(run: Callable[[Test], None]) -> None:
+    async def test(node: World) -> None:
+        for data in (ONE, TWO, THREE):
+            await node.put(data)
+        node.blobs._floor = 1_000_000
+        node.free_bytes = 9_500_000
+        await node.trash.purge()
+        assert [version for version, _ in await node.kept()] == [sha(TWO)]
+        node.free_bytes = 1_000_000  # others filled the disk
+        await node.trash.make_room(0)
+        assert node.here() == {sha(THREE)}
+
+    run(test)
+
+
+def test_a_restored_version_is_a_new_record_with_its_own_words(run: Callable[[Test], None]) -> None:
+    async def test(node: World) -> None:
+        await node.put(
+            ONE, notes="one", stage="dev", tags=("a",), metadata={"k": 1}, hashes={"md5": "0" * 32}
+        )
+        first = node.package()
+        await node.put(TWO, notes="two")
+        before = node.package()
+        job = await node.restores(sha(ONE)[:8])
+        assert (job.state, job.error) == (JobState.DONE, "")
+        now = node.package()
+        assert (now.body.sha256, now.held_sha256, now.presence) == (sha(ONE), sha(ONE), Presence.HELD)
+        assert now.revision > before.revision
+        assert (now.author, now.body.origin) == (node.identity.node_id,) * 2
+        assert now.body.uploaded_by == "jo"
+        assert now.body.replaces == (sha(TWO),)
+        same = (
+            "stage",
+            "tags",
+            "notes",
+            "metadata",
+            "hashes",
+            "filename",
+            "size",
+            "sha1",
+            "manifest",
+            "chunks",
+        )
+        assert {name: getattr(now.body, name) for name in same} == {
+            name: getattr(first.body, name) for name in same
+        }
+        assert await node.kept() == [(sha(TWO), Why.REPLACED)], "what was current can be restored in turn"
+        assert (node.layout.packages / NAME).read_bytes() == ONE
+        [event] = await node.store.find("events", {"type": "package.restored"})
+        assert (event["actor"], event["subject"], event["data"]["before"]) == ("jo", now.id, sha(TWO))
+        assert (await node.restores()).state is JobState.DONE
+        assert node.package().body.sha256 == sha(TWO)
+        assert node.package().body.notes == "two"
+
+    run(test)
+
+
+def test_a_withdrawn_package_comes_back(run: Callable[[Test], None]) -> None:
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        await node.packages.withdraw(node.package().id, actor="jo")
+        assert (await node.restores()).state is JobState.DONE
+        assert (node.package().withdrawn, node.package().presence) == (False, Presence.HELD)
+        assert node.package().body.replaces == ()
+        assert await node.kept() == []
+        with pytest.raises(Conflict, match="nothing to restore"):
+            await node.restore.request(NAME, sha(ONE), actor="jo")
+        with pytest.raises(VersionUnknown):
+            await node.restore.request(NAME, "", actor="jo")
+
+    run(test)
+
+
+def test_rotten_bytes_are_never_published(run: Callable[[Test], None]) -> None:
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        await node.put(TWO)
+        with node.blobs.path(sha(ONE)).open("r+b") as file:
+            file.seek(1_500_000)
+            file.write(b"\xff")
+        job = await node.restores()
+        assert job.state is JobState.FAILED
+        assert job.error.startswith(DigestMismatch.__name__)
+        assert "upload the file again" in job.error
+        assert node.package().body.sha256 == sha(TWO)
+        assert await node.kept() == []
+        assert node.here() == {sha(TWO)}
+        assert node.layout.damaged(sha(ONE)).exists()
+
+    run(test)
+
+
+def test_a_version_whose_file_is_gone_or_that_expired_meanwhile_says_what_to_do(
+    run: Callable[[Test], None],
+) -> None:
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        await node.put(TWO)
+        node.blobs.path(sha(ONE)).unlink()
+        job = await node.restores()
+        assert job.state is JobState.FAILED
+        assert "another node that keeps it, or upload" in job.error
+        assert await node.kept() == []
+        await node.put(THREE)
+        gone = replace(job, args={**job.args, "sha256": sha(FOUR)})  # expired between the request and the job
+        context = JobContext(gone, asyncio.get_running_loop())
+        with pytest.raises(VersionUnknown, match="no longer keeps"):
+            await asyncio.to_thread(node.restore.run, gone, context)
+
+    run(test)
+
+
+def test_stage_limits_hold_for_both_versions(run: Callable[[Test], None]) -> None:
+    async def test(node: World) -> None:
+        await node.put(ONE, stage="dev")
+        await node.put(TWO, stage="prod")
+        for within in (["dev"], ["prod"]):
+            with pytest.raises(PermissionDenied):
+                await node.restore.request(NAME, "", actor="jo", within=within)
+        await node.packages.withdraw(node.package().id, actor="jo")
+        with pytest.raises(PermissionDenied):
+            await node.restore.request(NAME, sha(TWO), actor="jo", within=["dev"])
+        assert (await node.restores(sha(ONE), within=["dev"])).state is JobState.DONE
+
+    run(test)
+
+
+def test_an_older_data_directory_opens_and_what_it_kept_can_be_restored(run: Callable[[Test], None]) -> None:
+    async def test(node: World) -> None:
+        await node.put(ONE, notes="one")
+        await node.put(TWO, notes="two")
+        [version] = await node.trash.versions(node.package().id)
+        old = {
+            "_id": version.id, "package": version.package, "sha256": version.sha256, "filename": version.filename,
+            "revision": version.revision, "author": version.author, "at": version.at,
+        }  # fmt: skip
+        await node.store.replace("superseded", old)
+        await node.store.delete("manifests", {"_id": sha(ONE)})
+        [version] = await node.trash.versions(node.package().id)
+        assert (version.why, version.size, version.body) == (Why.SUPERSEDED, None, None)
+        node.clock.ms += 89 * DAY_MS
+        await node.trash.purge(everything=True)
+        assert sha(ONE) in node.here(), "it was promised to stay 90 days"
+        assert (await node.restores()).state is JobState.DONE
+        assert (node.package().body.sha256, node.package().body.size) == (sha(ONE), len(ONE))
+        assert node.package().body.notes == "two", "what it had is not known"
+        assert await node.holdings.manifest(node.package().body) is not None
+
+    run(test)
+
+
+def test_a_blob_that_is_needed_again_while_it_is_deleted_stays(
+    run: Callable[[Test], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        await node.put(TWO)
+        [version] = await node.trash.versions(node.package().id)
+        await node.store.delete("superseded", {"_id": version.id})
+        real, asked = node.trash.needs, []
+
+        async def needs(sha256: str) -> bool:
+            asked.append(sha256)
+            if len(asked) == 2:  # another process publishes it right now: it finds no blob, and puts its own
+                assert not node.blobs.path(sha256).exists()
+                return True
+            return await real(sha256)
+
+        monkeypatch.setattr(node.trash, "needs", needs)
+        assert not await node.trash.free(sha(ONE))
+        assert node.blobs.path(sha(ONE)).read_bytes() == ONE
+
+        async def away(sha256: str) -> bool:
+            asked.append(sha256)
+            if len(asked) == 4:
+                raise StoreUnavailable
+            return False
+
+        monkeypatch.setattr(node.trash, "needs", away)
+        with pytest.raises(StoreUnavailable):
+            await node.trash.free(sha(ONE))
+        assert node.here() == {sha(ONE), sha(TWO)}
+
+    run(test)
+
+
+@pytest.mark.parametrize("needed", [True, False])
+def test_a_start_decides_about_a_deletion_that_a_crash_left_begun(
+    run: Callable[[Test], None], needed: bool
+) -> None:
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        await node.put(TWO)
+        if not needed:
+            await node.store.delete("superseded", {"sha256": sha(ONE)})
+        assert node.blobs.begin_delete(sha(ONE)) is not None
+        assert sha(ONE) not in node.here()
+        kept = await mentioned(node.store, node.catalogue.all())
+        node.blobs.adopt_or_clean(names={NAME: sha(TWO)}, blobs=kept, partials=set(), uploads=set())
+        assert node.here() == ({sha(ONE), sha(TWO)} if needed else {sha(TWO)})
+
+    run(test)
+
+
+def test_a_version_that_is_served_until_its_successor_is_here_begins_to_expire_then(
+    run: Callable[[Test], None],
+) -> None:
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        old = node.package()
+        manifest = manifest_of(TWO)
+        body = replace(
+            old.body, sha256=manifest.sha256, sha1=manifest.sha1, size=manifest.size, manifest=manifest.digest,
+            chunks="", replaces=(old.body.sha256,),
+        )  # fmt: skip
+        coming = replace(old, body=body, presence=Presence.ARRIVING, revision=2)
+        await node.store.batch(await node.trash.step(old, coming))
+        node.clock.ms += 6 * DAY_MS
+        [first] = await node.trash.versions(old.id)
+        here = replace(coming, held_sha256=manifest.sha256, presence=Presence.HELD)
+        await node.store.batch(await node.trash.step(coming, here))
+        [second] = await node.trash.versions(old.id)
+        assert second.at >= first.at + 6 * DAY_MS
+        assert (second.body, second.why) == (first.body, Why.REPLACED)
+        # Without the row, as after an update of the program in between, what is known is kept.
+        await node.store.delete("superseded", {"_id": second.id})
+        await node.store.batch(await node.trash.step(coming, here))
+        [third] = await node.trash.versions(old.id)
+        assert (third.sha256, third.size) == (sha(ONE), None)
+
+    run(test)
+
+
+def test_fsck_knows_the_trash_and_says_what_of_it_is_lost(
+    run: Callable[[Test], None], tmp_path: Path
+) -> None:
+    async def test(node: World) -> None:
+        async def check(**options: Any) -> list[tuple[str, bool]]:
+            fsck = Fsck(store=node.store, layout=node.layout, blobs=node.blobs, now=node.clock)
+            report = await fsck.run(**options)
+            return [(str(each.kind), bool(each.repaired)) for each in report.problems]
+
+        for data in (ONE, TWO, THREE):
+            await node.put(data)
+        assert await check(read_data=True) == []
+        with node.blobs.path(sha(ONE)).open("r+b") as file:
+            file.write(b"\xff")
+        node.blobs.path(sha(TWO)).unlink()
+        assert await check() == [("version_lost", False)]
+        assert await check(read_data=True) == [("version_lost", False)] * 2
+        assert await check(read_data=True, repair=True) == [("version_lost", True)] * 2
+        assert await check(read_data=True) == []
+        assert await node.kept() == []
+        assert node.layout.damaged(sha(ONE)).exists()
+
+    run(test)
+
+
+def test_an_export_carries_the_trash(run: Callable[[Test], None], tmp_path: Path) -> None:
+    async def test(node: World) -> None:
+        await node.put(ONE, notes="one")
+        await node.put(TWO)
+        before = await node.trash.versions(node.package().id)
+        await export_archive(node.store, tmp_path / "site.tar")
+        (tmp_path / "other").mkdir()
+        other = await open_store("", tmp_path / "other")
+        try:
+            await import_archive(other, tmp_path / "site.tar")
+            moved = World(other, tmp_path / "elsewhere", Clock())
+            assert await moved.trash.versions(before[0].package) == before
+        finally:
+            await other.close()
+
+    run(test)
+
+
+def test_making_room_never_waits_for_its_own_loop(tmp_path: Path) -> None:
+    async def go() -> None:
+        store = await open_store("", tmp_path)
+        try:
+            node = World(store, tmp_path, Clock())
+            node.blobs.make_room = node.trash.ask_for_room(asyncio.get_running_loop())
+            node.free_bytes = 1
+            with pytest.raises(StorageFull):
+                node.blobs.check_space(2)
+        finally:
+            await store.close()
+
+    asyncio.run(asyncio.wait_for(go(), 20))
