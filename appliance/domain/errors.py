@@ -9,7 +9,7 @@
       Conflict              PackageExists, OffsetMismatch, InvalidTransition, DuplicateKey, StaleRevision,
                             InviteRefused, AccountExists
       IntegrityFailure      DigestMismatch, SizeMismatch, ManifestInvalid, ChunkInvalid, BlobMissing
-      StorageError          StorageFull, StoreUnavailable
+      StorageError          StorageFull, StoreUnavailable (StoreFull, StoreDamaged)
       PeerError             PeerUnreachable, PeerBusy, PeerRefused, PeerMisbehaved, PeerBackingOff
       DirectoryUnavailable
       LeaseLost
@@ -304,6 +304,18 @@ class StoreUnavailable(StorageError):
     """The database does not answer."""
 
     code = "store_unavailable"
+
+
+class StoreFull(StoreUnavailable, StorageFull):
+    """The disk of the database is full: it can be read, and not written."""
+
+    code = "store_full"
+
+
+class StoreDamaged(StoreUnavailable):
+    """The database is damaged."""
+
+    code = "store_damaged"
 
 
 class PeerError(ApplianceError):

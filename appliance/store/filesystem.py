@@ -37,9 +37,14 @@ def portable() -> bool:
     return os.environ.get("ODS_PORTABLE", "") not in {"", "0"}
 
 
+def is_full(exc: OSError) -> bool:
+    """Whether the operating system says that the disk is full."""
+    return exc.errno in _FULL
+
+
 def storage_error(exc: OSError) -> StorageError:
     """Our error for the operating system's."""
-    if exc.errno in _FULL:
+    if is_full(exc):
         return StorageFull("The disk is full. Free space, or move the data directory to a larger disk.")
     return StorageError(f"The disk does not work: {exc.strerror or exc}.")
 
