@@ -28,7 +28,7 @@ USUAL = frozenset(
     {
         "package.published", "package.replaced", "package.withdrawn", "package.replicated", "package.damaged",
         "transfer.failed", "peer.joined", "peer.left", "peer.down", "peer.up", "peer.struck", "disk.low",
-        "certificate.expiring", "sign_in.locked", "mdm.attention",
+        "certificate.expiring", "certificate.refused", "sign_in.locked", "mdm.attention",
     }
 )  # fmt: skip
 _OPERATOR: Mapping[str, Role] = {"GET": Role.OPERATOR}

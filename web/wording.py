@@ -41,6 +41,7 @@ WORDS: dict[str, str] = {
     "disk.low": "disk is nearly full",
     "disk.recovered": "disk has room again",
     "certificate.expiring": "certificate is about to expire",
+    "certificate.refused": "new certificate can't be used, the old one stays",
     "account.changed": "account changed",
     "token.created": "token made",
     "token.revoked": "token revoked",
@@ -67,7 +68,7 @@ WORDS: dict[str, str] = {
 }
 _BAD = {
     "package.damaged", "transfer.failed", "peer.down", "peer.struck", "disk.low", "certificate.expiring",
-    "mdm.attention", "mdm.quarantined",
+    "certificate.refused", "mdm.attention", "mdm.quarantined",
 }  # fmt: skip
 _WARN = {
     "transfer.stalled", "sign_in.refused", "sign_in.locked", "package.superseded", "package.withdrawn",

@@ -15,7 +15,6 @@ from appliance.domain.node import NodeBody
 from appliance.domain.record import Record
 from appliance.jobs.runner import Runner
 from appliance.peering.content import ContentPool
-from appliance.peering.identity import Identity
 from appliance.peering.records import node_body, record_json
 from appliance.service.accounts import Accounts
 from appliance.service.catalogue import Catalogue
@@ -23,21 +22,23 @@ from appliance.service.coverage import Coverage
 from appliance.service.departures import Departures
 from appliance.service.directory import Directory
 from appliance.service.events import Events
+from appliance.service.folders import Folders
 from appliance.service.holdings import FILE_THREADS, Holdings
 from appliance.service.intake import Intake
 from appliance.service.maintenance import Maintenance
 from appliance.service.metrics import Metrics, Sources
 from appliance.service.neighbourhood import Neighbourhood
+from appliance.service.node_keys import NodeKeys
 from appliance.service.nonces import Nonces
 from appliance.service.notifications.bodies import Teller
 from appliance.service.packages import Packages
 from appliance.service.peers import Peers
+from appliance.service.probe import Probe
 from appliance.service.records import Records
 from appliance.service.registration import Registrations
 from appliance.service.replication import Replication
-from appliance.service.secrets import SecretBox
 from appliance.service.sessions import Sessions
-from appliance.service.system import System
+from appliance.service.system import System, write_and_read
 from appliance.service.throughput import Throughput
 from appliance.service.transfers import Transfers
 from appliance.service.uploads import UploadService
@@ -66,17 +67,30 @@ class Graph:
     bridge: Bridge
     coverage: Coverage
     vigil: Vigil
+    folders: Folders
     pool: ContentPool
     calls: ThreadPoolExecutor  #: threads for requests to peers
     files: ThreadPoolExecutor  #: threads for short looks at files
 
+    async def moved(self, tls_fingerprint: str) -> None:
+        """The node has another certificate."""
+        self.app.registrations.moved(tls_fingerprint)
+        await self.app.replication.moved(tls_fingerprint)
+
 
 def connect(
-    settings: Settings, layout: Layout, blobs: BlobStore, place: Place, store: Store, *, serving: bool
+    settings: Settings,
+    layout: Layout,
+    blobs: BlobStore,
+    place: Place,
+    store: Store,
+    keys: NodeKeys,
+    *,
+    serving: bool,
 ) -> Graph:
     """Make every service and tie them together. Nothing runs yet."""
     database = "mongodb" if settings.database.url else "sqlite"
-    identity = Identity.load_or_create(layout.identity / "node.key")
+    identity, box = keys.identity, keys.box
     metrics = Metrics(version=__version__, python=platform.python_version(), database=database)
     own = NodeBody(
         name=place.name,
@@ -105,7 +119,7 @@ def connect(
     intake = Intake(store=store, records=records, holdings=holdings, node_id=node_id, strike=peers.strike)
     replication = Replication(
         store=store, records=records, catalogue=catalogue, holdings=holdings, intake=intake,
-        peers=peers, identity=identity, own=own, calls=calls,
+        peers=peers, identity=identity, own=own, calls=calls, speaks=serving,
     )  # fmt: skip
 
     async def joined(record: Record, by_us: bool) -> None:
@@ -122,7 +136,6 @@ def connect(
 
     intake.on_node = node_changed
     peers.on_up = replication.announced
-    box = SecretBox(layout.identity / "secrets.key")
     registrations = Registrations(
         store=store, identity=identity, peers=peers, box=box,
         url=place.url, tls_fingerprint=place.tls_fingerprint, ca_file=ca_file, calls=calls,
@@ -148,10 +161,15 @@ def connect(
     runner = None
     if settings.worker.embedded or not serving:
         runner = _runner(settings, store, metrics, worker_id=_worker_id(node_id, serving=serving))
+    verifying = Verifying(catalogue=catalogue, blobs=blobs, holdings=holdings)
+    folders = Folders(layout=layout, blobs=blobs, catalogue=catalogue, on_returned=verifying.missing)
+    store_probe = Probe(
+        lambda: write_and_read(store, secrets.token_hex(8)), silent="The database does not answer."
+    )
     system = System(
         store=store, catalogue=catalogue, data_dir=layout.root, min_free_bytes=settings.transfers.min_free,
         version=__version__, database=database, heartbeat_age=runner.heartbeat_age if runner else None,
-        now=now_ms,
+        now=now_ms, store_probe=store_probe, folder_faults=folders.faults if serving else None,
     )  # fmt: skip
     directory = Directory(settings.directory, now_ms) if settings.directory.servers else None
     teller = Teller(id=node_id, name=place.name, url=place.url)
@@ -160,7 +178,7 @@ def connect(
         download_url=place.url + settings.http.context, store=store, identity=identity, blobs=blobs,
         records=records, catalogue=catalogue, holdings=holdings, packages=packages,
         replication=replication, transfers=transfers,
-        verifying=Verifying(catalogue=catalogue, blobs=blobs, holdings=holdings), peers=peers,
+        verifying=verifying, peers=peers,
         neighbourhood=Neighbourhood(
             peers=peers, transfers=transfers, node_id=node_id, calls=calls, now=now_ms
         ),
@@ -184,7 +202,7 @@ def connect(
         certificate=place.certificate, node_id=node_id, now=now_ms,
     )  # fmt: skip
     graph = Graph(
-        app=app, maintenance=maintenance, bridge=bridge, coverage=coverage, vigil=vigil,
+        app=app, maintenance=maintenance, bridge=bridge, coverage=coverage, vigil=vigil, folders=folders,
         pool=ContentPool(identity, now_ms), calls=calls, files=files,
     )  # fmt: skip
     _watch(graph, layout)

@@ -1,7 +1,8 @@
 """Every error the product raises on purpose, in one tree.
 
     ApplianceError
-      InvalidInput          InvalidName, InvalidDigest, InvalidSettings, WireInvalid, TooLarge
+      InvalidInput          InvalidName, InvalidDigest, InvalidSettings (KeysMismatch), WireInvalid,
+                            TooLarge
       NotAllowed            NotAuthenticated, PermissionDenied, TooManyAttempts, PasswordChangeRequired
         SignatureRefused    SignatureMissing, SignatureInvalid, ClockSkew, RequestReplayed, PeerUnknown
       NotFound              PackageUnknown, PackageWithdrawn, UploadUnknown, PeerNotFound, NodeUnknown,
@@ -59,6 +60,12 @@ class InvalidSettings(InvalidInput):
     """The settings cannot be used."""
 
     code = "invalid_settings"
+
+
+class KeysMismatch(InvalidSettings):
+    """The node's keys and its database do not belong together."""
+
+    code = "keys_mismatch"
 
 
 class WireInvalid(InvalidInput):

@@ -71,7 +71,7 @@ class Maintenance:
         uploads = await self._store.find("uploads", limit=100_000)
         await asyncio.to_thread(
             self._blobs.adopt_or_clean,
-            names={package.held_filename: package.held_sha256 for package in packages if package.held_sha256},
+            names=self._catalogue.held_names(),
             blobs=kept,
             partials={doc["_id"] for doc in under_way if wanted.get(doc["package"]) == doc["sha256"]},
             uploads={doc["_id"] for doc in uploads},

@@ -14,6 +14,7 @@ import logging
 import secrets
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from typing import Any
 
 from appliance.domain.errors import (
@@ -73,7 +74,10 @@ class Replication:
         identity: Identity,
         own: NodeBody,
         calls: Executor,
+        speaks: bool = True,
     ) -> None:
+        """Take what it needs; `speaks`: whether this process says where the node is, or repeats what another said."""
+        self._speaks = speaks
         self._store = store
         self._records = records
         self._catalogue = catalogue
@@ -124,10 +128,18 @@ class Replication:
         for task in (*self._reading.values(), *self._telling.values()):
             task.cancel()
 
+    async def moved(self, tls_fingerprint: str) -> None:
+        """The node has another certificate: say so in its record, and tell every peer."""
+        if tls_fingerprint != self._own.tls_fingerprint:
+            self._own = replace(self._own, tls_fingerprint=tls_fingerprint)
+            await self.own_record()
+            self.greet()
+
     async def own_record(self) -> Record:
         """This node's own record; a new revision is written if something about the node changed."""
         known = await self._records.known(RecordKind.NODE, self._identity.node_id)
-        if known.record is not None and not known.record.deleted and node_body(known.record) == self._own:
+        stands = known.record is not None and not known.record.deleted
+        if known.record is not None and stands and (not self._speaks or node_body(known.record) == self._own):
             return known.record
         record, operation = self._records.write(RecordKind.NODE, self._identity.node_id, self._own, known)
         await self._store.batch([operation])

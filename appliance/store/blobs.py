@@ -38,12 +38,31 @@ class BlobStore:
         self._layout = layout
         self._floor = floor_bytes
         self._free = free
-        for directory in (layout.public, layout.packages):
-            if not directory.exists():  # one that is there has the mode that its administrator wants
-                directory.mkdir(parents=True)
-                make_readable(directory)
-        for directory in layout.directories():
-            directory.mkdir(parents=True, exist_ok=True, mode=0o750)
+        layout.root.mkdir(parents=True, exist_ok=True)
+        for directory in (layout.public, *layout.directories()):
+            # One that is there has the mode that its administrator wants.
+            if directory != layout.identity and not directory.exists():
+                self._make(directory)
+
+    def make_directory(self, path: Path) -> None:
+        """Make a directory of the layout again that was deleted.
+
+        Raises:
+            StorageError: It cannot be made.
+        """
+        try:
+            self._make(path)
+        except OSError as exc:
+            raise storage_error(exc) from exc
+
+    def _make(self, path: Path) -> None:
+        if path in (self._layout.public, self._layout.packages):
+            self._layout.public.mkdir(exist_ok=True)
+            make_readable(self._layout.public)
+            path.mkdir(exist_ok=True)
+            make_readable(path)
+        else:
+            path.mkdir(exist_ok=True, mode=0o750)
 
     @property
     def floor(self) -> int:
@@ -123,6 +142,8 @@ class BlobStore:
         temporary = self._layout.packages / f"{_LINKING}{secrets.token_hex(8)}"
         if not blob.exists():
             raise BlobMissing(f'The file of "{filename}" is not on the disk.')
+        if not self._layout.packages.exists():
+            self.make_directory(self._layout.packages)
         if target.exists() and os.path.samefile(blob, target):
             return  # renaming one link onto another of the same file would leave both
         link_or_copy(blob, temporary)
@@ -132,7 +153,8 @@ class BlobStore:
         """Take a public name away."""
         try:
             remove(self._layout.packages / filename)
-            sync_directory(self._layout.packages)
+            if self._layout.packages.exists():
+                sync_directory(self._layout.packages)
         except OSError as exc:
             raise storage_error(exc) from exc
 
@@ -146,6 +168,8 @@ class BlobStore:
     def quarantine(self, sha256: str) -> None:
         """Set a damaged blob aside."""
         if self.path(sha256).exists():
+            if not self._layout.quarantine.exists():
+                self.make_directory(self._layout.quarantine)
             move(self.path(sha256), self._layout.damaged(sha256))
 
     def adopt_or_clean(
@@ -173,9 +197,7 @@ class BlobStore:
             # Some file systems (HFS+) give names back in another Unicode form than they were given.
             if unicodedata.normalize("NFC", path.name) not in names:
                 self._clean(path, "public name")
-        for filename, sha256 in names.items():
-            if self.path(sha256).exists() and not _shows(self._layout.packages / filename, self.path(sha256)):
-                self.publish(sha256, filename)
+        self.restore_links(names, missing_only=False)
         for path in _files(self._layout.blobs):
             if path.name not in blobs:
                 self._clean(path, "blob")
@@ -185,6 +207,21 @@ class BlobStore:
         for path in _files(self._layout.uploads):
             if path.name.split(".")[0] not in uploads:
                 self._clean(path, "upload")
+
+    def restore_links(self, names: Mapping[str, str], *, missing_only: bool = True) -> None:
+        """Give blobs their public names again.
+
+        Args:
+            names: Public file names and the SHA-256 that each must show.
+            missing_only: Leave a name alone that shows something: while the node runs, that may be newer.
+
+        Raises:
+            StorageError: The disk is full or fails.
+        """
+        for filename, sha256 in names.items():
+            name, blob = self._layout.packages / filename, self.path(sha256)
+            if blob.exists() and not (name.exists() if missing_only else _shows(name, blob)):
+                self.publish(sha256, filename)
 
     @staticmethod
     def _clean(path: Path, what: str) -> None:

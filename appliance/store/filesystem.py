@@ -46,6 +46,9 @@ def storage_error(exc: OSError) -> StorageError:
     """Our error for the operating system's."""
     if is_full(exc):
         return StorageFull("The disk is full. Free space, or move the data directory to a larger disk.")
+    if exc.errno in {errno.ENOENT, errno.ENOTDIR} and exc.filename:
+        name = os.path.basename(os.fsdecode(exc.filename))
+        return StorageError(f"{name} is missing in the data directory; /health/ready says more.")
     return StorageError(f"The disk does not work: {exc.strerror or exc}.")
 
 
@@ -242,6 +245,19 @@ def make_readable(path: Path) -> None:
         OSError: The disk fails.
     """
     path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def open_in_place(path: Path, flags: int, mode: int) -> int:
+    """Open a file for writing; its directory is made again if somebody deleted it.
+
+    Raises:
+        OSError: As `os.open`.
+    """
+    try:
+        return os.open(path, flags, mode)
+    except FileNotFoundError:
+        path.parent.mkdir(exist_ok=True, mode=0o750)
+        return os.open(path, flags, mode)
 
 
 def remove(path: Path) -> None:

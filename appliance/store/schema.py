@@ -8,7 +8,7 @@ file needs a higher `VERSION`, and a migration (`store.migrations`) if the conte
 from dataclasses import dataclass, field
 from typing import Literal
 
-VERSION = 1
+VERSION = 2
 
 FieldType = Literal["text", "int", "bool"]
 
@@ -115,12 +115,16 @@ DELIVERIES = Collection(
 FOLLOWERS = Collection(name="followers")  #: by who reads: how far a log of this node was read
 NOTICES = Collection(name="notices")  #: by subject: what was told already, so that it is told once
 
+NODE = Collection(
+    name="node"
+)  #: what is about this node and its database: "identity" says whose database it is
+
 COLLECTIONS: dict[str, Collection] = {
     collection.name: collection
     for collection in (
         RECORDS, PACKAGES, MANIFESTS, SUPERSEDED, TRANSFERS, JOBS, EVENTS,
         PEERS, CURSORS, INVITES, NONCES, UPLOADS, ACCOUNTS, SESSIONS, TOKENS,
         MDM_SERVERS, MDM_REMOTE, MDM_LINKS, MDM_POINTS,
-        DESTINATIONS, DELIVERIES, FOLLOWERS, NOTICES,
+        DESTINATIONS, DELIVERIES, FOLLOWERS, NOTICES, NODE,
     )
 }  # fmt: skip

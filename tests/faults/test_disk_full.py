@@ -1,36 +1,13 @@
 """The disk is full: what cannot be kept is refused with 507, everything else goes on."""
 
 import os
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from tusclient import client as tus
 
 from tests.builders import MIB, make_file
 from tests.harness import Network, eventually
 from tests.harness.node import AUTHORIZATION, NodeProcess
-
-ROOM = 64 * MIB
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 MiB, mounted."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small file system needs root")
-    target = tmp_path / "disk"
-    target.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", str(target)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"mounting is not permitted here: {mounted.stderr.decode().strip()}")
-    try:
-        yield target
-    finally:
-        subprocess.run(["umount", "-l", str(target)], check=True)
 
 
 def test_uploads_and_transfers_stop_and_go_on_when_there_is_room(

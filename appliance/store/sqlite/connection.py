@@ -144,7 +144,9 @@ def translate(error: Exception, path: Path) -> StoreUnavailable:
         return StoreFull("The disk is full; the database cannot write. Free space, and it goes on by itself.")
     if code == sqlite3.SQLITE_NOTADB:
         return damaged(path, "it is not a database")
-    if code == sqlite3.SQLITE_CORRUPT or "decode to UTF-8" in str(error):  # the module's own error, without a code
+    if code == sqlite3.SQLITE_CORRUPT or "decode to UTF-8" in str(
+        error
+    ):  # the module's own error, without a code
         return damaged(path, str(error))
     if code == sqlite3.SQLITE_READONLY:
         return StoreUnavailable(f"The database {path} is read-only here: {error}.")
