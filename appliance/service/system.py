@@ -116,7 +116,7 @@ class System:
         self._heartbeat_age = heartbeat_age
         self._now = now
         self._began = time.monotonic()
-        self._draining = False
+        self._stopping = asyncio.Event()
         self._wrong: dict[str, str] = {}
         self._checking = asyncio.Lock()
         self._checked: tuple[float, Readiness] | None = None
@@ -124,11 +124,15 @@ class System:
     @property
     def draining(self) -> bool:
         """Whether the node stops."""
-        return self._draining
+        return self._stopping.is_set()
+
+    async def stopping(self) -> None:
+        """Return when the node begins to stop: whoever only waits for news lets go then."""
+        await self._stopping.wait()
 
     def drain(self) -> None:
         """From now on, not ready: the node stops."""
-        self._draining = True
+        self._stopping.set()
         self._checked = None
 
     async def ready(self) -> Readiness:
@@ -193,7 +197,7 @@ class System:
             "disk": disk,
             **({"folders": Check(ok=not faults, reason=" ".join(faults))} if self._folder_faults else {}),
             "worker": worker,
-            "serving": Check(ok=not self._draining, reason="The node is stopping." if self._draining else ""),
+            "serving": Check(ok=not self.draining, reason="The node is stopping." if self.draining else ""),
         }
         return Readiness(ready=all(check.ok for check in checks.values()), checks=checks)
 
