@@ -1,5 +1,6 @@
 """Commands that are the node: serve, worker, init."""
 
+import contextlib
 import json
 import signal
 from pathlib import Path
@@ -74,7 +75,8 @@ def _run(settings: Settings, output: Output, *, serving: bool) -> int:
     from appliance.server import serve as run  # noqa: PLC0415
 
     def announce(line: str) -> None:
-        click.echo(json.dumps({"announce": line}, ensure_ascii=False) if output.json else line)
+        with contextlib.suppress(OSError):  # the disk of standard output may be full, or its reader gone
+            click.echo(json.dumps({"announce": line}, ensure_ascii=False) if output.json else line)
 
     log.configure(format=settings.log.format, level=settings.log.level)
     return run(lambda: build(settings, serving=serving, announce=announce))
