@@ -105,6 +105,9 @@ class Folders:
 
     def _look(self) -> dict[str, str]:
         faults: dict[str, str] = {}
+        device = self._layout.root.stat().st_dev
+        if self._devices.setdefault("", device) != device:  # nothing is made in what lies below a lost disk
+            return {"data": "The data directory is on another disk than at the start. Mount its disk again."}
         for path in (self._layout.public, *self._layout.directories()):
             name = path.relative_to(self._layout.root).as_posix()
             fault = self._fault(name, path)
