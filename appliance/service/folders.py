@@ -87,6 +87,8 @@ class Folders:
             if changed & {"public", "public/Packages"} and "public" not in faults:
                 names = self._catalogue.held_names()
                 await asyncio.to_thread(self._blobs.restore_links, names)
+                for name in names.keys() - self._catalogue.held_names().keys():  # withdrawn meanwhile
+                    await asyncio.to_thread(self._blobs.unpublish, name)
                 log.info(
                     "public links were restored", extra={"action": "links_restored", "count": len(names)}
                 )

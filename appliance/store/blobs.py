@@ -5,19 +5,24 @@ the old state or the new one; what is neither, `adopt_or_clean` removes at the n
 """
 
 import logging
+import math
 import os
 import secrets
+import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.domain.errors import BlobMissing, StorageFull
 
 from .filesystem import (
     free_bytes,
+    holding,
     link,
     link_or_copy,
     make_readable,
+    mark_used,
     move,
     remove,
     storage_error,
@@ -29,6 +34,15 @@ from .layout import Layout
 log = logging.getLogger(__name__)
 
 _LINKING = ".linking-"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leftovers:
+    """Files that nobody touched for a while."""
+
+    blobs: list[str]  #: by SHA-256
+    partials: list[Path]
+    uploads: list[Path]
 
 
 class BlobStore:
@@ -115,7 +129,7 @@ class BlobStore:
         """
         target = self.path(sha256)
         try:
-            if self.exists(sha256, path.stat().st_size):
+            if self._use(sha256, path.stat().st_size):
                 sync_directory(target.parent)  # who made it may have been killed before
                 if not keep:
                     remove(path)
@@ -130,6 +144,16 @@ class BlobStore:
             move(temporary if keep and link(path, temporary) else path, target)
         except OSError as exc:
             raise storage_error(exc) from exc
+
+    def _use(self, sha256: str, size: int) -> bool:
+        """Whether the blob is here with this size; then `sweep` leaves it alone for a while."""
+        if not self.exists(sha256, size):
+            return False
+        with holding(self.path(sha256).parent):
+            if not self.exists(sha256, size):
+                return False
+            mark_used(self.path(sha256))
+        return True
 
     def publish(self, sha256: str, filename: str) -> None:
         """Let `filename` be the public name of a blob, in one step and whatever had the name before.
@@ -208,6 +232,35 @@ class BlobStore:
             if path.name.split(".")[0] not in uploads:
                 self._clean(path, "upload")
 
+    def unused(self, age_s: float) -> Leftovers:
+        """What nobody touched for so many seconds; most of it is in use all the same."""
+        before = time.time() - age_s
+
+        def old(directory: Path) -> list[Path]:
+            return [path for path in _files(directory) if _changed_at(path) < before]
+
+        return Leftovers(
+            blobs=[path.name for path in old(self._layout.blobs) if not path.name.startswith(".")],
+            partials=old(self._layout.partials),
+            uploads=old(self._layout.uploads),
+        )
+
+    def sweep(self, sha256: str, age_s: float) -> bool:
+        """Delete a blob that nothing mentions, unless somebody has touched it within so many seconds.
+
+        Whoever means to mention a blob commits it before: that touches it, under the same lock.
+        """
+        path = self.path(sha256)
+        with holding(path.parent):
+            if _changed_at(path) >= time.time() - age_s:
+                return False
+            self._clean(path, "blob")
+        return True
+
+    def drop(self, path: Path) -> None:
+        """Delete a partial file or an upload that nothing mentions."""
+        self._clean(path, "partial file" if path.parent == self._layout.partials else "upload")
+
     def restore_links(self, names: Mapping[str, str], *, missing_only: bool = True) -> None:
         """Give blobs their public names again.
 
@@ -247,6 +300,14 @@ def _shows(name: Path, blob: Path) -> bool:
     if os.path.samefile(name, blob):
         return True
     return name.stat().st_size == blob.stat().st_size and blob.stat().st_nlink == name.stat().st_nlink == 1
+
+
+def _changed_at(path: Path) -> float:
+    """When a file was made, written, linked or committed again; in the far future if it is gone."""
+    try:
+        return path.stat().st_ctime
+    except FileNotFoundError:
+        return math.inf
 
 
 def _files(directory: Path) -> Iterator[Path]:

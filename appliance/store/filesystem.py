@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -236,6 +237,30 @@ def link_or_copy(source: Path, target: Path) -> None:
     except OSError as exc:
         remove(target)
         raise storage_error(exc) from exc
+
+
+@contextlib.contextmanager
+def holding(directory: Path) -> Iterator[None]:
+    """Keep other threads and processes that do the same away from a directory; where there are no locks, do nothing."""
+    descriptor = -1
+    if fcntl is not None:
+        with contextlib.suppress(OSError):  # some network file systems have none
+            descriptor = os.open(directory, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def mark_used(path: Path) -> None:
+    """Let a file's change time be now, and nothing else: its modification time is a validator of downloads.
+
+    Raises:
+        OSError: The disk fails, or the file is gone.
+    """
+    path.chmod(path.stat().st_mode & 0o7777)
 
 
 def make_readable(path: Path) -> None:
