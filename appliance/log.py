@@ -3,10 +3,14 @@
 Every line is one event: a sentence, and fields given as `extra` (`action=...`). Both formats pass through
 `scrub`, which hides what looks like a credential, in tracebacks too: better a hidden word too many.
 A traceback is a field of the JSON line, for operators; the console shows it at level debug only.
+
+A disk that is full and a database that is away are no faults of the program: whoever meets them gets a line without a
+traceback, and the same line again at most once a minute. Lines that cannot be written are counted.
 """
 
 import contextvars
 import datetime
+import errno
 import json
 import logging
 import re
@@ -15,6 +19,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TextIO
+
+from appliance.domain.errors import StorageError
 
 request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
 
@@ -98,7 +104,8 @@ def configure(*, format: LogFormat = "auto", level: str = "info", stream: TextIO
     stream = sys.stderr if stream is None else stream
     if format == "auto":
         format = "console" if stream.isatty() else "json"
-    handler = logging.StreamHandler(stream)
+    handler = _Handler(stream)
+    handler.addFilter(KnownConditions())
     number = logging.getLevelNamesMapping()[level.upper()]
     handler.setFormatter(JsonFormatter() if format == "json" else ConsoleFormatter(number <= logging.DEBUG))
     root = logging.getLogger()
@@ -111,6 +118,78 @@ def configure(*, format: LogFormat = "auto", level: str = "info", stream: TextIO
     for name in ("asyncio", "urllib3", "pymongo", "tornado.access", "tzlocal", "httpx"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes lines, and counts those that could not be: the log may be on the disk that is full."""
+
+    lost = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, and before it that some were lost."""
+        before = self.lost
+        if before:
+            fields = {
+                **vars(record),
+                "name": __name__,
+                "msg": "log lines were lost",
+                "args": (),
+                "levelno": 30,
+            }
+            fields |= {"levelname": "WARNING", "exc_info": None, "action": "log_lost", "count": before}
+            super().emit(logging.makeLogRecord(fields))
+            if self.lost > before:
+                return
+            self.lost = 0
+        super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Count what could not be written."""
+        if isinstance(sys.exc_info()[1], OSError):
+            self.lost += 1
+        else:
+            super().handleError(record)
+
+
+class KnownConditions(logging.Filter):
+    """Takes the traceback off lines about a full disk or a database that is away, and drops repetitions."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._said: dict[tuple[str, str, str], float] = {}
+        self._dropped: dict[tuple[str, str, str], int] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to write a line."""
+        condition = _condition(record)
+        if not condition:
+            return True
+        key, now = (record.name, str(record.msg), condition), self._clock()
+        if now - self._said.get(key, -REPEAT_S) < REPEAT_S:
+            self._dropped[key] = self._dropped.get(key, 0) + 1
+            return False
+        self._said[key] = now
+        if repeated := self._dropped.pop(key, 0):
+            record.repeated = repeated
+        return True
+
+
+def _condition(record: logging.LogRecord) -> str:
+    """The word for the condition that a line is about, or ""; its traceback is replaced by one sentence."""
+    error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+    if isinstance(error, StorageError) or (isinstance(error, OSError) and error.errno in _FULL):
+        record.exc_info = record.exc_text = None
+        record.error = getattr(error, "message", str(error))
+        return type(error).__name__
+    text = getattr(record, "error", "")
+    word = text.partition(":")[0] if isinstance(text, str) else ""
+    return word if word in _CONDITIONS else ""
+
+
+REPEAT_S = 60.0
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_CONDITIONS = {"StorageFull", "StoreFull", "StoreUnavailable"}  #: as the runner of jobs describes errors
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:

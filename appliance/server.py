@@ -1,9 +1,12 @@
 """The process: start order, listening, signals, drain and stop order.
 
 Start: take the port, so that a second server fails before it touches anything; then the parts, in order; then
-accept connections. Stop, at SIGTERM or SIGINT: accept no more and tell the load balancer; let open requests end
-while the early parts (the job runner) stop; close what is left after `grace_s`; then the parts, in reverse.
-A second signal ends the process at once.
+accept connections. What has to be waited for (a database that is away, a full disk) is waited for in `assemble`, which
+makes the application and further parts; meanwhile connections are accepted, and another application answers them.
+Stop, at SIGTERM or SIGINT, also in the middle of the start: accept no more and tell the load balancer; let open
+requests end while the early parts (the job runner) stop; close what is left after `grace_s`; then the parts, in
+reverse. Whatever hangs, the process ends `STOP_SLACK_S` later: what was acknowledged is on the disk, the rest resumes.
+A second signal ends the process at once. SIGHUP reads the certificate again.
 """
 
 import asyncio
@@ -18,8 +21,9 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
 import tornado.web
 
@@ -33,10 +37,11 @@ EXIT_FAILED = 1
 BACKLOG = 1024  #: connections that the kernel keeps waiting
 OPEN_FILES = 65_536  #: wanted; a node holds a socket and a file for each download
 _JOIN_S = 1.0
-STOP_SLACK_S = 20.0  #: beyond the grace for connections, the process ends itself
+STOP_SLACK_S = 1.0  #: beyond the grace, the process ends itself
 GC_THRESHOLD = 20_000  #: objects made since the last look for cycles; Python's own 700 costs 3 % of the work
 
 Hook = Callable[[], Awaitable[object]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +52,14 @@ class Part:
     start: Hook | None = None
     stop: Hook | None = None
     early: bool = False  #: stopped while open requests are still answered, instead of after them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assembled:
+    """What answers once everything is there, and the parts that it stands on."""
+
+    application: tornado.web.Application | None
+    parts: Sequence[Part]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,15 +93,19 @@ class NodeServer:
         on_drain: Callable[[], None] = lambda: None,
         on_ready: Callable[[], None] = lambda: None,
         on_refused: Callable[[], None] = lambda: None,
-        grace_s: float = 30.0,
+        assemble: Callable[[], Awaitable[Assembled]] | None = None,
+        on_reload: Callable[[], Awaitable[ssl.SSLContext | None]] | None = None,
+        grace_s: float = 8.0,
     ) -> None:
         """Make a server.
 
         Args:
-            application: What answers; None for a process that only works.
+            application: What answers, with `assemble` until that is done; None for a process that only works.
             options: How it listens.
             sockets: Those of `take_port`, if the port is taken already.
             parts: Started in this order.
+            assemble: Makes the real application and the parts, instead of `parts`, however long that takes.
+            on_reload: Called at SIGHUP; returns what to serve TLS with from now on, or None.
             on_drain: Called when the stop begins: turn readiness red.
             on_ready: Called when connections are accepted.
             on_refused: Called for each connection beyond the cap.
@@ -100,6 +117,10 @@ class NodeServer:
         self._on_drain = on_drain
         self._on_ready = on_ready
         self._on_refused = on_refused
+        self._assemble = assemble
+        self._on_reload = on_reload
+        self._reloading: asyncio.Task[None] | None = None
+        self._connections: Connections | None = None
         self.grace_s = grace_s
         self._sockets = list(sockets)
         self._stop = asyncio.Event()
@@ -121,6 +142,16 @@ class NodeServer:
         """Stop as if by a signal; to be called on the event loop."""
         self._stop.set()
 
+    def request_reload(self) -> None:
+        """Read certificates again, for connections from now on; to be called on the event loop."""
+        if self._on_reload is not None and (self._reloading is None or self._reloading.done()):
+            self._reloading = asyncio.create_task(self._reload(self._on_reload))
+
+    async def _reload(self, on_reload: Callable[[], Awaitable[ssl.SSLContext | None]]) -> None:
+        context = await on_reload()
+        if context is not None and self._connections is not None:
+            self._connections.ssl_options = context
+
     async def run(self) -> None:
         """Start everything, serve until a stop is requested, stop everything.
 
@@ -133,27 +164,54 @@ class NodeServer:
             late.callback(self._close_sockets)
             early: list[Part] = []
             try:
-                for part in self._parts:
-                    if part.start is not None:
-                        await part.start()
-                    if part.early:
-                        early.insert(0, part)
-                    elif part.stop is not None:
-                        late.push_async_callback(part.stop)
-                connections = self._accept()
-                self._on_ready()
+                parts, application = self._parts, self._application
+                if self._assemble is not None:
+                    self._connections = self._accept()
+                    late.push_async_callback(self._close_connections)
+                    assembled = await self._unless_stopped(self._assemble())
+                    if assembled is not None:
+                        parts, application = assembled.parts, assembled.application
+                for part in parts:
+                    await self._start(part, early, late)
+                if self._connections is None:
+                    self._connections = self._accept()
+                elif application is not None:
+                    self._connections.request_callback = application
+                if not self._stop.is_set():
+                    _keep_what_was_made()
+                    self._on_ready()
                 await self._stop.wait()
                 log.info("The node stops", extra={"action": "stopping"})
                 self._on_drain()
-                ends = await asyncio.gather(
-                    self._drain(connections), self._stop_early(early), return_exceptions=True
-                )
+                ends = await asyncio.gather(self._drain(), self._stop_early(early), return_exceptions=True)
                 for end in ends:
                     if end is not None:
                         raise end
             except BaseException:
                 await self._stop_early(early)
                 raise
+
+    @staticmethod
+    async def _start(part: Part, early: list[Part], late: AsyncExitStack) -> None:
+        if part.start is not None:
+            await part.start()
+        if part.early:
+            early.insert(0, part)
+        elif part.stop is not None:
+            late.push_async_callback(part.stop)
+
+    async def _unless_stopped(self, work: Awaitable[T]) -> T | None:
+        """What `work` returns, or None if a stop is requested before: it is cancelled then."""
+        working = asyncio.ensure_future(work)
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            if not working.done():
+                working.cancel()
+                await asyncio.wait({working})
+        return None if working.cancelled() else working.result()
 
     def _accept(self) -> Connections | None:
         if self._application is None:
@@ -182,13 +240,18 @@ class NodeServer:
         )
         return connections
 
-    async def _drain(self, connections: Connections | None) -> None:
-        if connections is None:
+    async def _drain(self) -> None:
+        if self._connections is None:
             return
-        connections.stop()
-        cut = await connections.drain(self.grace_s)
+        self._connections.stop()
+        cut = await self._connections.drain(self.grace_s)
         if cut:
             log.warning("Open requests were cut off", extra={"action": "connections_cut", "count": cut})
+
+    async def _close_connections(self) -> None:
+        if self._connections is not None:  # the start failed while connections were open
+            self._connections.stop()
+            await self._connections.close_all_connections()
 
     async def _stop_early(self, parts: list[Part]) -> None:
         while parts:
@@ -211,15 +274,16 @@ def serve(build: Callable[[], Awaitable[NodeServer]]) -> int:
         build: Makes the server, on the event loop that it will run on.
     """
     code = EXIT_OK
+    ignore_hangup()
     try:
         asyncio.run(_serve(build))
     except ApplianceError as exc:
         log.debug("The node cannot start", exc_info=exc, extra={"action": "start_failed"})
-        sys.stderr.write(f"ods: {exc.message}\n")
+        _say(exc.message)
         code = EXIT_FAILED
     except OSError as exc:  # the data directory, mostly
         log.debug("The node cannot start", exc_info=exc, extra={"action": "start_failed"})
-        sys.stderr.write(f"ods: {exc.strerror or exc}{f': {exc.filename}' if exc.filename else ''}\n")
+        _say(f"{exc.strerror or exc}{f': {exc.filename}' if exc.filename else ''}")
         code = EXIT_FAILED
     except KeyboardInterrupt:  # before the signal handlers were in place
         code = 128 + signal.SIGINT
@@ -234,12 +298,21 @@ def serve(build: Callable[[], Awaitable[NodeServer]]) -> int:
     return code
 
 
-async def _serve(build: Callable[[], Awaitable[NodeServer]]) -> None:
-    server = await build()
-    # What was made so far lives as long as the process, and what is made from now on is mostly freed by its count.
+def _keep_what_was_made() -> None:
+    # It lives as long as the process, and what is made from now on is mostly freed by its count.
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
+
+
+def ignore_hangup() -> None:
+    """Let SIGHUP do nothing until somebody handles it: it asks for certificates to be read again, never for an end."""
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+async def _serve(build: Callable[[], Awaitable[NodeServer]]) -> None:
+    server = await build()
     loop = asyncio.get_running_loop()
     signalled = False
 
@@ -248,8 +321,8 @@ async def _serve(build: Callable[[], Awaitable[NodeServer]]) -> None:
         if signalled:
             _exit_now(128 + number)
         signalled = True
-        # Whatever hangs, the process does not: systemd would wait 90 seconds, and a person longer.
-        watchdog = threading.Timer(server.grace_s + STOP_SLACK_S, _exit_now, (EXIT_FAILED,))
+        # Whatever hangs, the process does not: containers are killed after 10 seconds.
+        watchdog = threading.Timer(server.grace_s + STOP_SLACK_S, _cut_off)
         watchdog.daemon = True
         watchdog.start()
         server.request_stop()
@@ -262,7 +335,26 @@ async def _serve(build: Callable[[], Awaitable[NodeServer]]) -> None:
             loop.add_signal_handler(number, on_signal, number)
         except NotImplementedError:  # Windows
             signal.signal(number, lambda got, _frame: loop.call_soon_threadsafe(on_signal, got))
-    await server.run()
+    if hasattr(signal, "SIGHUP"):
+        loop.add_signal_handler(signal.SIGHUP, server.request_reload)
+    try:
+        await server.run()
+    finally:
+        if hasattr(signal, "SIGHUP"):
+            loop.remove_signal_handler(signal.SIGHUP)  # else the end of the loop would let it kill
+            ignore_hangup()
+
+
+def _cut_off() -> None:
+    log.warning(
+        "What did not end in time was cut off; it goes on after the next start", extra={"action": "stop_cut"}
+    )
+    _exit_now(EXIT_OK)
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):
+        sys.stderr.write(f"ods: {text}\n")
 
 
 def take_port(host: str, port: int) -> list[socket.socket]:
@@ -338,6 +430,7 @@ def _why_not(exc: OSError, host: str, port: int) -> str:
 
 
 def _exit_now(code: int) -> None:
-    sys.stdout.flush()
+    with suppress(OSError, ValueError):  # whoever reads it is gone, or its disk is full
+        sys.stdout.flush()
     logging.shutdown()
     os._exit(code)

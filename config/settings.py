@@ -131,6 +131,18 @@ class Http(Section):
         return f"/{context}" if context else ""
 
 
+class Server(Section):
+    """The process: how it stops."""
+
+    grace_s: Seconds = Field(
+        8,
+        ge=1,
+        le=3600,
+        description="Seconds that open requests and jobs have to end when the process is told to stop. The process "
+        "ends one second later at the latest; systemd and containers must wait longer than that.",
+    )
+
+
 class Database(Section):
     """Where metadata is kept."""
 
@@ -315,6 +327,7 @@ class Settings(Section):
     )
     node: Node = Field(default_factory=Node, description="Who this node is to others.")
     http: Http = Field(default_factory=Http, description="The node's own web server.")
+    server: Server = Field(default_factory=Server, description="The process: how it stops.")
     database: Database = Field(default_factory=Database, description="Where metadata is kept.")
     admin: Admin = Field(default_factory=Admin, description="The first account.")
     directory: Directory = Field(

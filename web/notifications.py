@@ -28,7 +28,8 @@ USUAL = frozenset(
     {
         "package.published", "package.replaced", "package.withdrawn", "package.replicated", "package.damaged",
         "replication.stuck", "transfer.failed", "peer.joined", "peer.left", "peer.down", "peer.up", "peer.struck",
-        "disk.low", "certificate.expiring", "sign_in.locked", "mdm.attention", "peer.clock", "task.failed",
+        "disk.low", "certificate.expiring", "certificate.refused", "sign_in.locked", "mdm.attention", "peer.clock",
+        "task.failed",
     }
 )  # fmt: skip
 _OPERATOR: Mapping[str, Role] = {"GET": Role.OPERATOR}

@@ -46,6 +46,7 @@ WORDS: dict[str, str] = {
     "disk.low": "disk is nearly full",
     "disk.recovered": "disk has room again",
     "certificate.expiring": "certificate is about to expire",
+    "certificate.refused": "new certificate can't be used, the old one stays",
     "account.changed": "account changed",
     "token.created": "token made",
     "token.revoked": "token revoked",
@@ -72,7 +73,7 @@ WORDS: dict[str, str] = {
 }
 _BAD = {
     "package.damaged", "replication.stuck", "transfer.failed", "peer.down", "peer.struck", "disk.low",
-    "certificate.expiring", "mdm.attention", "mdm.quarantined",
+    "certificate.expiring", "certificate.refused", "mdm.attention", "mdm.quarantined",
 }  # fmt: skip
 _WARN = {
     "transfer.stalled", "sign_in.refused", "sign_in.locked", "package.superseded", "package.withdrawn",

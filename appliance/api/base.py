@@ -26,6 +26,7 @@ from appliance.service.accounts import Principal, Role
 from appliance.service.journal import remote_address
 from appliance.service.scopes import check_scope
 from appliance.service.sessions import Session
+from appliance.store.filesystem import storage_error
 
 from .app import App
 from .cookies import BACKGROUND_HEADER, XSRF_HEADER, read_session
@@ -284,6 +285,10 @@ class BaseHandler(tornado.web.RequestHandler):
         """Known errors are answers, not faults; everything else is logged with its traceback."""
         if isinstance(value, ApplianceError | tornado.web.HTTPError):
             return
+        if isinstance(value, OSError) and value.filename is not None:
+            known = {"action": "storage_failed", "path": self.request.path, "error": str(value)}
+            log.error("a file cannot be used", extra=known)
+            return
         log.error(
             "a request failed",
             exc_info=(typ, value, tb),
@@ -309,6 +314,8 @@ class BaseHandler(tornado.web.RequestHandler):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Answer an error as problem+json. Never a stack trace."""
         error = kwargs["exc_info"][1] if "exc_info" in kwargs else None
+        if isinstance(error, OSError) and error.filename is not None:  # of a file, not of a connection
+            error = storage_error(error)
         code, detail, details = "error", "", {}
         if isinstance(error, ApplianceError):
             status_code, code, detail, details = status_of(error), error.code, error.message, error.details

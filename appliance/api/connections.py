@@ -1,4 +1,8 @@
-"""Tornado's HTTP server with a cap on connections and a drain that lets open requests end."""
+"""Tornado's HTTP server with a cap on connections and a drain that lets open requests end.
+
+When the cap is reached, the connection that has been idle for longest makes room for a new one: whoever holds many open
+and asks nothing must not keep others from asking, health checks among them.
+"""
 
 import asyncio
 import contextlib
@@ -31,19 +35,25 @@ class Connections(HTTPServer):
 
         Args:
             request_callback: The application.
-            max_connections: More than these are answered with 503 and closed.
-            on_refused: Called for each of those.
+            max_connections: Of more than these the longest idle one is closed; if all are in the middle of a request,
+                the new one is answered with 503 and closed.
+            on_refused: Called for each that is refused.
             options: For `HTTPServer`.
         """
         super().initialize(request_callback, **options)
         self._max_connections = max_connections
         self._on_refused = on_refused
         self._open: dict[object, bool] = {}  # each connection: whether a request is under way
+        self._idle: dict[object, None] = {}  # those without one, the longest idle first
         self._draining = False
         self._changed = asyncio.Event()
 
     def handle_stream(self, stream: iostream.IOStream, address: tuple[Any, ...]) -> None:
         """Begin to serve a new connection, or refuse it."""
+        if len(self._open) >= self._max_connections and self._idle:
+            longest = next(iter(self._idle))
+            self._close(longest)
+            self._forget(longest)  # its end is told later; another one may come before
         if len(self._open) < self._max_connections:
             super().handle_stream(stream, address)
             return
@@ -57,6 +67,7 @@ class Connections(HTTPServer):
     ) -> httputil.HTTPMessageDelegate:
         """Tornado waits for the next request of a connection: the one before is finished."""
         self._open[server_conn] = False
+        self._idle[server_conn] = None
         self._changed.set()
         if self._draining:
             asyncio.get_running_loop().call_soon(self._close, server_conn)
@@ -65,7 +76,7 @@ class Connections(HTTPServer):
     def on_close(self, server_conn: object) -> None:
         """Forget a connection that has ended."""
         super().on_close(server_conn)
-        self._open.pop(server_conn, None)
+        self._forget(server_conn)
         self._changed.set()
 
     async def drain(self, grace_s: float) -> int:
@@ -94,6 +105,11 @@ class Connections(HTTPServer):
     def _begin(self, server_conn: object) -> None:
         if server_conn in self._open:
             self._open[server_conn] = True
+            self._idle.pop(server_conn, None)
+
+    def _forget(self, server_conn: object) -> None:
+        self._open.pop(server_conn, None)
+        self._idle.pop(server_conn, None)
 
     def _close(self, server_conn: object) -> None:
         if isinstance(server_conn, HTTP1ServerConnection) and not self._open.get(server_conn, True):

@@ -83,13 +83,17 @@ class DownloadHandler(BaseHandler):
             current = package.held_sha256 == package.body.sha256
             if current and os.fstat(descriptor).st_size != package.body.size:
                 raise await self._missing(package)
-            await self._send(package, descriptor, body=body)
+            await self._send(package.held_sha256, descriptor, body=body)
         finally:
             os.close(descriptor)
 
     async def _missing(self, package: Package) -> BlobMissing:
         await self.app.verifying.missing(package.id)
         return BlobMissing(f'The file of "{package.body.filename}" is missing here; it is fetched again.')
+
+    def count(self, sent: int) -> None:
+        """Count bytes that were sent."""
+        self.app.metrics.downloaded(sent)
 
     def _served(self, filename: str) -> Package:
         package = self.app.catalogue.by_filename(filename)
@@ -103,12 +107,14 @@ class DownloadHandler(BaseHandler):
             raise PackageArriving(f'"{filename}" is not here yet: {package.reason}.')
         raise PackageUnknown(f'"{filename}" is not served by this node: {package.reason}.')
 
-    async def _send(self, package: Package, descriptor: int, *, body: bool) -> None:
+    async def _send(self, sha256: str, descriptor: int, *, body: bool) -> None:
+        """Answer with an open file; `sha256` is "" if nobody knows it."""
         info = os.fstat(descriptor)
         size, modified = info.st_size, int(info.st_mtime)
-        etag = f'"{package.held_sha256}"'
-        digest = base64.b64encode(bytes.fromhex(package.held_sha256)).decode("ascii")
-        self.set_header("ETag", etag)
+        etag = f'"{sha256}"' if sha256 else ""
+        digest = base64.b64encode(bytes.fromhex(sha256)).decode("ascii")
+        if etag:
+            self.set_header("ETag", etag)
         self.set_header("Last-Modified", formatdate(modified, usegmt=True))
         self.set_header("Accept-Ranges", "bytes")
         self.set_header("Cache-Control", "no-cache")
@@ -118,7 +124,8 @@ class DownloadHandler(BaseHandler):
         if not_modified(request.get("If-None-Match"), request.get("If-Modified-Since"), etag, modified):
             self.set_status(304)
             return
-        self.set_header("Repr-Digest", f"sha-256=:{digest}:")
+        if digest:
+            self.set_header("Repr-Digest", f"sha-256=:{digest}:")
         self.set_header("Content-Type", "application/octet-stream")
         span = None
         if range_applies(request.get("If-Range"), etag, modified):
@@ -136,6 +143,6 @@ class DownloadHandler(BaseHandler):
         if not body:
             return
         try:
-            await send_file(self, descriptor, span.first, span.length, self.app.metrics.downloaded)
+            await send_file(self, descriptor, span.first, span.length, self.count)
         except tornado.iostream.StreamClosedError:
             return  # the reader went away

@@ -1,5 +1,7 @@
 """The peer API, `/peer/v1`: what registered nodes ask of each other."""
 
+import asyncio
+import functools
 import json
 import os
 from dataclasses import asdict
@@ -25,6 +27,7 @@ from appliance.domain.package import Package, Presence
 from appliance.domain.record import RecordKind
 from appliance.peering.records import record_json
 from appliance.peering.wire import PAGE_LIMIT, SIGHTS_LIMIT, Announcement, Registration, manifest_json, parse
+from appliance.service.records import ChangesPage
 from appliance.service.registration import registering_key
 
 from .models import MAX_INT
@@ -130,9 +133,7 @@ class ChangesHandler(ActivePeerHandler):
             raise InvalidInput(
                 f"since is 0 to {MAX_INT}, wait at most {MAX_WAIT_S:g} s, limit 1 to {PAGE_LIMIT}."
             )
-        page = await self.app.replication.changes(
-            since=since, feed=self.get_query_argument("feed", ""), limit=limit, wait_s=wait
-        )
+        page = await self._page(since, self.get_query_argument("feed", ""), limit, wait)
         self.write_json(
             {
                 "feed": page.feed,
@@ -141,6 +142,20 @@ class ChangesHandler(ActivePeerHandler):
                 "records": [record_json(record) for record in page.records],
             }
         )
+
+    async def _page(self, since: int, feed: str, limit: int, wait_s: float) -> ChangesPage:
+        """A page, at once if the node stops meanwhile."""
+        read = functools.partial(self.app.replication.changes, since=since, feed=feed, limit=limit)
+        if not wait_s:
+            return await read(wait_s=0)
+        waiting = asyncio.create_task(read(wait_s=wait_s))
+        stopping = asyncio.create_task(self.app.system.stopping())
+        await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if waiting.done():
+            return waiting.result()
+        waiting.cancel()
+        return await read(wait_s=0)
 
 
 class StatusHandler(ActivePeerHandler):

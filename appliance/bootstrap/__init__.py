@@ -4,30 +4,20 @@ import socket
 from pathlib import Path
 
 from appliance import __version__
-from appliance.api.routes import make_application
-from appliance.log import AccessLog
-from appliance.peering.tls import server_context
-from appliance.server import HttpOptions, NodeServer, Part, take_port
-from appliance.service.metrics import LoopLag
-from appliance.store.blobs import BlobStore
-from appliance.store.filesystem import lock_directory
+from appliance.api.starting import Starting, make_starting_application
+from appliance.server import HttpOptions, NodeServer, take_port
 from appliance.store.layout import Layout
-from appliance.store.opening import open_store
 from config.settings import Settings
-from web.routes import ROUTES as PAGES
 
 from .clock import now_ms
-from .graph import connect
-from .life import Life
 from .place import WILDCARDS, Announce, Place, find_place
+from .startup import Startup
 
-__all__ = ["build", "find_place", "layout_of", "now_ms"]
-
-STOP_S = 20.0  #: for jobs to come to a point where they can stop
+__all__ = ["Place", "build", "find_place", "layout_of", "now_ms"]
 
 
 async def build(settings: Settings, *, serving: bool, announce: Announce) -> NodeServer:
-    """Build a node, or a worker beside one.
+    """Build a node, or a worker beside one. What has to be waited for is built when it runs.
 
     Args:
         settings: What to build.
@@ -36,7 +26,6 @@ async def build(settings: Settings, *, serving: bool, announce: Announce) -> Nod
 
     Raises:
         InvalidSettings: The settings cannot be used on this machine.
-        StoreUnavailable: The database does not answer.
     """
     sockets: list[socket.socket] = []
     if serving and settings.http.port == 0:  # the port is part of the URL that everything is made with
@@ -44,50 +33,38 @@ async def build(settings: Settings, *, serving: bool, announce: Announce) -> Nod
         http = settings.http.model_copy(update={"port": int(sockets[0].getsockname()[1])})
         settings = settings.model_copy(update={"http": http})
     try:
-        return await _build(settings, sockets, serving=serving, announce=announce)
+        return _build(settings, sockets, serving=serving, announce=announce)
     except BaseException:
         for sock in sockets:
             sock.close()
         raise
 
 
-async def _build(
+def _build(
     settings: Settings, sockets: list[socket.socket], *, serving: bool, announce: Announce
 ) -> NodeServer:
     layout = layout_of(settings)
-    blobs = BlobStore(layout, floor_bytes=settings.transfers.min_free)
     place = find_place(settings, layout)
-    if serving:
-        lock_directory(layout.root)
-    store = await open_store(settings.database.url, layout.root)
-    graph = connect(settings, layout, blobs, place, store, serving=serving)
-    metrics, runner, system = graph.app.metrics, graph.app.runner, graph.app.system
-    lag = LoopLag(metrics.event_loop_lag_seconds, graph.supervisor)
-    life = Life(graph, serving=serving, first_password=settings.admin.password, announce=announce)
-    parts = [
-        Part(name="store", stop=store.close),
-        Part(name="services", start=life.start, stop=life.stop),
-        Part(name="lag", start=lag.start, stop=lag.stop),
-        Part(name="throughput", start=graph.app.throughput.start, stop=graph.app.throughput.stop),
-    ]
-    if runner is not None:
-        parts.append(Part(name="runner", start=runner.start, stop=lambda: runner.stop(STOP_S), early=True))
+    starting = Starting(settings=settings, layout=layout)
+    startup = Startup(settings, layout, place, starting, serving=serving, announce=announce)
     options = HttpOptions(
         host=settings.http.host,
         port=settings.http.port,
-        tls=server_context(place.certificate, place.key) if place.certificate and place.key else None,
+        tls=place.tls,
         max_connections=settings.http.connections,
         trusted_proxies=("127.0.0.1", "::1") if settings.http.trust_proxy else (),
     )
-    application = make_application(graph.app, log_function=AccessLog(metrics.observe_request), pages=PAGES)
     return NodeServer(
-        application if serving else None,
+        make_starting_application(starting) if serving else None,
         options,
         sockets=sockets,
-        parts=parts,
-        on_drain=system.drain,
+        parts=[],
+        assemble=startup.assemble,
+        on_drain=startup.drain,
         on_ready=lambda: _tell(place, settings, announce) if serving else announce("Worker is running."),
-        on_refused=metrics.connections_refused.inc,
+        on_refused=startup.refused,
+        on_reload=startup.reload,
+        grace_s=settings.server.grace_s,
     )
 
 

@@ -18,7 +18,6 @@ from appliance.domain.trash import Keeping
 from appliance.jobs.runner import Runner
 from appliance.jobs.supervisor import Supervisor
 from appliance.peering.content import ContentPool
-from appliance.peering.identity import Identity
 from appliance.peering.records import node_body, record_json
 from appliance.service.accounts import Accounts
 from appliance.service.catalogue import Catalogue
@@ -26,24 +25,26 @@ from appliance.service.coverage import Coverage
 from appliance.service.departures import Departures
 from appliance.service.directory import Directory
 from appliance.service.events import Events
+from appliance.service.folders import Folders
 from appliance.service.holdings import FILE_THREADS, Holdings
 from appliance.service.intake import Intake
 from appliance.service.maintenance import Maintenance
 from appliance.service.metrics import Metrics, Sources
 from appliance.service.neighbourhood import Neighbourhood
+from appliance.service.node_keys import NodeKeys
 from appliance.service.nonces import Nonces
 from appliance.service.notifications.bodies import Teller
 from appliance.service.packages import Packages
 from appliance.service.peers import Peers
+from appliance.service.probe import Probe
 from appliance.service.record_repair import RecordRepair
 from appliance.service.records import Records
 from appliance.service.registration import Registrations
 from appliance.service.release_check import ReleaseCheck
 from appliance.service.replication import Replication
 from appliance.service.restore import Restore
-from appliance.service.secrets import SecretBox
 from appliance.service.sessions import Sessions
-from appliance.service.system import System
+from appliance.service.system import System, write_and_read
 from appliance.service.throughput import Throughput
 from appliance.service.transfers import Transfers
 from appliance.service.trash import Trash
@@ -74,19 +75,32 @@ class Graph:
     bridge: Bridge
     coverage: Coverage
     vigil: Vigil
+    folders: Folders
     record_repair: RecordRepair
     pool: ContentPool
     supervisor: Supervisor
     calls: ThreadPoolExecutor  #: threads for requests to peers
     files: ThreadPoolExecutor  #: threads for short looks at files
 
+    async def moved(self, tls_fingerprint: str) -> None:
+        """The node has another certificate."""
+        self.app.registrations.moved(tls_fingerprint)
+        await self.app.replication.moved(tls_fingerprint)
+
 
 def connect(
-    settings: Settings, layout: Layout, blobs: BlobStore, place: Place, store: Store, *, serving: bool
+    settings: Settings,
+    layout: Layout,
+    blobs: BlobStore,
+    place: Place,
+    store: Store,
+    keys: NodeKeys,
+    *,
+    serving: bool,
 ) -> Graph:
     """Make every service and tie them together. Nothing runs yet."""
     database = "mongodb" if settings.database.url else "sqlite"
-    identity = Identity.load_or_create(layout.identity / "node.key")
+    identity, box = keys.identity, keys.box
     metrics = Metrics(version=__version__, python=platform.python_version(), database=database)
     supervisor = Supervisor(now=now_ms, count=metrics.task_failed)
     own = NodeBody(
@@ -125,7 +139,7 @@ def connect(
     )  # fmt: skip
     replication = Replication(
         store=store, records=records, catalogue=catalogue, holdings=holdings, intake=intake,
-        peers=peers, identity=identity, own=own, calls=calls, supervisor=supervisor,
+        peers=peers, identity=identity, own=own, calls=calls, supervisor=supervisor, speaks=serving,
     )  # fmt: skip
 
     async def joined(record: Record, by_us: bool) -> None:
@@ -143,7 +157,6 @@ def connect(
     intake.on_node = node_changed
     peers.on_up = replication.announced
     peers.on_left = replication.look
-    box = SecretBox(layout.identity / "secrets.key")
     registrations = Registrations(
         store=store, identity=identity, peers=peers, box=box,
         url=place.url, tls_fingerprint=place.tls_fingerprint, ca_file=ca_file, calls=calls,
@@ -174,10 +187,16 @@ def connect(
     if settings.worker.embedded or not serving:
         worker_id = _worker_id(node_id, serving=serving)
         runner = _runner(settings, store, metrics, supervisor, worker_id=worker_id)
+    verifying = Verifying(catalogue=catalogue, blobs=blobs, holdings=holdings)
+    folders = Folders(layout=layout, blobs=blobs, catalogue=catalogue, on_returned=verifying.missing)
+    store_probe = Probe(
+        lambda: write_and_read(store, secrets.token_hex(8)), silent="The database does not answer."
+    )
     system = System(
         store=store, catalogue=catalogue, data_dir=layout.root, min_free_bytes=settings.transfers.min_free,
         version=__version__, database=database, heartbeat_age=runner.heartbeat_age if runner else None,
         supervisor=supervisor, now=now_ms, trash=trash.usage,
+        store_probe=store_probe, folder_faults=folders.faults if serving else None,
     )  # fmt: skip
     directory = Directory(settings.directory, now_ms) if settings.directory.servers else None
     teller = Teller(id=node_id, name=place.name, url=place.url)
@@ -186,7 +205,7 @@ def connect(
         download_url=place.url + settings.http.context, store=store, identity=identity, blobs=blobs,
         records=records, catalogue=catalogue, holdings=holdings, packages=packages,
         replication=replication, transfers=transfers,
-        verifying=Verifying(catalogue=catalogue, blobs=blobs, holdings=holdings), peers=peers,
+        verifying=verifying, peers=peers,
         trash=trash,
         restore=Restore(
             store=store, catalogue=catalogue, blobs=blobs, holdings=holdings, packages=packages,
@@ -221,7 +240,7 @@ def connect(
         certificate=place.certificate, node_id=node_id, now=now_ms, trash=trash.usage,
     )  # fmt: skip
     graph = Graph(
-        app=app, maintenance=maintenance, bridge=bridge, coverage=coverage, vigil=vigil,
+        app=app, maintenance=maintenance, bridge=bridge, coverage=coverage, vigil=vigil, folders=folders,
         record_repair=RecordRepair(
             store=store, records=records, holdings=holdings, node_id=node_id, now=now_ms
         ),

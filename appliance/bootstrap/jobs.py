@@ -51,6 +51,7 @@ def register_jobs(graph: "Graph", runner: Runner, layout: Layout) -> None:
 
     async def purge(_job: Job, _context: JobContext) -> None:
         await graph.maintenance.purge()
+        await graph.maintenance.sweep()
         await app.notifications.deliveries.purge()
 
     async def look(_job: Job, _context: JobContext) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 from appliance import __version__
-from appliance.domain.errors import StoreUnavailable
+from appliance.domain.errors import StoreFull, StoreUnavailable
 from appliance.domain.event import EventType
 from appliance.jobs.supervisor import Failing
 from appliance.service.accounts import FIRST
@@ -32,8 +32,8 @@ class Life:
         self._announce = announce
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def start(self) -> None:
-        """Read what is kept, bring files and records into line, and begin to follow peers."""
+    async def prepare(self) -> None:
+        """Read what is kept, and bring files and records into line. What was cut off can be done again."""
         app = self._graph.app
         if self._serving:
             password = await app.accounts.ensure_first(self._first_password)
@@ -51,8 +51,14 @@ class Life:
                 subject=app.identity.node_id,
                 version=__version__,
             )
-            await app.store.batch([started])
-        supervisor = self._graph.supervisor
+            try:
+                await app.store.batch([started])
+            except StoreFull as exc:  # what is here can be served all the same
+                log.warning(exc.message, extra={"action": "event_lost"})
+
+    async def start(self) -> None:
+        """Begin to follow peers and other processes."""
+        app, supervisor = self._graph.app, self._graph.supervisor
         supervisor.on_new_kind = self._tell_failure
         for task, follow in (
             ("transfers", app.transfers.watch),

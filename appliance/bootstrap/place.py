@@ -2,12 +2,15 @@
 
 import datetime
 import socket
+import ssl
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from appliance.peering.tls import fingerprint, make_certificate
+from appliance.domain.errors import InvalidSettings
+from appliance.peering.tls import fingerprint, new_certificate, server_context, write_certificate
 from appliance.store.layout import Layout
 from config.settings import Settings
 
@@ -24,10 +27,21 @@ class Place:
     tls_fingerprint: str
     certificate: Path | None
     key: Path | None
+    tls: ssl.SSLContext | None  #: what to serve with
+    made: tuple[bytes, bytes] | None = (
+        None  #: certificate and key that were made now and are nowhere yet, PEM
+    )
+
+    def keep(self) -> None:
+        """Write a certificate that was made now."""
+        if self.made is not None and self.certificate is not None and self.key is not None:
+            write_certificate(self.certificate, self.key, self.made)
 
 
 def find_place(settings: Settings, layout: Layout) -> Place:
     """Work out the node's name, URL and certificate; a self-signed one is made if it is asked for and missing.
+
+    Nothing is written; `Place.keep` does that, once the directory is known to be this node's.
 
     Raises:
         InvalidSettings: The certificate cannot be used.
@@ -38,24 +52,43 @@ def find_place(settings: Settings, layout: Layout) -> Place:
         host = http.host if http.host not in WILDCARDS else _own_host()
         host = f"[{host}]" if ":" in host else host
         url = f"{'https' if tls.enabled else 'http'}://{host}:{http.port}"
-    certificate = key = None
+    certificate = key = context = made = None
     pinned = ""
     if tls.self_signed:
         certificate, key = layout.identity / "tls.crt", layout.identity / "tls.key"
         if not certificate.exists() or not key.exists():
-            make_certificate(
-                certificate, key, urlsplit(url).hostname or "", now=datetime.datetime.now(datetime.UTC)
-            )
-        pinned = fingerprint(certificate)
+            made = new_certificate(urlsplit(url).hostname or "", now=datetime.datetime.now(datetime.UTC))
+        pinned, context = _self_signed(certificate, key, made)
     elif tls.certificate:
         certificate, key = Path(tls.certificate), Path(tls.key)
+        context = server_context(certificate, key)
     return Place(
         name=settings.node.name or socket.gethostname() or "node",
         url=url,
         tls_fingerprint=pinned,
         certificate=certificate,
         key=key,
+        tls=context,
+        made=made,
     )
+
+
+def _self_signed(
+    certificate: Path, key: Path, made: tuple[bytes, bytes] | None
+) -> tuple[str, ssl.SSLContext]:
+    """Fingerprint and context of a self-signed certificate that is in its files, or was made now."""
+    if made is not None:
+        with tempfile.TemporaryDirectory() as directory:  # OpenSSL reads files only
+            files = Path(directory, "crt"), Path(directory, "key")
+            write_certificate(*files, made)
+            return fingerprint(files[0]), server_context(*files)
+    try:
+        return fingerprint(certificate), server_context(certificate, key)
+    except InvalidSettings as exc:
+        raise InvalidSettings(
+            f"{exc.message.rstrip('.')}. Restore both files from a backup; or delete both, and the node makes new ones "
+            "and tells its peers."
+        ) from exc
 
 
 def _own_host() -> str:

@@ -72,7 +72,7 @@ def import_(output: Output, settings: Settings, file: Path) -> None:
     output.line(", ".join(f"{count} {name}" for name, count in counts.items()) + " imported.")
     if not (layout.identity / "node.key").exists():
         output.note(
-            f"Copy the directory identity of the old node to {layout.identity}, or this becomes a new node."
+            f"Copy the directory identity of the old node to {layout.identity}; without it the node does not start."
         )
 
 

@@ -1,6 +1,8 @@
 """Commands that are the node: serve, worker, init."""
 
+import contextlib
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,12 @@ from config.settings import Settings
 from .command import command
 from .options import CONFIG, DATA_DIR, read_settings, running
 from .output import Output
+
+_AFTER = {
+    "identity": "This is a new node now: join its peers again (ods peer join).",
+    "database": "Accounts and settings begin anew; what peers know of this node's packages comes back from them.",
+    "secrets-key": "Enter the passwords and secrets of MDM servers and destinations again.",
+}
 
 
 @command("serve")
@@ -58,28 +66,45 @@ def worker(output: Output, settings: Settings) -> int:
 
 
 def _run(settings: Settings, output: Output, *, serving: bool) -> int:
+    if hasattr(
+        signal, "SIGHUP"
+    ):  # what is loaded next takes half a second, and it must not kill in it either
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # The commands that only call a node start in a fraction of the time without these.
     from appliance.bootstrap import build  # noqa: PLC0415
     from appliance.server import serve as run  # noqa: PLC0415
 
     def announce(line: str) -> None:
-        click.echo(json.dumps({"announce": line}, ensure_ascii=False) if output.json else line)
+        with contextlib.suppress(OSError):  # the disk of standard output may be full, or its reader gone
+            click.echo(json.dumps({"announce": line}, ensure_ascii=False) if output.json else line)
 
     log.configure(format=settings.log.format, level=settings.log.level)
     return run(lambda: build(settings, serving=serving, announce=announce))
 
 
 @command("init")
+@click.option(
+    "--new-identity", "new", flag_value="identity", default="", help="node.key is lost: become a new node."
+)
+@click.option(
+    "--new-database", "new", flag_value="database", help="The database is lost: begin with an empty one."
+)
+@click.option(
+    "--new-secrets-key", "new", flag_value="secrets-key", help="secrets.key is lost: make a new one."
+)
 @running
 @click.pass_obj
-def init(output: Output, settings: Settings) -> None:
+def init(output: Output, settings: Settings, new: str) -> None:
     """Make data directory, keys, database and first account, without starting the node.
 
     Doing it twice changes nothing. The first account's password is ODS_ADMIN_PASSWORD, or random and shown once.
+
+    A node whose keys or database were lost does not start by itself as another one. If there is no backup, one of the
+    --new options says that this is meant; the node has to be stopped. Files of packages are kept.
     """
     from .preparing import prepare  # noqa: PLC0415
 
-    report: dict[str, Any] = prepare(settings)
+    report: dict[str, Any] = prepare(settings, new=new)
     if output.json:
         output.data(report)
         return
@@ -94,4 +119,6 @@ def init(output: Output, settings: Settings) -> None:
     )
     if report["password"]:
         output.line(f"First account:  {report['account']}  password:  {report['password']}  (shown only now)")
+    if new:
+        output.note(_AFTER[new])
     output.note("Start it with:  ods serve")

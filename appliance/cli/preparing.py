@@ -4,32 +4,37 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from appliance.bootstrap import find_place, now_ms
+from appliance.bootstrap import Place, find_place, now_ms
 from appliance.peering.identity import Identity
 from appliance.service.accounts import FIRST, Accounts
-from appliance.service.secrets import SecretBox
+from appliance.service.node_keys import new_database, new_identity, new_secrets_key, open_keys
 from appliance.store.blobs import BlobStore
+from appliance.store.filesystem import lock_directory
 from appliance.store.layout import Layout
 from appliance.store.opening import open_store
 from config.settings import Settings
 
 
-def prepare(settings: Settings) -> dict[str, Any]:
+def prepare(settings: Settings, *, new: str = "") -> dict[str, Any]:
     """Make data directory, keys, certificate, database and first account, where they are missing.
+
+    Args:
+        settings: Of the node.
+        new: "identity", "database" or "secrets-key": what was lost for good, and is begun anew on purpose.
 
     Returns:
         data_dir, node_id, url, database, tls_fingerprint, and account and password if that was made up now.
 
     Raises:
-        InvalidSettings: The settings cannot be used on this machine.
+        InvalidSettings: The settings cannot be used on this machine, or keys and database do not belong together.
         StoreUnavailable: The database does not answer.
     """
     layout = Layout(Path(settings.data_dir).absolute())
     BlobStore(layout, floor_bytes=settings.transfers.min_free)
     place = find_place(settings, layout)
-    identity = Identity.load_or_create(layout.identity / "node.key")
-    SecretBox(layout.identity / "secrets.key")
-    password = asyncio.run(_first_account(settings, layout))
+    if new:
+        lock_directory(layout.root)
+    identity, password = asyncio.run(_prepare_store(settings, layout, place, new))
     return {
         "data_dir": str(layout.root),
         "node_id": identity.node_id,
@@ -41,9 +46,20 @@ def prepare(settings: Settings) -> dict[str, Any]:
     }
 
 
-async def _first_account(settings: Settings, layout: Layout) -> str | None:
+async def _prepare_store(
+    settings: Settings, layout: Layout, place: Place, new: str
+) -> tuple[Identity, str | None]:
     store = await open_store(settings.database.url, layout.root)
     try:
-        return await Accounts(store, now_ms).ensure_first(settings.admin.password)
+        match new:
+            case "identity":
+                await new_identity(store, layout, now_ms)
+            case "database":
+                await new_database(store, layout, now_ms)
+            case "secrets-key":
+                await new_secrets_key(store, layout)
+        keys = await open_keys(store, layout, create=True, now=now_ms)
+        place.keep()
+        return keys.identity, await Accounts(store, now_ms).ensure_first(settings.admin.password)
     finally:
         await store.close()

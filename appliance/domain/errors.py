@@ -1,8 +1,8 @@
 """Every error the product raises on purpose, in one tree.
 
     ApplianceError
-      InvalidInput          InvalidName, InvalidDigest, InvalidSettings, WireInvalid, RecordAhead, TooLarge,
-                            EmptyFile, WrongMediaType
+      InvalidInput          InvalidName, InvalidDigest, InvalidSettings (KeysMismatch), WireInvalid, RecordAhead,
+                            TooLarge, EmptyFile, WrongMediaType
       NotAllowed            NotAuthenticated, PermissionDenied, TooManyAttempts, PasswordChangeRequired
         SignatureRefused    SignatureMissing, SignatureInvalid, ClockSkew, RequestReplayed, PeerUnknown
       NotFound              PackageUnknown, PackageWithdrawn, VersionUnknown, UploadUnknown, PeerNotFound,
@@ -10,7 +10,7 @@
       Conflict              PackageExists, OffsetMismatch, InvalidTransition, DuplicateKey, StaleRevision,
                             InviteRefused, AccountExists, PreconditionFailed
       IntegrityFailure      DigestMismatch (RecordWrong), SizeMismatch, ManifestInvalid, ChunkInvalid, BlobMissing
-      StorageError          StorageFull, StoreUnavailable
+      StorageError          StorageFull, StoreUnavailable (StoreFull, StoreDamaged)
       PeerError             PeerUnreachable, PeerBusy, PeerRefused, PeerMisbehaved, PeerBackingOff
       DirectoryUnavailable
       LeaseLost
@@ -60,6 +60,12 @@ class InvalidSettings(InvalidInput):
     """The settings cannot be used."""
 
     code = "invalid_settings"
+
+
+class KeysMismatch(InvalidSettings):
+    """The node's keys and its database do not belong together."""
+
+    code = "keys_mismatch"
 
 
 class WireInvalid(InvalidInput):
@@ -342,6 +348,18 @@ class StoreUnavailable(StorageError):
     """The database does not answer."""
 
     code = "store_unavailable"
+
+
+class StoreFull(StoreUnavailable, StorageFull):
+    """The disk of the database is full: it can be read, and not written."""
+
+    code = "store_full"
+
+
+class StoreDamaged(StoreUnavailable):
+    """The database is damaged."""
+
+    code = "store_damaged"
 
 
 class PeerError(ApplianceError):

@@ -47,6 +47,7 @@ class EventType(StrEnum):
     DISK_LOW = "disk.low"
     DISK_RECOVERED = "disk.recovered"
     CERTIFICATE_EXPIRING = "certificate.expiring"  #: this node's own TLS certificate
+    CERTIFICATE_REFUSED = "certificate.refused"  #: a new one could not be used; the one before is kept
     ACCOUNT_CHANGED = "account.changed"
     TOKEN_CREATED = "token.created"
     TOKEN_REVOKED = "token.revoked"

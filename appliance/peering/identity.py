@@ -4,7 +4,7 @@ import base64
 import os
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -18,6 +18,10 @@ from appliance.domain.errors import InvalidSettings
 from appliance.domain.names import node_id
 
 KEY_BYTES = 32
+_RESTORE = (
+    "Restore the directory identity from a backup. If the key is lost for good, `ods init --new-identity` makes this "
+    "a new node that keeps its packages."
+)
 
 
 class Identity:
@@ -35,8 +39,8 @@ class Identity:
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
-    def load_or_create(cls, path: Path) -> "Identity":
-        """Read the key pair from a PEM file, which is made (mode 0600) if it is missing.
+    def load(cls, path: Path) -> "Identity | None":
+        """Read the key pair from a PEM file; None if it is missing.
 
         Raises:
             InvalidSettings: The file holds no usable key.
@@ -44,31 +48,36 @@ class Identity:
         try:
             pem = path.read_bytes()
         except FileNotFoundError:
-            return cls._create(path)
+            return None
+        except OSError as exc:
+            raise InvalidSettings(f"{path} cannot be read: {exc.strerror}. {_RESTORE}") from exc
         try:
             key = load_pem_private_key(pem, password=None)
-        except (ValueError, TypeError) as exc:
-            raise InvalidSettings(
-                f"{path} holds no private key; restore it, or remove it for a new identity."
-            ) from exc
+        except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
+            raise InvalidSettings(f"{path} holds no private key. {_RESTORE}") from exc
         if not isinstance(key, Ed25519PrivateKey):
-            raise InvalidSettings(
-                f"{path} holds no Ed25519 key; restore it, or remove it for a new identity."
-            )
+            raise InvalidSettings(f"{path} holds no Ed25519 key. {_RESTORE}")
         return cls(key)
 
     @classmethod
-    def _create(cls, path: Path) -> "Identity":
-        key = Ed25519PrivateKey.generate()
+    def load_or_create(cls, path: Path) -> "Identity":
+        """As `load`, and make the file if it is missing."""
+        found = cls.load(path)
+        if found is None:
+            found = cls.generate()
+            found.save(path)
+        return found
+
+    def save(self, path: Path) -> None:
+        """Write the key pair to a PEM file (mode 0600), in one step and durably."""
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        temporary = path.with_name(path.name + ".new")
+        temporary = path.with_name(path.name + ".part")
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+            file.write(self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        return cls(key)
 
     @property
     def private_key(self) -> Ed25519PrivateKey:

@@ -23,12 +23,10 @@ LIFE_DAYS = 3650
 OLDEST = ssl.TLSVersion.TLSv1_2  #: some builds of Python, Debian's among them, leave the choice to OpenSSL
 
 
-def make_certificate(certificate: Path, key: Path, host: str, *, now: datetime.datetime) -> None:
-    """Write a self-signed certificate and its key (mode 0600), valid ten years for `host` and this machine.
+def new_certificate(host: str, *, now: datetime.datetime) -> tuple[bytes, bytes]:
+    """Return a new self-signed certificate and its key, as PEM, valid ten years for `host` and this machine.
 
     Args:
-        certificate: Where the PEM certificate goes.
-        key: Where the PEM key goes.
         host: Host name or address of the node's URL.
         now: The time.
     """
@@ -55,11 +53,21 @@ def make_certificate(certificate: Path, key: Path, host: str, *, now: datetime.d
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .sign(private, hashes.SHA256())
     )
-    certificate.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return built.public_bytes(Encoding.PEM), pem
+
+
+def make_certificate(certificate: Path, key: Path, host: str, *, now: datetime.datetime) -> None:
+    """Write a self-signed certificate and its key (mode 0600), as `new_certificate` makes them."""
+    write_certificate(certificate, key, new_certificate(host, now=now))
+
+
+def write_certificate(certificate: Path, key: Path, pems: tuple[bytes, bytes]) -> None:
+    """Write a certificate and its key (mode 0600)."""
+    certificate.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with os.fdopen(os.open(key, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(pem)
-    certificate.write_bytes(built.public_bytes(Encoding.PEM))
+        file.write(pems[1])
+    certificate.write_bytes(pems[0])
 
 
 def fingerprint(certificate: Path) -> str:

@@ -177,6 +177,10 @@ class Catalogue:
         """Every package, withdrawn ones included, in no order."""
         return list(self._by_id.values())
 
+    def held_names(self) -> dict[str, str]:
+        """The public file names of held packages, and the SHA-256 that each must show."""
+        return {package.held_filename: package.held_sha256 for package in self.all() if package.held_sha256}
+
     def holders(self, sha256: str) -> list[str]:
         """The ids of packages that are served from these bytes here."""
         return [package.id for package in self._by_id.values() if package.held_sha256 == sha256]

@@ -1,9 +1,10 @@
-"""Cleaning: files that nothing mentions, at the start; rows that are of no use any more, every hour."""
+"""Cleaning: files that nothing mentions, at the start and while the node runs; rows that are of no use any more."""
 
 import asyncio
 import logging
 import secrets
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from appliance.domain.job import Job
 from appliance.domain.record import TOMBSTONE_LIFE_MS
@@ -22,6 +23,7 @@ PURGE_JOB = "maintenance.purge"
 DAY_MS = 24 * 3600 * 1000
 _TRANSFERS_KEPT_MS = 30 * DAY_MS
 _JOBS_KEPT_MS = 7 * DAY_MS
+SWEEP_AGE_S = 600.0  #: a file that nothing mentions is left alone for so long: somebody may be about to
 
 
 def purge_job(now: int) -> Job:
@@ -29,6 +31,15 @@ def purge_job(now: int) -> Job:
     return Job(
         id=secrets.token_hex(12), queue="default", name=PURGE_JOB, key=PURGE_JOB, run_at=now, created_at=now
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mentioned:
+    """Files that the database has a use for."""
+
+    blobs: set[str]  #: SHA-256s
+    partials: set[str]  #: ids of transfers
+    uploads: set[str]  #: ids of uploads
 
 
 class Maintenance:
@@ -58,8 +69,20 @@ class Maintenance:
 
         Every package must be settled before.
         """
+        mentioned = await self.mentioned()
+        await asyncio.to_thread(
+            self._blobs.adopt_or_clean,
+            names=self._catalogue.held_names(),
+            blobs=mentioned.blobs,
+            partials=mentioned.partials,
+            uploads=mentioned.uploads,
+        )
+        await self._trash.purge(everything=True)
+
+    async def mentioned(self) -> Mentioned:
+        """Every file that the database has a use for. The one place that says so: what is not in here is deleted."""
         packages = self._catalogue.all()
-        kept = await mentioned(self._store, packages)
+        blobs = await mentioned(self._store, packages)
         under_way = await self._store.find(
             "transfers",
             {"state": {"in": [str(s) for s in TransferState if s is not TransferState.DONE]}},
@@ -67,10 +90,8 @@ class Maintenance:
         )
         wanted = {package.id: package.body.sha256 for package in packages if not package.withdrawn}
         uploads = await self._store.find("uploads", limit=100_000)
-        await asyncio.to_thread(
-            self._blobs.adopt_or_clean,
-            names={package.held_filename: package.held_sha256 for package in packages if package.held_sha256},
-            blobs=kept,
+        return Mentioned(
+            blobs=blobs,
             partials={
                 doc["_id"]
                 for doc in under_way
@@ -78,7 +99,24 @@ class Maintenance:
             },
             uploads={doc["_id"] for doc in uploads},
         )
-        await self._trash.purge(everything=True)
+
+    async def sweep(self, age_s: float = SWEEP_AGE_S) -> None:
+        """Delete what nothing mentions and nobody touched for a while: uploads that lost a race leave such files.
+
+        Who is about to mention a file has touched it, so that the order is: look what is old, then what is mentioned.
+        """
+        old = await asyncio.to_thread(self._blobs.unused, age_s)
+        await self._catalogue.load()
+        mentioned = await self.mentioned()
+        if not mentioned.blobs:  # as at the start: far more likely the wrong database than right
+            return
+        blobs = [sha256 for sha256 in old.blobs if sha256 not in mentioned.blobs]
+        files = [path for path in old.partials if path.name.removesuffix(".map") not in mentioned.partials]
+        files += [path for path in old.uploads if path.name.split(".")[0] not in mentioned.uploads]
+        for sha256 in blobs:
+            await asyncio.to_thread(self._blobs.sweep, sha256, age_s)
+        for path in files:
+            await asyncio.to_thread(self._blobs.drop, path)
 
     async def purge(self) -> None:
         """Delete what has expired: nonces, invites, uploads, old tombstones, ended jobs and transfers."""

@@ -94,6 +94,10 @@ class Registrations:
         self._accepting = asyncio.Lock()
         self._throttle = Throttle(now)
 
+    def moved(self, tls_fingerprint: str) -> None:
+        """Invites carry this fingerprint from now on."""
+        self._tls_fingerprint = tls_fingerprint
+
     # Invites
 
     async def invite(self, *, expires_s: int = DEFAULT_LIFE_S, actor: str) -> tuple[str, Invite]:

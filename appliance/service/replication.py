@@ -80,7 +80,10 @@ class Replication:
         own: NodeBody,
         calls: Executor,
         supervisor: Supervisor,
+        speaks: bool = True,
     ) -> None:
+        """Take what it needs; `speaks`: whether this process says where the node is, or repeats what another said."""
+        self._speaks = speaks
         self._store = store
         self._records = records
         self._catalogue = catalogue
@@ -134,6 +137,13 @@ class Replication:
         for task in (*self._reading.values(), *self._telling.values(), *looking):
             task.cancel()
 
+    async def moved(self, tls_fingerprint: str) -> None:
+        """The node has another certificate: say so in its record, and tell every peer."""
+        if tls_fingerprint != self._own.tls_fingerprint:
+            self._own = replace(self._own, tls_fingerprint=tls_fingerprint)
+            await self.own_record()
+            self.greet()
+
     async def own_record(self) -> Record:
         """This node's own record; a new revision is written if something about the node changed."""
         for attempt in range(_TRIES):
@@ -143,7 +153,7 @@ class Replication:
                 known.record is not None
                 and not known.record.deleted
                 and self._records.goes_out(known.record)  # else it was written while the clock was wrong
-                and node_body(known.record) == own
+                and (not self._speaks or node_body(known.record) == own)
             ):
                 return known.record
             record, operation = self._records.write(RecordKind.NODE, self._identity.node_id, own, known)

@@ -1,5 +1,6 @@
 """Secrets at rest: encrypted with a key that is a file of its own, so that a copy of the database shows none."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -30,7 +31,11 @@ class SecretBox:
         try:
             self._fernet = Fernet(key.strip())
         except ValueError as exc:
-            raise InvalidSettings(f"{path} holds no key; restore it from a backup.") from exc
+            raise InvalidSettings(
+                f"{path} holds no key. Restore it from a backup. If it is lost for good, `ods init --new-secrets-key` "
+                "makes a new one, and passwords of MDM servers and destinations have to be entered again."
+            ) from exc
+        self.fingerprint = hashlib.sha256(b"ods secrets key " + key.strip()).hexdigest()  #: tells keys apart
 
     def seal(self, secret: bytes) -> str:
         """Encrypt a secret."""

@@ -1,27 +1,37 @@
 """The state of this node as a whole: disk, memory, age, versions, counts; and whether it is ready."""
 
 import asyncio
+import logging
+import os
 import platform
+import secrets
 import shutil
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from appliance.domain.errors import StoreUnavailable
+from appliance.domain.errors import StorageError, StoreDamaged, StoreUnavailable
 from appliance.domain.job import QUEUES
 from appliance.domain.package import Presence
 from appliance.domain.states import JobState, PeerState, TransferState
 from appliance.jobs.supervisor import Failing, Supervisor
+from appliance.store.filesystem import storage_error
 from appliance.store.ports import Store
 
 from .catalogue import Catalogue
+from .probe import Probe
 from .trash import Usage
+
+log = logging.getLogger(__name__)
 
 PING_TIMEOUT_S = 2.0
 HEARTBEAT_LIMIT_S = 15.0
 UNCLAIMED_MS = 60_000  #: a job that is due for so long while none runs: there is no worker
+LEAST_FREE = 1024 * 1024  #: bytes: with less than this a disk is full, whatever the floor is
+_PROBE_BYTES = 4096
 _READY_FOR_S = 1.0  #: an answer is good for so long: the page is open, and must not load the database
 
 
@@ -82,6 +92,8 @@ class System:
         supervisor: Supervisor,
         now: Callable[[], int],
         trash: Callable[[], Awaitable[Usage]],
+        store_probe: Probe | None = None,
+        folder_faults: Callable[[], Sequence[str]] | None = None,
     ) -> None:
         """Make a view.
 
@@ -96,8 +108,14 @@ class System:
             supervisor: Knows which background tasks of this process fail.
             now: UTC milliseconds.
             trash: What the trash holds.
+            store_probe: Writes to the database and reads that; None to leave it at a ping.
+            folder_faults: A sentence for each directory of the data directory that cannot be used.
         """
         self._trash = trash
+        self._store_probe = store_probe
+        self._folder_faults = folder_faults
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="probe")  # of its own: a disk may hang
+        self._disk_probe = Probe(self._write_to_disk, silent="The disk does not answer.")
         self._store = store
         self._catalogue = catalogue
         self._data_dir = data_dir
@@ -108,18 +126,23 @@ class System:
         self._supervisor = supervisor
         self._now = now
         self._began = time.monotonic()
-        self._draining = False
+        self._stopping = asyncio.Event()
+        self._wrong: dict[str, str] = {}
         self._checking = asyncio.Lock()
         self._checked: tuple[float, Readiness] | None = None
 
     @property
     def draining(self) -> bool:
         """Whether the node stops."""
-        return self._draining
+        return self._stopping.is_set()
+
+    async def stopping(self) -> None:
+        """Return when the node begins to stop: whoever only waits for news lets go then."""
+        await self._stopping.wait()
 
     def drain(self) -> None:
         """From now on, not ready: the node stops."""
-        self._draining = True
+        self._stopping.set()
         self._checked = None
 
     async def ready(self) -> Readiness:
@@ -127,8 +150,20 @@ class System:
         async with self._checking:
             if self._checked is None or time.monotonic() - self._checked[0] > _READY_FOR_S:
                 readiness = await self._check()
+                self._tell(readiness)
                 self._checked = (time.monotonic(), readiness)
             return self._checked[1]
+
+    def _tell(self, readiness: Readiness) -> None:
+        """One line when it changes what is wrong."""
+        wrong = {name: check.reason for name, check in readiness.checks.items() if not check.ok}
+        if wrong.keys() == self._wrong.keys():
+            return
+        self._wrong = wrong
+        if wrong:
+            log.warning("the node is not ready", extra={"action": "not_ready", "checks": wrong})
+        else:
+            log.info("the node is ready", extra={"action": "ready"})
 
     async def report(self) -> SystemReport:
         """Everything for the system page. Counts that need a database which is down are None."""
@@ -173,11 +208,16 @@ class System:
         )
 
     async def _check(self) -> Readiness:
+        store, disk, worker = await asyncio.gather(
+            self._check_store(), self._check_disk(), self._check_worker()
+        )
+        faults = self._folder_faults() if self._folder_faults is not None else ()
         checks = {
-            "store": await self._check_store(),
-            "disk": await self._check_disk(),
-            "worker": await self._check_worker(),
-            "serving": Check(ok=not self._draining, reason="The node is stopping." if self._draining else ""),
+            "store": store,
+            "disk": disk,
+            **({"folders": Check(ok=not faults, reason=" ".join(faults))} if self._folder_faults else {}),
+            "worker": worker,
+            "serving": Check(ok=not self.draining, reason="The node is stopping." if self.draining else ""),
         }
         return Readiness(
             ready=all(check.ok for check in checks.values()),
@@ -195,20 +235,50 @@ class System:
     async def _check_store(self) -> Check:
         try:
             await asyncio.wait_for(self._store.ping(), PING_TIMEOUT_S)
+        except StoreDamaged as exc:
+            return Check(ok=False, reason=exc.message)
         except (StoreUnavailable, TimeoutError):
             return Check(ok=False, reason="The database does not answer.")
-        return Check(ok=True)
+        reason = await self._store_probe.ask() if self._store_probe is not None else ""
+        return Check(ok=not reason, reason=reason)
 
     async def _check_disk(self) -> Check:
         try:
             usage = await asyncio.wait_for(
-                asyncio.to_thread(shutil.disk_usage, self._data_dir), PING_TIMEOUT_S
+                asyncio.get_running_loop().run_in_executor(self._thread, shutil.disk_usage, self._data_dir),
+                PING_TIMEOUT_S,
             )
-        except (OSError, TimeoutError):
+        except OSError:
             return Check(ok=False, reason="The data directory cannot be read.")
-        if usage.free < self._floor:
-            return Check(ok=False, reason="There is less free disk space than the floor allows.")
-        return Check(ok=True)
+        except TimeoutError:
+            return Check(ok=False, reason="The disk does not answer.")
+        if usage.free < max(LEAST_FREE, self._floor):
+            full = "The disk is full." if usage.free < LEAST_FREE else ""
+            floor = "" if full else "There is less free disk space than the floor allows."
+            return Check(ok=False, reason=full or floor)
+        reason = await self._disk_probe.ask()
+        return Check(ok=not reason, reason=reason)
+
+    async def _write_to_disk(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._write_file)
+
+    def _write_file(self) -> None:
+        """Write, make durable and delete a small file: what every upload and transfer does.
+
+        Raises:
+            StorageError: That does not work.
+        """
+        path = self._data_dir / f".probe-{os.getpid()}"
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            try:
+                os.write(descriptor, secrets.token_bytes(_PROBE_BYTES))
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+                path.unlink(missing_ok=True)
+        except OSError as exc:
+            raise storage_error(exc) from exc
 
     async def _check_worker(self) -> Check:
         if self._heartbeat_age is not None:
@@ -234,6 +304,21 @@ class System:
                 "jobs", {"queue": queue, "state": str(JobState.TODO), "run_at": {"lt": now - UNCLAIMED_MS}}
             )
         return late > 0
+
+
+PROBE = "probe"
+
+
+async def write_and_read(store: Store, token: str) -> None:
+    """Write to the database and read that back.
+
+    Raises:
+        StorageError: That does not work.
+    """
+    written = await store.replace("node", {"_id": PROBE, "token": token})
+    found = await store.get("node", PROBE)
+    if found is None or found["_rev"] < written["_rev"]:  # another process may have written since
+        raise StorageError("The database does not give back what was written to it.")
 
 
 def resident_bytes() -> int | None:

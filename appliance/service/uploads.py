@@ -14,6 +14,7 @@ the moment between blob and record means that this one upload begins again.
 import asyncio
 import contextlib
 import logging
+import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -37,7 +38,7 @@ from appliance.domain.node import check_stage, check_within
 from appliance.domain.package import Effect, Presence, check_tags
 from appliance.domain.precondition import Precondition
 from appliance.store.blobs import BlobStore
-from appliance.store.filesystem import remove
+from appliance.store.filesystem import open_in_place, remove, storage_error
 from appliance.store.layout import Layout
 from appliance.store.ports import Store
 
@@ -165,8 +166,14 @@ class UploadService:
         if not parts:
             await self._check_space(upload)
         await self._store.insert("uploads", to_doc(upload))
-        await asyncio.to_thread(self.file(upload.id).touch, 0o640)
+        await asyncio.to_thread(self._make_file, upload.id)
         return upload
+
+    def _make_file(self, id: str) -> None:
+        try:
+            os.close(open_in_place(self.file(id), os.O_WRONLY | os.O_CREAT, 0o640))
+        except OSError as exc:
+            raise storage_error(exc) from exc
 
     async def _check_space(self, upload: Upload) -> None:
         """What is under way will need its room too."""

@@ -5,19 +5,24 @@ the old state or the new one; what is neither, `adopt_or_clean` removes at the n
 """
 
 import logging
+import math
 import os
 import secrets
+import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.domain.errors import BlobMissing, StorageFull
 
 from .filesystem import (
     free_bytes,
+    holding,
     link,
     link_or_copy,
     make_readable,
+    mark_used,
     move,
     remove,
     storage_error,
@@ -32,6 +37,15 @@ _LINKING = ".linking-"
 _LEAVING = ".leaving-"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leftovers:
+    """Files that nobody touched for a while."""
+
+    blobs: list[str]  #: by SHA-256
+    partials: list[Path]
+    uploads: list[Path]
+
+
 class BlobStore:
     """The blobs of one node. Every method blocks."""
 
@@ -42,12 +56,31 @@ class BlobStore:
         self.make_room: Callable[[int], None] = lambda _: (
             None
         )  #: called in a thread when so many bytes do not fit
-        for directory in (layout.public, layout.packages):
-            if not directory.exists():  # one that is there has the mode that its administrator wants
-                directory.mkdir(parents=True)
-                make_readable(directory)
-        for directory in layout.directories():
-            directory.mkdir(parents=True, exist_ok=True, mode=0o750)
+        layout.root.mkdir(parents=True, exist_ok=True)
+        for directory in (layout.public, *layout.directories()):
+            # One that is there has the mode that its administrator wants.
+            if directory != layout.identity and not directory.exists():
+                self._make(directory)
+
+    def make_directory(self, path: Path) -> None:
+        """Make a directory of the layout again that was deleted.
+
+        Raises:
+            StorageError: It cannot be made.
+        """
+        try:
+            self._make(path)
+        except OSError as exc:
+            raise storage_error(exc) from exc
+
+    def _make(self, path: Path) -> None:
+        if path in (self._layout.public, self._layout.packages):
+            self._layout.public.mkdir(exist_ok=True)
+            make_readable(self._layout.public)
+            path.mkdir(exist_ok=True)
+            make_readable(path)
+        else:
+            path.mkdir(exist_ok=True, mode=0o750)
 
     @property
     def floor(self) -> int:
@@ -103,7 +136,7 @@ class BlobStore:
         """
         target = self.path(sha256)
         try:
-            if self.exists(sha256, path.stat().st_size):
+            if self._use(sha256, path.stat().st_size):
                 sync_directory(target.parent)  # who made it may have been killed before
                 if not keep:
                     remove(path)
@@ -119,6 +152,16 @@ class BlobStore:
         except OSError as exc:
             raise storage_error(exc) from exc
 
+    def _use(self, sha256: str, size: int) -> bool:
+        """Whether the blob is here with this size; then `sweep` leaves it alone for a while."""
+        if not self.exists(sha256, size):
+            return False
+        with holding(self.path(sha256).parent):
+            if not self.exists(sha256, size):
+                return False
+            mark_used(self.path(sha256))
+        return True
+
     def publish(self, sha256: str, filename: str) -> None:
         """Let `filename` be the public name of a blob, in one step and whatever had the name before.
 
@@ -130,6 +173,8 @@ class BlobStore:
         temporary = self._layout.packages / f"{_LINKING}{secrets.token_hex(8)}"
         if not blob.exists():
             raise BlobMissing(f'The file of "{filename}" is not on the disk.')
+        if not self._layout.packages.exists():
+            self.make_directory(self._layout.packages)
         if target.exists() and os.path.samefile(blob, target):
             return  # renaming one link onto another of the same file would leave both
         link_or_copy(blob, temporary)
@@ -139,7 +184,8 @@ class BlobStore:
         """Take a public name away."""
         try:
             remove(self._layout.packages / filename)
-            sync_directory(self._layout.packages)
+            if self._layout.packages.exists():
+                sync_directory(self._layout.packages)
         except OSError as exc:
             raise storage_error(exc) from exc
 
@@ -187,6 +233,8 @@ class BlobStore:
     def quarantine(self, sha256: str) -> None:
         """Set a damaged blob aside."""
         if self.path(sha256).exists():
+            if not self._layout.quarantine.exists():
+                self.make_directory(self._layout.quarantine)
             move(self.path(sha256), self._layout.damaged(sha256))
 
     def adopt_or_clean(
@@ -215,9 +263,7 @@ class BlobStore:
             # Some file systems (HFS+) give names back in another Unicode form than they were given.
             if unicodedata.normalize("NFC", path.name) not in names:
                 self._clean(path, "public name")
-        for filename, sha256 in names.items():
-            if self.path(sha256).exists() and not _shows(self._layout.packages / filename, self.path(sha256)):
-                self.publish(sha256, filename)
+        self.restore_links(names, missing_only=False)
         for path in _files(self._layout.blobs):
             if path.name not in blobs:
                 self._clean(path, "blob")
@@ -227,6 +273,50 @@ class BlobStore:
         for path in _files(self._layout.uploads):
             if path.name.split(".")[0] not in uploads:
                 self._clean(path, "upload")
+
+    def unused(self, age_s: float) -> Leftovers:
+        """What nobody touched for so many seconds; most of it is in use all the same."""
+        before = time.time() - age_s
+
+        def old(directory: Path) -> list[Path]:
+            return [path for path in _files(directory) if _changed_at(path) < before]
+
+        return Leftovers(
+            blobs=[path.name for path in old(self._layout.blobs) if not path.name.startswith(".")],
+            partials=old(self._layout.partials),
+            uploads=old(self._layout.uploads),
+        )
+
+    def sweep(self, sha256: str, age_s: float) -> bool:
+        """Delete a blob that nothing mentions, unless somebody has touched it within so many seconds.
+
+        Whoever means to mention a blob commits it before: that touches it, under the same lock.
+        """
+        path = self.path(sha256)
+        with holding(path.parent):
+            if _changed_at(path) >= time.time() - age_s:
+                return False
+            self._clean(path, "blob")
+        return True
+
+    def drop(self, path: Path) -> None:
+        """Delete a partial file or an upload that nothing mentions."""
+        self._clean(path, "partial file" if path.parent == self._layout.partials else "upload")
+
+    def restore_links(self, names: Mapping[str, str], *, missing_only: bool = True) -> None:
+        """Give blobs their public names again.
+
+        Args:
+            names: Public file names and the SHA-256 that each must show.
+            missing_only: Leave a name alone that shows something: while the node runs, that may be newer.
+
+        Raises:
+            StorageError: The disk is full or fails.
+        """
+        for filename, sha256 in names.items():
+            name, blob = self._layout.packages / filename, self.path(sha256)
+            if blob.exists() and not (name.exists() if missing_only else _shows(name, blob)):
+                self.publish(sha256, filename)
 
     def _decide_deletions(self, blobs: set[str]) -> None:
         """Cancel deletions that a crash left begun, where the blob is to be kept; the rest is an orphan."""
@@ -259,6 +349,14 @@ def _shows(name: Path, blob: Path) -> bool:
     if os.path.samefile(name, blob):
         return True
     return name.stat().st_size == blob.stat().st_size and blob.stat().st_nlink == name.stat().st_nlink == 1
+
+
+def _changed_at(path: Path) -> float:
+    """When a file was made, written, linked or committed again; in the far future if it is gone."""
+    try:
+        return path.stat().st_ctime
+    except FileNotFoundError:
+        return math.inf
 
 
 def _files(directory: Path) -> Iterator[Path]:

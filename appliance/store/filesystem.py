@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -37,10 +38,18 @@ def portable() -> bool:
     return os.environ.get("ODS_PORTABLE", "") not in {"", "0"}
 
 
+def is_full(exc: OSError) -> bool:
+    """Whether the operating system says that the disk is full."""
+    return exc.errno in _FULL
+
+
 def storage_error(exc: OSError) -> StorageError:
     """Our error for the operating system's."""
-    if exc.errno in _FULL:
+    if is_full(exc):
         return StorageFull("The disk is full. Free space, or move the data directory to a larger disk.")
+    if exc.errno in {errno.ENOENT, errno.ENOTDIR} and exc.filename:
+        name = os.path.basename(os.fsdecode(exc.filename))
+        return StorageError(f"{name} is missing in the data directory; /health/ready says more.")
     return StorageError(f"The disk does not work: {exc.strerror or exc}.")
 
 
@@ -230,6 +239,30 @@ def link_or_copy(source: Path, target: Path) -> None:
         raise storage_error(exc) from exc
 
 
+@contextlib.contextmanager
+def holding(directory: Path) -> Iterator[None]:
+    """Keep other threads and processes that do the same away from a directory; where there are no locks, do nothing."""
+    descriptor = -1
+    if fcntl is not None:
+        with contextlib.suppress(OSError):  # some network file systems have none
+            descriptor = os.open(directory, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def mark_used(path: Path) -> None:
+    """Let a file's change time be now, and nothing else: its modification time is a validator of downloads.
+
+    Raises:
+        OSError: The disk fails, or the file is gone.
+    """
+    path.chmod(path.stat().st_mode & 0o7777)
+
+
 def make_readable(path: Path) -> None:
     """Let every account of the machine read a file or list a directory: a web server has its own account.
 
@@ -237,6 +270,19 @@ def make_readable(path: Path) -> None:
         OSError: The disk fails.
     """
     path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def open_in_place(path: Path, flags: int, mode: int) -> int:
+    """Open a file for writing; its directory is made again if somebody deleted it.
+
+    Raises:
+        OSError: As `os.open`.
+    """
+    try:
+        return os.open(path, flags, mode)
+    except FileNotFoundError:
+        path.parent.mkdir(exist_ok=True, mode=0o750)
+        return os.open(path, flags, mode)
 
 
 def remove(path: Path) -> None:

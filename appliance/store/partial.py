@@ -22,6 +22,7 @@ from appliance.domain.manifest import CHUNK_SIZE, Manifest
 
 from .filesystem import (
     boot_id,
+    open_in_place,
     open_past_cache,
     preallocate,
     read_at,
@@ -85,8 +86,8 @@ class PartialFile:
             remove(path)
             check_space(manifest.size)
         try:
-            data = os.open(path, _OPEN, 0o640)
-            marks = os.open(map_path, _OPEN, 0o640)
+            data = open_in_place(path, _OPEN, 0o640)
+            marks = open_in_place(map_path, _OPEN, 0o640)
         except OSError as exc:
             raise storage_error(exc) from exc
         partial = cls(path, map_path, manifest, data, marks)

@@ -118,12 +118,16 @@ DELIVERIES = Collection(
 FOLLOWERS = Collection(name="followers")  #: by who reads: how far a log of this node was read
 NOTICES = Collection(name="notices")  #: by subject: what was told already, so that it is told once
 
+NODE = Collection(
+    name="node"
+)  #: what is about this node and its database: "identity" says whose database it is
+
 COLLECTIONS: dict[str, Collection] = {
     collection.name: collection
     for collection in (
         RECORDS, PACKAGES, MANIFESTS, TRASH, TRANSFERS, JOBS, EVENTS,
         PEERS, CURSORS, INVITES, NONCES, UPLOADS, ACCOUNTS, SESSIONS, TOKENS,
         MDM_SERVERS, MDM_REMOTE, MDM_LINKS, MDM_POINTS,
-        DESTINATIONS, DELIVERIES, FOLLOWERS, NOTICES,
+        DESTINATIONS, DELIVERIES, FOLLOWERS, NOTICES, NODE,
     )
 }  # fmt: skip

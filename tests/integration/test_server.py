@@ -69,6 +69,11 @@ class Site:
             grace_s=grace_s,
         )
 
+    @property
+    def connections(self) -> Connections:
+        assert self.server._connections is not None
+        return self.server._connections
+
     def part(self, name: str, *, early: bool = False) -> Part:
         async def start() -> None:
             self.events.append(f"{name} started")
@@ -220,17 +225,44 @@ def test_more_connections_than_the_cap_are_refused_until_one_ends() -> None:
     async def test() -> None:
         site = Site(max_connections=2)
         running = await site.open()
-        held = [await asyncio.to_thread(socket.create_connection, (LOOPBACK, site.port)) for _ in range(2)]
-        await asyncio.sleep(0.05)
+        held = [asyncio.create_task(site.get("/slow")) for _ in range(2)]
+        await eventually(lambda: site.events.count("slow began") == 2)
         extra = await asyncio.to_thread(socket.create_connection, (LOOPBACK, site.port))
         assert (await asyncio.to_thread(extra.recv, 4096)).startswith(b"HTTP/1.1 503 ")
         assert await asyncio.to_thread(extra.recv, 4096) == b""
         extra.close()
         assert site.refused == 1
-        held.pop().close()
-        await asyncio.sleep(0.05)
+        site.release.set()
+        assert await asyncio.gather(*held) == [(200, b"slow")] * 2
         assert await site.get("/quick") == (200, b"quick")
-        held.pop().close()
+        site.server.request_stop()
+        await running
+
+    run(test)
+
+
+def test_of_too_many_idle_connections_the_longest_idle_makes_room() -> None:
+    async def test() -> None:
+        site = Site(max_connections=4)
+        running = await site.open()
+        slow = asyncio.create_task(site.get("/slow"))
+        await eventually(lambda: "slow began" in site.events)
+        silent = []
+        for count in range(2, 5):
+            silent.append(await asyncio.to_thread(socket.create_connection, (LOOPBACK, site.port)))
+            await eventually(lambda count=count: len(site.connections._open) == count)  # type: ignore[misc]
+        kept = site.connect()  # takes the place of the first
+        await asyncio.to_thread(kept.request, "GET", "/quick")
+        assert (await asyncio.to_thread(kept.getresponse)).read() == b"quick"
+        assert await asyncio.to_thread(silent[0].recv, 1) == b""
+        for _ in range(8):
+            assert await site.get("/quick") == (200, b"quick")
+        assert site.refused == 0
+        site.release.set()
+        assert await slow == (200, b"slow"), "a request under way is never ended for another"
+        for sock in silent:
+            sock.close()
+        kept.close()
         site.server.request_stop()
         await running
 

@@ -1,6 +1,8 @@
+import errno
 import io
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.log import AccessLog, configure, new_request_id, request_id, scrub
+from appliance.domain.errors import StorageFull, StoreUnavailable
+from appliance.log import AccessLog, KnownConditions, configure, new_request_id, request_id, scrub
 
 SECRET = "kT9vX2mQ7pLw4ZcB8nRd"
 INVITE = "ods1.eyJ1cmwiOiJodHRwczovL25vZGUiLCJzZWNyZXQiOiJ4In0"
@@ -241,3 +244,57 @@ def test_probes_are_quiet_until_they_fail(lines: Any) -> None:
     assert lines() == []
     access(_handler(path="/health/ready", uri="/health/ready", status=503))
     assert json.loads(lines()[0])["level"] == "warning"
+
+
+def test_known_conditions_are_a_line_without_a_traceback_and_at_most_once_a_minute() -> None:
+    clock = [0.0]
+    said = KnownConditions(lambda: clock[0])
+
+    def record(exc: BaseException | None, **extra: object) -> logging.LogRecord:
+        exc_info = (type(exc), exc, None) if exc else None
+        made = logging.LogRecord("x", logging.ERROR, "f", 1, "it failed", (), exc_info)
+        vars(made).update(extra)
+        return made
+
+    for error in (StoreUnavailable("away"), StorageFull("full"), OSError(errno.ENOSPC, "No space")):
+        first = record(error)
+        assert said.filter(first)
+        assert first.exc_info is None
+        assert first.error  # type: ignore[attr-defined]
+        assert not said.filter(record(error))
+    assert said.filter(record(None, error="StoreFull: full")), "as the runner of jobs tells it"
+    assert not said.filter(record(None, error="StoreFull: full"))
+    clock[0] = 61
+    again = record(StorageFull("full"))
+    assert said.filter(again)
+    assert again.repeated == 1  # type: ignore[attr-defined]
+    unknown = record(ValueError("a fault of ours"))
+    assert said.filter(unknown)
+    assert said.filter(unknown)
+    assert unknown.exc_info is not None
+
+
+class FullDisk(io.StringIO):
+    """A stream whose disk is full for a while."""
+
+    is_full = True
+
+    def write(self, text: str) -> int:
+        if self.is_full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(text)
+
+
+def test_lines_that_cannot_be_written_are_counted(
+    lines: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    stream = FullDisk()
+    configure(stream=stream, format="json")
+    for _ in range(3):
+        logging.getLogger("x").warning("lost")
+    stream.is_full = False
+    logging.getLogger("x").warning("written")
+    found = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["message"] for line in found] == ["log lines were lost", "written"]
+    assert found[0]["count"] == 3
+    assert capsys.readouterr().err == ""

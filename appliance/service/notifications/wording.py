@@ -39,6 +39,7 @@ _TITLES: Mapping[str, str] = {
     EventType.DISK_LOW: "Disk space is low",
     EventType.DISK_RECOVERED: "There is enough disk space again",
     EventType.CERTIFICATE_EXPIRING: "The TLS certificate expires in {days} days",
+    EventType.CERTIFICATE_REFUSED: "The new TLS certificate can't be used",
     EventType.ACCOUNT_CHANGED: "Account {subject}: {change}",
     EventType.TOKEN_CREATED: "An API token was made",
     EventType.TOKEN_REVOKED: "An API token was revoked",

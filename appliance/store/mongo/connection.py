@@ -11,18 +11,19 @@ from pymongo.errors import (
     CollectionInvalid,
     ConfigurationError,
     InvalidURI,
+    OperationFailure,
     PyMongoError,
     ServerSelectionTimeoutError,
 )
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 
-from appliance.domain.errors import InvalidSettings
+from appliance.domain.errors import InvalidSettings, StoreUnavailable
 from appliance.store.documents import CODEC
 from appliance.store.schema import COLLECTIONS, VERSION, Collection
 
 from .documents import SEQUENCES, Database
-from .errors import translate
+from .errors import REFUSALS, translate
 
 META = "ods_meta"
 META_ID = "ods"
@@ -45,6 +46,7 @@ def make_client(url: str) -> Client:
 
     Raises:
         InvalidSettings: The URL is not valid.
+        StoreUnavailable: The name service does not answer.
     """
     try:
         return AsyncIOMotorClient(
@@ -61,6 +63,8 @@ def make_client(url: str) -> Client:
             socketTimeoutMS=int(ANSWER_S * 1000),
         )
     except (InvalidURI, ConfigurationError, ValueError) as exc:
+        if type(exc.__context__).__module__.startswith("dns."):  # mongodb+srv:// asks for the servers' names
+            raise StoreUnavailable(f"The servers of the database URL are not found: {exc}") from exc
         raise InvalidSettings(f"The database URL is not valid: {exc}") from exc
 
 
@@ -89,6 +93,13 @@ async def prepare_database(client: Client, refuse_newer: Callable[[int], None]) 
     except ServerSelectionTimeoutError as exc:
         if any(server.server_type_name == "RSGhost" for server in _servers(client).values()):
             raise InvalidSettings(f"The replica set of MongoDB has not been initiated. {_HOW}") from exc
+        raise translate(exc) from exc
+    except OperationFailure as exc:
+        if exc.code in REFUSALS:
+            raise InvalidSettings(
+                "MongoDB refuses the user of the database URL: correct name and password in database.url, and give the "
+                "user the role readWrite of the database."
+            ) from exc
         raise translate(exc) from exc
     except ConfigurationError as exc:
         raise InvalidSettings(f"MongoDB cannot be used: {exc}") from exc

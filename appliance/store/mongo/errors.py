@@ -16,6 +16,7 @@ from appliance.domain.errors import ApplianceError, DuplicateKey, StorageError, 
 
 _AUTHENTICATION_FAILED = 18
 _UNAUTHORIZED = 13
+REFUSALS = frozenset({_AUTHENTICATION_FAILED, _UNAUTHORIZED})
 _OUT_OF_DISK_SPACE = 14031
 _TRANSIENT = "TransientTransactionError"
 
@@ -26,7 +27,7 @@ def translate(error: PyMongoError) -> ApplianceError:
         name = duplicate_field(error)
         return DuplicateKey(f"A document with this {name} exists.", field=name)
     if isinstance(error, OperationFailure) and not isinstance(error, WTimeoutError):
-        if error.code in {_AUTHENTICATION_FAILED, _UNAUTHORIZED}:
+        if error.code in REFUSALS:
             return StoreUnavailable("MongoDB refuses the user of the database URL.")
         if error.code == _OUT_OF_DISK_SPACE:
             return StorageFull("The disk of MongoDB is full.")

@@ -1,6 +1,7 @@
 """The port's operations on MongoDB."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -240,7 +241,8 @@ class MongoStore:
     async def close(self) -> None:
         """Finish all transactions and disconnect."""
         await self._changes.close()
-        await self._transactions.close()
+        with contextlib.suppress(TimeoutError):  # one that hangs was not acknowledged
+            await asyncio.wait_for(self._transactions.close(), SELECT_S)
         self._client.close()
 
     async def _write(

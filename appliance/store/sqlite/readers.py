@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from appliance.domain.errors import StoreUnavailable
+from appliance.domain.errors import StoreDamaged, StoreUnavailable
 from appliance.store.rounds import Rounds
 
 from .connection import connect, translated
@@ -21,8 +21,9 @@ _THREADS = 3
 class Readers:
     """Runs queries beside the writer: WAL lets both go on."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, on_damage: Callable[[StoreDamaged], None] = lambda _: None) -> None:
         self._path = path
+        self._on_damage = on_damage
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._threads = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="store-reader")
@@ -36,14 +37,18 @@ class Readers:
         return await self._rounds.run(lambda: self._read(query))
 
     def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
-        with translated(self._path):
-            connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-            if connection is None:
-                connection = connect(self._path)
-                connection.execute("PRAGMA query_only=1")
-                self._local.connection = connection
-                self._connections.append(connection)
-            return query(connection)
+        try:
+            with translated(self._path):
+                connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+                if connection is None:
+                    connection = connect(self._path)
+                    connection.execute("PRAGMA query_only=1")
+                    self._local.connection = connection
+                    self._connections.append(connection)
+                return query(connection)
+        except StoreDamaged as exc:
+            self._on_damage(exc)
+            raise
 
     async def close(self) -> None:
         """Wait for running queries and close all connections."""

@@ -1,13 +1,14 @@
 """The port's operations on an SQLite file."""
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
-from appliance.domain.errors import ApplianceError
+from appliance.domain.errors import ApplianceError, StoreDamaged
 from appliance.domain.job import Job
 from appliance.store import queue
 from appliance.store.changes import Changes
@@ -17,12 +18,14 @@ from appliance.store.ports import Doc, Enqueue, Insert, Operation, Outcome, Remo
 from appliance.store.schema import COLLECTIONS, JOBS
 
 from . import queries
-from .connection import connect, create, translated
+from .connection import check, connect, create, damaged, translated
 from .readers import Readers
 from .snapshot import last_sequence, snapshot
-from .tables import ensure, stored_version
+from .tables import ensure, missing_table, stored_version
 from .transaction import Prepared, Transaction, Written, prepare
 from .writer import Writer
+
+log = logging.getLogger(__name__)
 
 
 class SqliteStore:
@@ -33,8 +36,9 @@ class SqliteStore:
         self._path = path
         self._feed_id = feed_id
         self._changes = Changes(self._foreign)
-        self._readers = Readers(path)
-        self._writer = Writer(connection, path, self._changes.bump)
+        self._damage: StoreDamaged | None = None
+        self._readers = Readers(path, self._note_damage)
+        self._writer = Writer(connection, path, self._changes.bump, self._note_damage)
 
     async def insert(self, collection: str, doc: Doc) -> Doc:
         """Add a document."""
@@ -46,8 +50,12 @@ class SqliteStore:
         """Return a document or None."""
         declared = collection_of(collection)
         sql = queries.select(declared) + " WHERE _id = ?"
-        row = await self._readers.run(lambda connection: connection.execute(sql, (id,)).fetchone())
-        return queries.document(declared, row) if row else None
+
+        def read(connection: sqlite3.Connection) -> Doc | None:
+            row = connection.execute(sql, (id,)).fetchone()
+            return queries.document(declared, row) if row else None
+
+        return await self._readers.run(read)
 
     async def find(
         self,
@@ -219,7 +227,9 @@ class SqliteStore:
         await self._writer.run(write)
 
     async def ping(self) -> None:
-        """Return if a query works."""
+        """Return if a query works, and none has found the file damaged so far."""
+        if self._damage is not None:
+            raise self._damage
         await self._readers.run(lambda connection: connection.execute("SELECT 1 FROM ods_meta").fetchone())
 
     async def close(self) -> None:
@@ -227,6 +237,11 @@ class SqliteStore:
         await self._changes.close()
         await self._readers.close()
         await self._writer.close()
+
+    def _note_damage(self, error: StoreDamaged) -> None:
+        if self._damage is None:
+            log.error(error.message, extra={"action": "store_damaged"})
+        self._damage = error
 
     async def _foreign(self) -> Iterable[str]:
         return COLLECTIONS if await self._writer.foreign_commits() else ()
@@ -265,6 +280,7 @@ async def open_sqlite(path: Path, refuse_newer: Callable[[int], None]) -> Sqlite
 
     Raises:
         InvalidSettings: It cannot be used.
+        StoreDamaged: It is no sound database.
         StoreUnavailable: It does not work.
     """
     connection = await asyncio.to_thread(_prepare_file, path, refuse_newer)
@@ -275,11 +291,14 @@ def _prepare_file(path: Path, refuse_newer: Callable[[int], None]) -> sqlite3.Co
     create(path)
     connection = connect(path)
     try:
+        check(connection, path)
         with translated(path):
             connection.execute("BEGIN IMMEDIATE")
             version = stored_version(connection)
             if version is not None:
                 refuse_newer(version)
+            if missing := missing_table(connection, version):
+                raise damaged(path, f"the table {missing} is missing")
             ensure(connection)
             connection.execute("COMMIT")
     except ApplianceError:

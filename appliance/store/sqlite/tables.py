@@ -19,6 +19,18 @@ def stored_version(connection: sqlite3.Connection) -> int | None:
     return int(row[0]) if row else None
 
 
+def missing_table(connection: sqlite3.Connection, version: int | None) -> str:
+    """The name of a table that a file of this version must have and has not, or "".
+
+    A name that was damaged would else become a new, empty table beside it.
+    """
+    present = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if version is None:  # new: there is nothing yet, or else what says the version was lost
+        return "" if not present & COLLECTIONS.keys() else "ods_meta"
+    wanted = ["ods_sequences", *(COLLECTIONS if version >= VERSION else ())]
+    return next((name for name in wanted if name not in present), "")
+
+
 def ensure(connection: sqlite3.Connection) -> None:
     """Bring the file into the shape that the schema asks for; inside a transaction.
 

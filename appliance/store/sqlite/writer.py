@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from appliance.domain.errors import StoreUnavailable
+from appliance.domain.errors import StoreDamaged, StoreUnavailable
 
-from .connection import BUSY_S, is_busy, translate, translated
+from .connection import BUSY_S, FAULTS, is_busy, translate, translated
 from .transaction import HARMLESS, Transaction
 
 T = TypeVar("T")
@@ -38,7 +38,11 @@ class Writer:
     """Runs write operations one after the other. Belongs to the event loop it was made on."""
 
     def __init__(
-        self, connection: sqlite3.Connection, path: Path, committed: Callable[[Iterable[str]], None]
+        self,
+        connection: sqlite3.Connection,
+        path: Path,
+        committed: Callable[[Iterable[str]], None],
+        on_damage: Callable[[StoreDamaged], None],
     ) -> None:
         """Take over a connection.
 
@@ -46,7 +50,9 @@ class Writer:
             connection: From `connect`; the writer closes it.
             path: Its file.
             committed: Called on the loop with the collections that a commit changed.
+            on_damage: Called when the file turns out to be damaged.
         """
+        self._on_damage = on_damage
         self._path = path
         self._committed = committed
         self._loop = asyncio.get_running_loop()
@@ -97,6 +103,8 @@ class Writer:
 
     def _finish(self, group: list[_Write], done: Future[set[str]]) -> None:
         failure = done.exception()
+        if isinstance(failure, StoreDamaged):
+            self._on_damage(failure)
         for write in group:
             if write.future.done():  # its caller was cancelled
                 continue
@@ -122,6 +130,8 @@ class Writer:
                 transaction = Transaction(connection)
                 try:
                     write.result = write.work(transaction)
+                except UnicodeDecodeError:  # a ValueError as well, but the file's fault
+                    raise
                 except HARMLESS as exc:
                     connection.execute("ROLLBACK TO one")
                     write.refused = exc
@@ -129,7 +139,7 @@ class Writer:
                     touched |= transaction.touched
                 connection.execute("RELEASE one")
             connection.execute("COMMIT")
-        except sqlite3.Error as exc:
+        except FAULTS as exc:
             raise translate(exc, self._path) from exc
         finally:
             if connection.in_transaction:

@@ -1,0 +1,286 @@
+"""The node's keys and its database: they belong together, or the node does not start.
+
+The database remembers whose it is (collection "node"), so that a lost, damaged or foreign key is
+not a new node that nobody asked for, and so that two nodes do not write to one database. A database of an older version
+adopts the key that its own records speak of.
+
+A first start makes the key as `node.key.new`, claims the database, and then gives the key its name: a crash in between
+leaves what the next start completes.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from appliance.domain.errors import (
+    DuplicateKey,
+    InvalidInput,
+    InvalidSettings,
+    KeysMismatch,
+    StoreUnavailable,
+)
+from appliance.domain.event import EventType
+from appliance.domain.record import RecordKind
+from appliance.peering.identity import Identity
+from appliance.store.layout import Layout
+from appliance.store.ports import Doc, Operation, Replace, Store
+
+from .records import Records
+from .secrets import SecretBox
+
+log = logging.getLogger(__name__)
+
+NODE = "node"
+IDENTITY = "identity"
+SECRETS = "secrets"
+_TELLING = ("records", "packages", "accounts", "events")  #: a database without any of these is new
+_SEALED = "gAAAA"  #: how every sealed secret begins (Fernet, version 0x80)
+_SEALING = ("destinations", "mdm_servers")
+_FOR_GOOD = (
+    "If the key is lost for good, stop the node and run `ods init --new-identity`: it keeps the packages and is a new "
+    "node to its peers."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeKeys:
+    """What the directory identity holds."""
+
+    identity: Identity
+    box: SecretBox
+
+
+async def open_keys(store: Store, layout: Layout, *, create: bool, now: Callable[[], int]) -> NodeKeys:
+    """Read the keys, and compare them with the database; a first start makes both.
+
+    Args:
+        store: The database.
+        layout: Where the keys are.
+        create: Whether a first start may happen here; a worker leaves it to the serving process.
+        now: UTC milliseconds.
+
+    Raises:
+        KeysMismatch: Keys and database do not belong together; the message says what to restore.
+        InvalidSettings: A key file holds no key.
+        StoreUnavailable: The database does not answer, or the node has not been started yet.
+    """
+    path = _key_file(layout)
+    while True:
+        doc = await store.get(NODE, IDENTITY)
+        identity = Identity.load(path) or _unfinished(path, doc)
+        if doc is None:
+            identity = await _first(store, path, identity, create=create)
+            try:
+                doc = await store.insert(NODE, _identity_doc(identity, now()))
+            except DuplicateKey:
+                continue  # another process was faster: what it says is compared
+            log.info(
+                "the database belongs to this node from now on",
+                extra={"action": "database_claimed", "node": identity.node_id},
+            )
+        if identity is None:
+            raise KeysMismatch(
+                f"{path} is missing, and the database belongs to the node {doc['node_id'][:8]}. Restore the directory "
+                f"identity from a backup. {_FOR_GOOD}"
+            )
+        if identity.node_id != doc["node_id"]:
+            raise KeysMismatch(
+                f"The database belongs to the node {doc['node_id'][:8]}, and {path} is the key of "
+                f"{identity.node_id[:8]}. Restore identity/node.key from a backup; or, if this is another node's "
+                f"database, correct database.url: each node has its own. {_FOR_GOOD}"
+            )
+        if not path.exists():
+            _new(path).replace(path)
+        return NodeKeys(identity=identity, box=await _open_box(store, layout))
+
+
+async def new_identity(store: Store, layout: Layout, now: Callable[[], int]) -> Identity:
+    """Make this a new node that keeps its packages: the key is lost, and a person said so. The node is stopped.
+
+    The old key, if there is one, is kept beside the new one. The registrations were with the old key, so they end, and
+    the old node is removed from the network's lists.
+    """
+    path = _key_file(layout)
+    doc = await store.get(NODE, IDENTITY)
+    before = doc["node_id"] if doc else await _owner_by_events(store)
+    if path.exists():
+        path.replace(_aside(path))
+    identity = Identity.generate()
+    operations: list[Operation] = [Replace(NODE, {**(doc or {}), **_identity_doc(identity, now())})]
+    records = Records(store, identity, now)
+    if before:
+        known = await records.known(RecordKind.NODE, before)
+        if known.record is not None and not known.record.deleted:
+            body = known.record.body
+            operations.append(records.write(RecordKind.NODE, before, body, known, deleted=True)[1])
+    identity.save(_new(path))
+    await store.batch(operations)
+    _new(path).replace(path)
+    for collection in ("peers", "cursors", "invites"):
+        while docs := await store.find(collection, limit=500):
+            await store.delete(collection, {"_id": {"in": [each["_id"] for each in docs]}})
+    return identity
+
+
+async def new_database(store: Store, layout: Layout, now: Callable[[], int]) -> None:
+    """Let an empty database belong to the key that is here: the old one is lost, and a person said so.
+
+    Raises:
+        InvalidInput: The database is not empty, or there is no key.
+    """
+    identity = Identity.load(_key_file(layout))
+    if identity is None:
+        raise InvalidInput(f"There is no {_key_file(layout)}; a first start makes it.")
+    if await store.get(NODE, IDENTITY) is not None or not await _is_new(store):
+        raise InvalidInput(
+            "The database is not empty; move it away first, or set database.url to an empty one."
+        )
+    await store.insert(NODE, _identity_doc(identity, now()))
+
+
+async def new_secrets_key(store: Store, layout: Layout) -> None:
+    """Make a new key for secrets: the old one is lost, and a person said so. What it sealed has to be entered again."""
+    path = _box_file(layout)
+    if path.exists():
+        path.replace(_aside(path))
+    await _remember(store, SecretBox(path))
+
+
+async def _first(store: Store, path: Path, identity: Identity | None, *, create: bool) -> Identity:
+    """The identity to which a database is to belong that does not say whose it is."""
+    if await _is_new(store):
+        if identity is not None and await asyncio.to_thread(path.exists):
+            raise KeysMismatch(
+                f"The database is empty, and {path} is the key of a node that was started before. "
+                "Restore the database, run `ods import` with the newest export, or correct database.url. "
+                "If the database is lost for good, `ods init --new-database` lets the node begin with an empty one."
+            )
+        if not create:
+            raise StoreUnavailable("The node has not been started yet; the worker waits for `ods serve`.")
+        if identity is None:
+            identity = Identity.generate()
+            identity.save(_new(path))
+        return identity
+    # It was made before databases said whose they are.
+    owner = await _owner_by_events(store)
+    if identity is None:
+        whose = f" (the node {owner[:8]})" if owner else ""
+        raise KeysMismatch(
+            f"{path} is missing, and the database belongs to a node that was started before{whose}. Restore the "
+            f"directory identity from a backup. {_FOR_GOOD}"
+        )
+    if not owner and await store.count("records"):
+        own = await store.get("records", f"{RecordKind.NODE}:{identity.node_id}")
+        peer = await store.get("peers", identity.node_id)
+        owner = identity.node_id if own is not None and peer is None else "another"
+    if owner and owner != identity.node_id:
+        raise KeysMismatch(
+            f"The database belongs to the node {owner[:8]}, and {path} is the key of {identity.node_id[:8]}. Restore "
+            f"identity/node.key from a backup, or correct database.url. {_FOR_GOOD}"
+        )
+    return identity
+
+
+async def _is_new(store: Store) -> bool:
+    for name in _TELLING:
+        if await store.count(name):
+            return False
+    return True
+
+
+async def _owner_by_events(store: Store) -> str:
+    """The node that was started last with this database, or ""."""
+    where = {"type": str(EventType.NODE_STARTED)}
+    found = await store.find("events", where, order="seq", descending=True, limit=1)
+    return str(found[0]["subject"]) if found else ""
+
+
+async def _open_box(store: Store, layout: Layout) -> SecretBox:
+    """The key for secrets; a missing one is made if there is no secret that it would have to open.
+
+    Raises:
+        KeysMismatch: None of the secrets in the database can be opened with it.
+    """
+    path = _box_file(layout)
+    missing = not await asyncio.to_thread(path.exists)
+    if not missing:
+        box = SecretBox(path)
+        known = await store.get(NODE, SECRETS)
+        if known is not None and known["fingerprint"] == box.fingerprint:
+            return box
+    sealed = await _sealed_secrets(store)
+    if sealed and (missing or not any(_opens(box, each) for each in sealed)):
+        raise KeysMismatch(
+            f"{path} is {'missing' if missing else 'another key'}, and the database holds secrets of MDM servers or "
+            "destinations that the right one encrypted. Restore identity/secrets.key from a backup. If it is lost for "
+            "good, stop the node, run `ods init --new-secrets-key`, and enter those secrets again."
+        )
+    box = SecretBox(path)
+    await _remember(store, box)
+    return box
+
+
+async def _remember(store: Store, box: SecretBox) -> None:
+    await store.replace(NODE, {"_id": SECRETS, "fingerprint": box.fingerprint})
+
+
+async def _sealed_secrets(store: Store) -> list[str]:
+    return [
+        text
+        for collection in _SEALING
+        for doc in await store.find(collection, limit=10_000)
+        for text in _tokens(doc)
+    ]
+
+
+def _tokens(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        if value.startswith(_SEALED):
+            yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _tokens(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _tokens(inner)
+
+
+def _opens(box: SecretBox, sealed: str) -> bool:
+    try:
+        box.open(sealed)
+    except InvalidSettings:
+        return False
+    return True
+
+
+def _unfinished(path: Path, doc: Doc | None) -> Identity | None:
+    """The key of a first start that was cut off, unless the database belongs to somebody else meanwhile."""
+    try:
+        found = Identity.load(_new(path))
+    except InvalidSettings:
+        return None  # it was cut off in the middle of this very file
+    return found if found is not None and (doc is None or doc["node_id"] == found.node_id) else None
+
+
+def _identity_doc(identity: Identity, now: int) -> Doc:
+    return {"_id": IDENTITY, "node_id": identity.node_id, "at": now}
+
+
+def _key_file(layout: Layout) -> Path:
+    return layout.identity / "node.key"
+
+
+def _box_file(layout: Layout) -> Path:
+    return layout.identity / "secrets.key"
+
+
+def _new(path: Path) -> Path:
+    return path.with_name(f"{path.name}.new")
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.{secrets.token_hex(3)}.old")
