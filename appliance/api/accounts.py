@@ -90,13 +90,13 @@ class UserHandler(BaseHandler):
         self._only_new_password(own=name == self.principal.name and only_password)
         if name != self.principal.name or not only_password or self.principal.via.startswith("token "):
             self.need(Role.ADMIN)
-        revision = (await self.app.accounts.user(name))["_rev"]
+        old = await self.app.accounts.user(name)
         doc = await self.app.accounts.change_user(
             name,
             password=body.password,
             role=parse_role(body.role) if body.role else None,
             stages=body.stages,
-            expect=self.expected(name, revision, body.revision),
+            expect=self.expected(name, old["_rev"], body.revision, changed_at=old["changed_at"]),
             actor=self.actor,
         )
         self.write_json(user_json(doc))
@@ -104,8 +104,9 @@ class UserHandler(BaseHandler):
     async def delete(self, name: str) -> None:
         """Delete an account and its tokens."""
         self._only_new_password(own=False)
-        revision = (await self.app.accounts.user(name))["_rev"]
-        await self.app.accounts.remove_user(name, expect=self.expected(name, revision), actor=self.actor)
+        old = await self.app.accounts.user(name)
+        expected = self.expected(name, old["_rev"], changed_at=old["changed_at"])
+        await self.app.accounts.remove_user(name, expect=expected, actor=self.actor)
         self.set_status(204)
         self.finish()
 

@@ -55,14 +55,13 @@ class BaseHandler(tornado.web.RequestHandler):
 
     answers_head: bool = True  #: whether HEAD is GET without its body; not where GET never ends
 
-    query: ClassVar[type[BaseModel]] = (
-        NoQuery  #: what GET takes in the query; other methods take nothing there
-    )
+    #: what GET takes in the query; other methods take nothing there
+    query: ClassVar[type[BaseModel]] = NoQuery
+
     conditional: ClassVar[frozenset[str]] = frozenset()  #: methods that keep If-Match and its kin
 
-    version: str = (
-        ""  #: of what GET answers: the part of its ETag that If-Match compares, see domain.precondition
-    )
+    #: of what GET answers: the part of its ETag that If-Match compares, see domain.precondition
+    version: str = ""
 
     principal: Principal | None = None
     session: Session | None = None  #: if the caller is a person in a browser
@@ -144,13 +143,16 @@ class BaseHandler(tornado.web.RequestHandler):
         """
         return read_precondition(self.request.headers)
 
-    def expected(self, name: str, revision: int, stated: int | None = None) -> int | None:
+    def expected(
+        self, name: str, revision: int, stated: int | None = None, *, changed_at: int = 0
+    ) -> int | None:
         """The revision that a change must find, for a thing whose ETag begins with its revision.
 
         Args:
             name: Of the thing.
             revision: That it has.
             stated: The one that the body states, if any.
+            changed_at: UTC milliseconds, if that is known.
 
         Raises:
             PreconditionFailed: The headers insist on another.
@@ -158,7 +160,7 @@ class BaseHandler(tornado.web.RequestHandler):
         condition = self.precondition
         if condition is None:
             return stated
-        condition.check(name, [str(revision)])
+        condition.check(name, [str(revision)], changed_at)
         return revision if stated is None else stated
 
     def compute_etag(self) -> str | None:

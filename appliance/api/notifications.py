@@ -136,7 +136,8 @@ class DestinationHandler(BaseHandler):
         given = self.body_as(DestinationChange).model_dump(exclude_unset=True, exclude_none=True)
         parts = self.app.notifications
         old = await parts.destinations.get(id)
-        expect = self.expected(old.name, old.version, given.pop("version", None))
+        stated = given.pop("version", None)
+        expect = self.expected(old.name, old.version, stated, changed_at=old.changed_at)
         changed = await parts.change(id, given, actor=self.actor, expect=expect)
         self.write_json(destination_json(changed, await parts.deliveries.owed(id)))
 
@@ -144,7 +145,8 @@ class DestinationHandler(BaseHandler):
         """Remove it, with what is owed to it."""
         destinations = self.app.notifications.destinations
         old = await destinations.get(id)
-        await destinations.remove(id, expect=self.expected(old.name, old.version), actor=self.actor)
+        expect = self.expected(old.name, old.version, changed_at=old.changed_at)
+        await destinations.remove(id, expect=expect, actor=self.actor)
         self.set_status(204)
         self.finish()
 

@@ -97,29 +97,21 @@ def read_precondition(headers: Mapping[str, str]) -> Precondition | None:
     Raises:
         InvalidInput: A header is not written so.
     """
-    match = _tags("If-Match", headers.get("If-Match"))
-    none_match = _tags("If-None-Match", headers.get("If-None-Match"))
-    since = _seconds(headers.get("If-Unmodified-Since"))
-    if match is None and none_match is None and since is None:
-        return None
-    return Precondition(
-        match=None
-        if match is None
-        else ANY
-        if match == [("", "*")]
-        else tuple(t for weak, t in match if not weak),
-        none_match=None if none_match is None else tuple(tag for _, tag in none_match),
-        unmodified_since=since,
+    found = Precondition(
+        match=_tags("If-Match", headers.get("If-Match"), weak=False),
+        none_match=_tags("If-None-Match", headers.get("If-None-Match"), weak=True),
+        unmodified_since=_seconds(headers.get("If-Unmodified-Since")),
     )
+    return None if found == Precondition() else found
 
 
-def _tags(name: str, header: str | None) -> list[tuple[str, str]] | None:
-    """The entity tags of a header without their quotes, each with "W/" or "" before it."""
+def _tags(name: str, header: str | None, *, weak: bool) -> tuple[str, ...] | None:
+    """The entity tags of a header without their quotes, weak ones among them only if they count."""
     if header is None:
         return None
     if header.strip() == "*":
-        return [("", "*")]
-    found: list[tuple[str, str]] = []
+        return ANY
+    found: list[re.Match[str]] = []
     at = 0
     while at < len(header):
         part = _TAGS.match(header, at)
@@ -127,13 +119,13 @@ def _tags(name: str, header: str | None) -> list[tuple[str, str]] | None:
             found = []
             break
         if part[2] is not None:
-            found.append((part[1], part[2]))
+            found.append(part)
         at = part.end()
     if not found:
         raise InvalidInput(
             f'{name} is * or entity tags in double quotes, such as "7-abcdefghijkl"; it is: {header}'
         )
-    return found
+    return tuple(part[2] for part in found if weak or not part[1])
 
 
 def _seconds(header: str | None) -> int | None:

@@ -49,8 +49,8 @@ def refuse_forms(headers: Mapping[str, str]) -> None:
     kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind == "application/x-www-form-urlencoded":  # curl says so of whatever -d and --data-binary send
         raise WrongMediaType(
-            "The body is declared as a form (curl -d and --data-binary do that). Send the file with curl -T FILE, or "
-            "add -H 'Content-Type: application/octet-stream'."
+            "The body is declared as a form (curl -d, --data-binary and Python's urllib do that). Send the file with "
+            "curl -T FILE, or add -H 'Content-Type: application/octet-stream'."
         )
     if kind.startswith("multipart/"):
         raise WrongMediaType(
@@ -257,9 +257,8 @@ class UploadsHandler(TusHandler):
             raise InvalidInput(
                 "Upload-Metadata carries the file's name: filename, a space, and the name in base64."
             )
-        for name in (
-            metadata.keys() - _FIELDS - {"filename"}
-        ):  # clients add words of their own, such as filetype
+        others = metadata.keys() - _FIELDS - {"filename"}  # clients have words of their own, such as filetype
+        for name in others:
             meant = did_you_mean(name, _FIELDS)
             if meant:
                 raise InvalidInput(f'There is no "{name}" in Upload-Metadata{meant}')

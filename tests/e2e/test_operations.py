@@ -203,9 +203,8 @@ def test_nodes_with_their_own_certificates_pin_each_other(network: Network, tmp_
     def call(node: NodeProcess, method: str, path: str, body: bytes | None = None) -> bytes:
         from tests.harness.node import AUTHORIZATION
 
-        request = urllib.request.Request(
-            f"{node.settings['NODE_URL']}{path}", body, {"Authorization": AUTHORIZATION}, method=method
-        )
+        headers = {"Authorization": AUTHORIZATION, "Content-Type": "application/octet-stream"}
+        request = urllib.request.Request(f"{node.settings['NODE_URL']}{path}", body, headers, method=method)
         with urllib.request.urlopen(request, timeout=20, context=context) as answer:
             data: bytes = answer.read()
             return data
