@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from appliance.service.records import Records
     from appliance.service.registration import Registrations
     from appliance.service.replication import Replication
+    from appliance.service.scrub import Scrub
     from appliance.service.sessions import Sessions
     from appliance.service.system import System
     from appliance.service.throughput import Throughput
@@ -54,6 +55,7 @@ class App:
     replication: Replication
     transfers: Transfers
     verifying: Verifying
+    scrub: Scrub
     peers: Peers
     neighbourhood: Neighbourhood
     uploads: UploadService

@@ -1,12 +1,15 @@
 """Whether the process lives, whether it is ready, and what it counts: for load balancers and Prometheus."""
 
 import asyncio
+import contextlib
 import ipaddress
 from dataclasses import asdict
 
 from tornado import httputil
 
+from appliance.domain.errors import StoreUnavailable
 from appliance.service.metrics import CONTENT_TYPE
+from appliance.service.system import PING_TIMEOUT_S
 
 from .base import BaseHandler
 
@@ -52,6 +55,8 @@ class MetricsHandler(BaseHandler):
 
     async def get(self) -> None:
         """Answer in Prometheus' text format."""
+        with contextlib.suppress(StoreUnavailable, TimeoutError):  # the last figures are better than none
+            await asyncio.wait_for(self.app.scrub.refresh(), PING_TIMEOUT_S)
         page = await asyncio.to_thread(self.app.metrics.render)
         self.set_header("Content-Type", CONTENT_TYPE)
         self.finish(page)

@@ -2,6 +2,7 @@
 
 import datetime
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 from urllib.parse import quote
 
@@ -10,6 +11,7 @@ from appliance.domain.manifest import CHUNK_SIZE, SHA1_BYTES, Manifest, chunk_co
 from appliance.domain.package import Package
 from appliance.service.packages import ReplicaView
 from appliance.service.peers import Peer
+from appliance.service.scrub import Pass, ScrubStatus
 from appliance.service.uploads import Upload
 
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
@@ -163,6 +165,18 @@ def transfer_json(doc: dict[str, Any]) -> dict[str, Any]:
         "started_at": iso(doc["started_at"]),
         "updated_at": iso(doc["updated_at"]),
     }
+
+
+def scrub_json(found: ScrubStatus) -> dict[str, Any]:
+    """How a scrub is doing."""
+    times = {name: iso(getattr(found, name)) for name in ("requested_at", "oldest_at")}
+    return {**asdict(found), **times, "current": _pass_json(found.current), "last": _pass_json(found.last)}
+
+
+def _pass_json(found: Pass | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {**asdict(found), "began_at": iso(found.began_at), "ended_at": iso(found.ended_at)}
 
 
 def job_json(job: Job) -> dict[str, Any]:

@@ -35,12 +35,14 @@ from appliance.service.peers import Peers
 from appliance.service.records import Records
 from appliance.service.registration import Registrations
 from appliance.service.replication import Replication
+from appliance.service.scrub import Scrub
 from appliance.service.secrets import SecretBox
 from appliance.service.sessions import Sessions
 from appliance.service.system import System
 from appliance.service.throughput import Throughput
 from appliance.service.transfers import Transfers
 from appliance.service.uploads import UploadService
+from appliance.service.verified_blobs import VerifiedBlobs
 from appliance.service.verifying import Verifying
 from appliance.service.vigil import Vigil
 from appliance.store.blobs import BlobStore
@@ -63,6 +65,7 @@ class Graph:
 
     app: App
     maintenance: Maintenance
+    verified: VerifiedBlobs
     bridge: Bridge
     coverage: Coverage
     vigil: Vigil
@@ -94,13 +97,22 @@ def connect(
     catalogue = Catalogue(store)
     records = Records(store, identity, now_ms)
     peers = Peers(store=store, identity=identity, ca_file=ca_file, now=now_ms, jitter=random.random)
+    verified = VerifiedBlobs(store=store, blobs=blobs, catalogue=catalogue, now=now_ms)
     holdings = Holdings(
         store=store, records=records, catalogue=catalogue, blobs=blobs, sources=peers,
-        stages=stages, node_id=node_id, own=own, now=now_ms, files=files,
+        stages=stages, node_id=node_id, own=own, now=now_ms, files=files, verified=verified,
+    )  # fmt: skip
+    verifying = Verifying(
+        store=store, catalogue=catalogue, blobs=blobs, holdings=holdings, verified=verified, now=now_ms,
+        keep_damaged_ms=round(settings.scrub.keep_damaged_days * 86_400_000),
+    )  # fmt: skip
+    scrub = Scrub(
+        store=store, catalogue=catalogue, blobs=blobs, verified=verified, verifying=verifying, metrics=metrics,
+        days=settings.scrub.days, rate=settings.scrub.rate, node_id=node_id, now=now_ms,
     )  # fmt: skip
     packages = Packages(
         store=store, records=records, catalogue=catalogue, holdings=holdings,
-        stages=stages, node_id=node_id, now=now_ms,
+        stages=stages, node_id=node_id, now=now_ms, verified=verified,
     )  # fmt: skip
     intake = Intake(store=store, records=records, holdings=holdings, node_id=node_id, strike=peers.strike)
     replication = Replication(
@@ -159,8 +171,7 @@ def connect(
         settings=settings, node_name=place.name, node_url=place.url,
         download_url=place.url + settings.http.context, store=store, identity=identity, blobs=blobs,
         records=records, catalogue=catalogue, holdings=holdings, packages=packages,
-        replication=replication, transfers=transfers,
-        verifying=Verifying(catalogue=catalogue, blobs=blobs, holdings=holdings), peers=peers,
+        replication=replication, transfers=transfers, verifying=verifying, scrub=scrub, peers=peers,
         neighbourhood=Neighbourhood(
             peers=peers, transfers=transfers, node_id=node_id, calls=calls, now=now_ms
         ),
@@ -184,7 +195,7 @@ def connect(
         certificate=place.certificate, node_id=node_id, now=now_ms,
     )  # fmt: skip
     graph = Graph(
-        app=app, maintenance=maintenance, bridge=bridge, coverage=coverage, vigil=vigil,
+        app=app, maintenance=maintenance, verified=verified, bridge=bridge, coverage=coverage, vigil=vigil,
         pool=ContentPool(identity, now_ms), calls=calls, files=files,
     )  # fmt: skip
     _watch(graph, layout)
@@ -201,6 +212,7 @@ def _watch(graph: Graph, layout: Layout) -> None:
             peers=lambda: Counter(str(peer.state) for peer in app.peers.all()),
             jobs_running=lambda: {name: runner.running(name) for name in QUEUES} if runner else {},
             disk_free=lambda: shutil.disk_usage(layout.root).free,
+            scrub=lambda: app.scrub.figures,
         )
     )
 

@@ -9,6 +9,7 @@ from appliance.domain.event import EventType
 from appliance.service.accounts import FIRST
 from appliance.service.catalogue import Catalogue
 from appliance.service.journal import SYSTEM, entry
+from appliance.service.verifying import START_S, Verifying
 from appliance.store.ports import Store
 
 from .clock import now_ms
@@ -39,7 +40,9 @@ class Life:
                 self._announce(f"First account:  {FIRST}  password:  {password}  (shown only now)")
         await app.peers.load()
         await app.replication.start()
+        await app.verifying.load()
         if self._serving:
+            await app.verifying.look(names=False, wait_s=START_S)
             await app.replication.settle_all()
             await self._graph.maintenance.clean_files()
             started = entry(
@@ -54,7 +57,10 @@ class Life:
         self._tasks.append(asyncio.create_task(app.peers.follow()))
         self._tasks.append(asyncio.create_task(app.notifications.outbox.follow()))
         self._tasks.append(asyncio.create_task(self._graph.coverage.follow()))
-        self._tasks.append(asyncio.create_task(_follow_other_processes(app.store, app.catalogue)))
+        self._tasks.append(asyncio.create_task(app.scrub.watch()))
+        self._tasks.append(
+            asyncio.create_task(_follow_other_processes(app.store, app.catalogue, app.verifying))
+        )
         self._graph.bridge.start()
         for task in self._tasks:
             task.add_done_callback(_tell_end)
@@ -86,7 +92,7 @@ def _tell_end(task: asyncio.Task[None]) -> None:
         )
 
 
-async def _follow_other_processes(store: Store, catalogue: Catalogue) -> None:
+async def _follow_other_processes(store: Store, catalogue: Catalogue, verifying: Verifying) -> None:
     """Take over what other processes of this node change in the shared store."""
     seen = -1
     while True:
@@ -94,5 +100,6 @@ async def _follow_other_processes(store: Store, catalogue: Catalogue) -> None:
         try:
             seen = await store.changed("packages", seen, timeout=3600)
             await catalogue.load()
+            await verifying.notice_repairs()
         except StoreUnavailable:
             continue

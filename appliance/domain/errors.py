@@ -9,7 +9,7 @@
       Conflict              PackageExists, OffsetMismatch, InvalidTransition, DuplicateKey, StaleRevision,
                             InviteRefused, AccountExists
       IntegrityFailure      DigestMismatch, SizeMismatch, ManifestInvalid, ChunkInvalid, BlobMissing
-      StorageError          StorageFull, StoreUnavailable
+      StorageError          StorageFull, SyncFailed, StoreUnavailable
       PeerError             PeerUnreachable, PeerBusy, PeerRefused, PeerMisbehaved, PeerBackingOff
       DirectoryUnavailable
       LeaseLost
@@ -298,6 +298,12 @@ class StorageFull(StorageError):
     """There is not enough free disk space."""
 
     code = "storage_full"
+
+
+class SyncFailed(StorageError):
+    """The disk did not keep what was written. Check the disk, then send it again."""
+
+    code = "sync_failed"
 
 
 class StoreUnavailable(StorageError):

@@ -53,6 +53,7 @@ TRANSFER_STEPS: Mapping[TransferState, frozenset[TransferState]] = {
         {
             TransferState.PENDING,
             TransferState.FETCHING,
+            TransferState.STALLED,
             TransferState.DONE,
             TransferState.FAILED,
             TransferState.CANCELLED,

@@ -110,6 +110,10 @@ class PeerClient:
         """Which chunks of a package's bytes the peer holds: one bit each, lowest first."""
         return self._exchange("GET", f"/peer/v1/packages/{id}/chunks?sha256={sha256}")
 
+    def complain(self, id: str, sha256: str, chunk: int) -> None:
+        """Say that a chunk of a package's bytes came from this peer and is wrong."""
+        self._call("POST", f"/peer/v1/packages/{id}/complaints", {"sha256": sha256, "chunk": chunk})
+
     def close(self) -> None:
         """Close idle connections; a later call opens new ones."""
         with self._making:

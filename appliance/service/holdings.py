@@ -16,7 +16,7 @@ from functools import partial
 from typing import Protocol
 from weakref import WeakValueDictionary
 
-from appliance.domain.errors import StaleRevision
+from appliance.domain.errors import StaleRevision, StorageError
 from appliance.domain.event import EventType
 from appliance.domain.holding import Action, Decision, Situation, decide
 from appliance.domain.manifest import Manifest
@@ -25,8 +25,8 @@ from appliance.domain.package import Package, PackageBody, Presence, ReplicaBody
 from appliance.domain.record import Record, RecordKind, replica_id
 from appliance.domain.states import TransferState
 from appliance.peering.records import node_body, package_body, replica_body
-from appliance.store.blobs import BlobStore
-from appliance.store.ports import Doc, Enqueue, Operation, Replace, Store
+from appliance.store.blobs import BlobStore, Stamp
+from appliance.store.ports import Doc, Enqueue, Operation, Remove, Replace, Store
 from appliance.store.rounds import Rounds
 
 from .catalogue import Catalogue, package_doc
@@ -34,6 +34,8 @@ from .consequences import events_of, lost_to_another, view_of
 from .fetch_jobs import fetch_job, new_transfer_doc, transfer_id
 from .journal import SYSTEM, entry
 from .records import About, Known, Records
+from .verified_blobs import VerifiedBlobs
+from .verify_jobs import verify_blob_job
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +77,7 @@ class Holdings:
         own: NodeBody,
         now: Callable[[], int],
         files: Executor,
+        verified: VerifiedBlobs | None = None,
     ) -> None:
         """Make one.
 
@@ -89,6 +92,7 @@ class Holdings:
             own: This node's own record.
             now: UTC milliseconds.
             files: Threads in which files are looked at and linked.
+            verified: Which blobs were verified here; without it, those of the right size count.
         """
         self._files = Rounds(files, FILE_THREADS)
         self._store = store
@@ -100,6 +104,7 @@ class Holdings:
         self._node_id = node_id
         self._own = own
         self._now = now
+        self._verified = verified
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._nodes: dict[str, NodeBody] = {}
         self.on_written: Callable[[], None] = lambda: (
@@ -125,8 +130,18 @@ class Holdings:
         return found
 
     async def on_disk(self, body: PackageBody) -> bool:
-        """Whether the bytes of a package are a blob here."""
-        return await self._files.run(partial(self._blobs.exists, body.sha256, body.size))
+        """Whether the bytes of a package are a blob here that this node has verified; else it is verified soon."""
+        try:
+            stamp = await self._files.run(partial(self._blobs.stamp, body.sha256))
+        except OSError:
+            return False
+        if stamp is None or stamp.size != body.size:
+            return False
+        if self._verified is None or await self._verified.trusted(body.sha256, stamp):
+            return True
+        if not self._verified.known_bad(body.sha256, stamp):
+            await self._store.enqueue(verify_blob_job(body.sha256, self._now()))
+        return False
 
     def cares_for_replicas_of(self, id: str, node: str = "") -> bool:
         """Whether it matters here that another node, or the one that is given, holds a package.
@@ -333,41 +348,80 @@ class Holdings:
             return
         await asyncio.to_thread(self._blobs.remove, sha256)
 
-    async def lost(self, id: str, reason: str) -> None:
-        """Note that the file of a held package is damaged or missing, set it aside, and fetch it again.
+    async def lost(self, id: str, reason: str, seen: Stamp | None = None) -> None:
+        """As `lost_blob`, of the blob that a package is held from."""
+        package = self._catalogue.by_id(id)
+        if package is not None and package.held_sha256:
+            await self.lost_blob(package.held_sha256, reason, seen)
+
+    async def lost_blob(self, sha256: str, reason: str, seen: Stamp | None = None) -> list[str]:
+        """Note that a blob is damaged or missing: set it aside, and fetch every package that it held again.
 
         Args:
-            id: Package id.
-            reason: What was found, for the event.
+            sha256: Its hash.
+            reason: What was found, for the events.
+            seen: The file of which that was found, if there was one. If another is there now, nothing is done.
+
+        Returns:
+            The ids of the packages.
         """
-        lock = self._locks.setdefault(id, asyncio.Lock())
-        async with lock:
-            package = self._catalogue.by_id(id)
-            if package is None or not package.held_sha256:
-                return
-            await asyncio.to_thread(self._blobs.unpublish, package.held_filename)
-            await asyncio.to_thread(self._blobs.quarantine, package.held_sha256)
-            now = self._now()
-            view = replace(
-                package, presence=Presence.DAMAGED, reason=reason, held_sha256="", held_filename=""
-            )
-            event = entry(
-                EventType.PACKAGE_DAMAGED,
-                at=now,
-                actor=SYSTEM,
-                subject=id,
-                filename=package.body.filename,
-                sha256=package.held_sha256,
-                reason=reason,
-            )
-            operation = Replace("packages", package_doc(view, now), self._catalogue.rev(id))
-            stored = await self._store.batch([operation, event])
-            if stored[0] is not None:
-                self._catalogue.take(stored[0])
+        try:
+            if not await asyncio.to_thread(self._blobs.quarantine_found, sha256, seen):
+                return []
+        except StorageError as exc:  # it is served no more all the same
             log.error(
-                "a held file is damaged", extra={"action": "package_damaged", "package": id, "reason": reason}
+                "a damaged file cannot be set aside",
+                extra={"action": "quarantine_failed", "sha256": sha256, "reason": exc.message},
             )
-        await self.settle(id)
+            if self._verified is not None and seen is not None:
+                self._verified.remember_bad(sha256, seen)
+        if self._verified is not None:
+            self._verified.forget(sha256)
+        found = [id for id in self._catalogue.holders(sha256) if await self._lost(id, sha256, reason)]
+        if not found:
+            await self._store.delete("verified", {"_id": sha256})
+        for id in found:
+            await self.settle(id)
+        return found
+
+    async def _lost(self, id: str, sha256: str, reason: str) -> bool:
+        """Serve a package no more; says whether it was held from this blob."""
+        async with self._locks.setdefault(id, asyncio.Lock()):
+            for attempt in range(_TRIES):
+                package = self._catalogue.by_id(id)
+                if package is None or package.held_sha256 != sha256:
+                    return False
+                await asyncio.to_thread(self._blobs.unpublish, package.held_filename)
+                now = self._now()
+                view = replace(
+                    package, presence=Presence.DAMAGED, reason=reason, held_sha256="", held_filename=""
+                )
+                event = entry(
+                    EventType.PACKAGE_DAMAGED,
+                    at=now,
+                    actor=SYSTEM,
+                    subject=id,
+                    filename=package.body.filename,
+                    sha256=sha256,
+                    reason=reason,
+                )
+                operation = Replace("packages", package_doc(view, now), self._catalogue.rev(id))
+                damaged = Replace("damaged", {"_id": sha256, "at": now, "reason": reason, "repaired_at": 0})
+                try:
+                    stored = await self._store.batch([operation, event, damaged, Remove("verified", sha256)])
+                except StaleRevision:
+                    if attempt == _TRIES - 1:
+                        raise
+                    await self._catalogue.load()
+                    continue
+                if stored[0] is not None:
+                    self._catalogue.take(stored[0])
+                log.error(
+                    "a held file is damaged",
+                    extra={"action": "package_damaged", "package": id, "reason": reason},
+                )
+                return True
+        return False
 
 
 def _superseded_doc(old: Package, now: int) -> Doc:

@@ -20,7 +20,7 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ class Sources:
     peers: Callable[[], Mapping[str, int]]  #: how many peers by state
     jobs_running: Callable[[], Mapping[str, int]]  #: how many jobs run by queue
     disk_free: Callable[[], int]  #: bytes
+    scrub: Callable[[], Mapping[str, float]] = dict  #: `_SCRUB` has the names
 
 
 class Metrics:
@@ -162,10 +163,10 @@ class _Live(Collector):
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
 
-    def describe(self) -> list[GaugeMetricFamily]:
-        return list(_families())
+    def describe(self) -> list[Metric]:
+        return [*_families(), *(_scrub(name, None) for name in _SCRUB)]
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         packages, peers, jobs, disk = _families()
         for family, figures in (
             (packages, self._sources.packages()),
@@ -181,6 +182,29 @@ class _Live(Collector):
             # A disk that does not answer must not hide all other figures.
             log.warning("Cannot read the free disk space", extra={"action": "disk_unread", "error": str(exc)})
         yield disk
+        for name, figure in self._sources.scrub().items():
+            yield _scrub(name, figure)
+
+
+#: figures of the scrub: the metric's name and what it says; counters have no unit of now
+_SCRUB: Mapping[str, tuple[str, str]] = {
+    "files": ("ods_scrub_files", "Files that were read again and compared with their SHA-256."),
+    "bytes": ("ods_scrub_bytes", "Bytes that were read for that."),
+    "damaged_files": ("ods_scrub_damaged_files", "Files that were found damaged by it."),
+    "damaged_now": ("ods_damaged_files", "Files that are damaged and not repaired."),
+    "repaired_now": ("ods_repaired_files", "Files that were damaged and repaired in the last 90 days."),
+    "due_files": ("ods_scrub_due_files", "Files that are to be read now."),
+    "completed_s": ("ods_scrub_completed_timestamp_seconds", "When all files that were due had been read."),
+    "oldest_s": ("ods_scrub_oldest_age_seconds", "Time since the file was verified that waits longest."),
+}
+_SCRUB_COUNTERS = {"files", "bytes", "damaged_files"}
+
+
+def _scrub(name: str, value: float | None) -> Metric:
+    kind = CounterMetricFamily if name in _SCRUB_COUNTERS else GaugeMetricFamily
+    metric, about = _SCRUB[name]
+    family: Metric = kind(metric, about, value=value)
+    return family
 
 
 def _families() -> tuple[GaugeMetricFamily, ...]:

@@ -1,7 +1,6 @@
 """What people and programs do with packages: publish, replace, change, withdraw, verify, look."""
 
 import base64
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,14 +19,16 @@ from appliance.domain.node import check_stage, check_within
 from appliance.domain.package import Package, PackageBody, check_tags
 from appliance.domain.record import Record, RecordKind
 from appliance.peering.records import package_body, replica_body
+from appliance.store.blobs import Committed
 from appliance.store.ports import Doc, Operation, Replace, Store
 
 from .catalogue import Catalogue
 from .holdings import Holdings
 from .records import Known, Records
+from .verified_blobs import VerifiedBlobs
+from .verify_jobs import verify_job
 
 INLINE_CHUNKS = 64  #: up to so many chunks the record itself carries their list
-VERIFY_JOB = "package.verify"
 FURTHER_DIGESTS = ("md5", "sha512", "sha3_512")  #: what a package record may carry beside SHA-1 and SHA-256
 _HISTORY = 16
 _TRIES = 8
@@ -59,9 +60,11 @@ class Packages:
         stages: Sequence[str],
         node_id: str,
         now: Callable[[], int],
+        verified: VerifiedBlobs | None = None,
     ) -> None:
         self._store = store
         self._records = records
+        self._verified = verified
         self._catalogue = catalogue
         self._holdings = holdings
         self._stages = stages
@@ -99,6 +102,7 @@ class Packages:
         replace: bool,
         hashes: Mapping[str, str] | None = None,
         within: Sequence[str] = (),
+        committed: Committed | None = None,
     ) -> tuple[Package, bool]:
         """Publish a file whose blob is committed.
 
@@ -114,6 +118,7 @@ class Packages:
             hashes: Further digests of the bytes, if they are known: "md5", "sha512", "sha3_512".
             within: The stages that the actor is limited to; none: all. Both the package that is replaced and the new
                 one have to be of them.
+            committed: How its bytes became a blob a moment ago, if they did.
 
         Returns:
             The package, and whether its name is new (else it replaced another file).
@@ -143,7 +148,11 @@ class Packages:
             origin=self._node_id,
             chunks=inline,
         )
-        extra = [] if inline or not manifest.size else [Replace("manifests", manifest_doc(manifest))]
+        extra: list[Operation] = []
+        if manifest.size and not inline:
+            extra.append(Replace("manifests", manifest_doc(manifest)))
+        if committed is not None and self._verified is not None:
+            extra.append(self._verified.remember(manifest.sha256, committed.stamp))
         fresh = True
 
         def next_body(known: Known) -> PackageBody:
@@ -160,10 +169,20 @@ class Packages:
 
         try:
             await self._write(id, next_body, extra=extra)
-        except (PackageExists, PermissionDenied):
+        except (PackageExists, PermissionDenied) as exc:
+            if exc.details.get("sha256") == manifest.sha256:  # what was damaged here may be whole again
+                await self._store.batch(extra)
+                await self._holdings.settle(id)
+            await self._relink(manifest.sha256, committed)
             await self._holdings.free(manifest.sha256)
             raise
-        return await self._settled(id, actor), fresh
+        package = await self._settled(id, actor)
+        await self._relink(manifest.sha256, committed)
+        return package, fresh
+
+    async def _relink(self, sha256: str, committed: Committed | None) -> None:
+        if committed is not None and committed.replaced and self._verified is not None:
+            await self._verified.relink(sha256)
 
     async def change(
         self,
@@ -264,16 +283,7 @@ class Packages:
         package = self._catalogue.resolve(id)
         if not package.held_sha256:
             raise PackageUnknown(f'"{package.body.filename}" is not held here: {package.reason}.')
-        now = self._now()
-        job = Job(
-            id=secrets.token_hex(12),
-            queue="hash",
-            name=VERIFY_JOB,
-            args={"package": package.id, "actor": actor},
-            key=f"verify:{package.id}",
-            run_at=now,
-            created_at=now,
-        )
+        job = verify_job(package.id, actor, self._now())
         if not await self._store.enqueue(job):
             active = await self._store.find_jobs({"active_key": job.key}, limit=1)
             return active[0] if active else job

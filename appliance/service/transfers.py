@@ -50,6 +50,7 @@ class Live:
     rate: float = 0.0  #: bytes a second, smoothed
     counted: int = 0
     first_chunk_at: int = 0  #: UTC milliseconds of the first verified chunk of this run
+    writes: list[Operation] = field(default_factory=list)  #: to be done when it has ended
 
     def view(self) -> Doc:
         """The document as it would be written now."""
@@ -301,7 +302,7 @@ class Transfers:
         self.forget(live)
         self.set_state(live, state)
         doc = {**live.view(), "rate": 0.0, "error": error, "updated_at": self._now()}
-        operations: list[Operation] = [Replace("transfers", doc)]
+        operations: list[Operation] = [Replace("transfers", doc), *live.writes]
         if state is TransferState.STALLED and live.doc["attempts"] == 1:
             operations.append(
                 entry(

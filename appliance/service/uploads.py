@@ -14,6 +14,7 @@ the moment between blob and record means that this one upload begins again.
 import asyncio
 import contextlib
 import logging
+import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -27,6 +28,7 @@ from appliance.domain.errors import (
     OffsetMismatch,
     PackageExists,
     StoreUnavailable,
+    SyncFailed,
     TooLarge,
     UploadUnknown,
 )
@@ -237,10 +239,31 @@ class UploadService:
                 await asyncio.to_thread(receiver.close)
 
     async def rest(self, upload: Upload, receiver: Receiver, **changes: Any) -> None:
-        """A request ended and the upload is not complete: make durable what there is, and prolong its life."""
-        await receiver.sync()
+        """A request ended and the upload is not complete: make durable what there is, and prolong its life.
+
+        Raises:
+            SyncFailed: The disk did not keep it; the upload continues where the last good sync was.
+        """
+        try:
+            await receiver.sync()
+        except SyncFailed:
+            await self._disbelieve(upload.id)
+            raise
         expires = self._now() + self._life_ms
         await self._note(upload.id, synced=receiver.offset, boot=this_boot(), expires_at=expires, **changes)
+
+    async def _disbelieve(self, id: str) -> None:
+        """After a failed sync: only what was made durable before counts, as after a crash of the machine."""
+        doc = await self._store.get("uploads", id)
+        if doc is None:
+            return
+        log.error(
+            "the disk did not keep what was uploaded; the upload continues where it was last safe",
+            extra={"action": "upload_unsynced", "upload": id, "offset": doc["synced"]},
+        )
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(os.truncate, self.file(id), doc["synced"])
+        await self._note(id, boot="")
 
     async def _note(self, id: str, **changes: Any) -> None:
         doc = await self._store.get("uploads", id)
@@ -269,6 +292,7 @@ class UploadService:
             DigestMismatch: They do not have the expected checksum; nothing is kept.
             PackageExists: Somebody took the name meanwhile; nothing is kept.
             StoreUnavailable: The database is away; the bytes are kept, `finish` goes on later.
+            SyncFailed: The disk did not keep them; there is no blob, and they have to be sent again.
         """
         ended = self._now()
         writer = self._writers.get(upload.id)
@@ -282,7 +306,13 @@ class UploadService:
             raise DigestMismatch(wrong, sha1=manifest.sha1, sha256=manifest.sha256)
         if upload.size is None:  # the file is another name of the blob from here on, and must not grow
             await self._note(upload.id, size=manifest.size)
-        await asyncio.to_thread(self._blobs.commit, self.file(upload.id), manifest.sha256, keep=True)
+        try:
+            committed = await asyncio.to_thread(
+                self._blobs.commit, self.file(upload.id), manifest.sha256, keep=True
+            )
+        except SyncFailed:
+            await (self._disbelieve(upload.id) if remember else self.forget(upload.id))
+            raise
         blob = self._blobs.path(manifest.sha256)
         try:
             package, created = await self._packages.publish(
@@ -296,6 +326,7 @@ class UploadService:
                 actor=upload.actor,
                 replace=upload.replace,
                 within=upload.within,
+                committed=committed,
             )
         except StoreUnavailable:
             raise
@@ -328,7 +359,19 @@ class UploadService:
             return
         life = min(self._life_ms, REMEMBERED_MS)
         await self._note(upload.id, package=package, size=size, expires_at=self._now() + life)
-        await asyncio.to_thread(remove, self.file(upload.id))
+        await self._delete_file(upload.id)
+
+    async def _delete_file(self, id: str) -> bool:
+        """Delete what was received, if the disk lets us; says whether nothing is left."""
+        try:
+            await asyncio.to_thread(remove, self.file(id))
+        except OSError as exc:
+            log.warning(
+                "the file of an upload cannot be deleted; ODS tries again later",
+                extra={"action": "upload_left", "upload": id, "reason": exc.strerror},
+            )
+            return False
+        return True
 
     async def finish(self, id: str) -> Upload:
         """An upload as it really is: nobody writes to it, and if every byte is here it is a package.
@@ -388,12 +431,14 @@ class UploadService:
         await self.forget(id)
 
     async def forget(self, id: str) -> None:
-        """Delete an upload and what was received."""
+        """Delete an upload and what was received. A file that cannot be deleted is one of an expired upload."""
+        doc = await self._store.get("uploads", id)
         await self._store.delete("uploads", {"_id": id})
         receiver = self._writers.take(id)
         if receiver is not None:
             await asyncio.to_thread(receiver.close)
-        await asyncio.to_thread(remove, self.file(id))
+        if not await self._delete_file(id) and doc is not None:
+            await self._store.replace("uploads", {**doc, "expires_at": 0})
 
     async def expire(self) -> None:
         """Delete uploads whose life has ended."""

@@ -8,7 +8,7 @@ file needs a higher `VERSION`, and a migration (`store.migrations`) if the conte
 from dataclasses import dataclass, field
 from typing import Literal
 
-VERSION = 1
+VERSION = 2
 
 FieldType = Literal["text", "int", "bool"]
 
@@ -56,6 +56,13 @@ PACKAGES = Collection(
     },
 )  #: this node's view of each package
 MANIFESTS = Collection(name="manifests")  #: by whole-file SHA-256
+VERIFIED = Collection(
+    name="verified", fields={"verified_at": "int"}
+)  #: by SHA-256: the file of a blob as it was when its bytes were last verified here
+DAMAGED = Collection(
+    name="damaged", fields={"at": "int", "repaired_at": "int"}
+)  #: by SHA-256: blobs that were found damaged here; `repaired_at` is 0 until they are right again
+SCRUB = Collection(name="scrub")  #: how far the scrub is, and which processes are busy
 SUPERSEDED = Collection(name="superseded", fields={"package": "text", "sha256": "text", "at": "int"})
 TRANSFERS = Collection(name="transfers", fields={"package": "text", "state": "text", "updated_at": "int"})
 JOBS = Collection(
@@ -118,7 +125,7 @@ NOTICES = Collection(name="notices")  #: by subject: what was told already, so t
 COLLECTIONS: dict[str, Collection] = {
     collection.name: collection
     for collection in (
-        RECORDS, PACKAGES, MANIFESTS, SUPERSEDED, TRANSFERS, JOBS, EVENTS,
+        RECORDS, PACKAGES, MANIFESTS, VERIFIED, DAMAGED, SCRUB, SUPERSEDED, TRANSFERS, JOBS, EVENTS,
         PEERS, CURSORS, INVITES, NONCES, UPLOADS, ACCOUNTS, SESSIONS, TOKENS,
         MDM_SERVERS, MDM_REMOTE, MDM_LINKS, MDM_POINTS,
         DESTINATIONS, DELIVERIES, FOLLOWERS, NOTICES,

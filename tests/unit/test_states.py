@@ -17,6 +17,7 @@ ALLOWED = (
         (S.FETCHING, S.STALLED),
         (S.VERIFYING, S.PENDING),
         (S.VERIFYING, S.FETCHING),
+        (S.VERIFYING, S.STALLED),
         (S.VERIFYING, S.DONE),
         (S.STALLED, S.PENDING),
         (S.STALLED, S.FETCHING),
