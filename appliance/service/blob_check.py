@@ -22,6 +22,7 @@ from appliance.store.filesystem import (
     unreadable,
 )
 
+_MISSING = "the file is missing"
 _GONE = {errno.ENOENT, errno.ENOTDIR}
 _OTHER_THING = {errno.EISDIR, errno.ELOOP, errno.EINVAL}
 _NOT_OURS = {errno.EACCES, errno.EPERM}
@@ -40,6 +41,11 @@ class Finding:
         """Whether nothing is wrong."""
         return not self.fault
 
+    @property
+    def missing(self) -> bool:
+        """Whether there is nothing."""
+        return self.fault == _MISSING
+
 
 @dataclass(frozen=True, slots=True)
 class Gentle:
@@ -57,7 +63,7 @@ def fault_of(exc: OSError) -> str:
         StorageError: It says nothing of the blob.
     """
     if exc.errno in _GONE:
-        return "the file is missing"
+        return _MISSING
     if exc.errno in _OTHER_THING:
         return f"there is no file in its place: {exc.strerror}"
     if exc.errno in _NOT_OURS or unreadable(exc):
@@ -65,25 +71,26 @@ def fault_of(exc: OSError) -> str:
     raise StorageError(f"A file cannot be read now: {exc.strerror or exc}.") from exc
 
 
-def look(blobs: BlobStore, sha256: str, size: int | None) -> Finding:
+def look(blobs: BlobStore, sha256: str, size: int | None, *, mend: bool = True) -> Finding:
     """Look at a blob without reading it.
 
     Args:
         blobs: Where it is.
         sha256: Its hash.
         size: Its size in bytes, if that is known.
+        mend: Whether to let it be read again if only its mode forbids that.
 
     Raises:
         StorageError: The system is short of something.
     """
     try:
         stamp = blobs.stamp(sha256)
-        if stamp is not None:
+        if stamp is not None and mend:
             blobs.mend_mode(sha256)
     except OSError as exc:
         return Finding(fault_of(exc), _stamp(blobs, sha256))
     if stamp is None:
-        return Finding("the file is missing", None)
+        return Finding(_MISSING, None)
     if size is not None and stamp.size != size:
         return Finding(f"the file has {stamp.size} bytes, not {size}", stamp)
     return Finding("", stamp)

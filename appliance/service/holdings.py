@@ -34,7 +34,7 @@ from .consequences import events_of, lost_to_another, view_of
 from .fetch_jobs import fetch_job, new_transfer_doc, transfer_id
 from .journal import SYSTEM, entry
 from .records import About, Known, Records
-from .verified_blobs import VerifiedBlobs
+from .verified_blobs import VerifiedBlobs, damaged_doc
 from .verify_jobs import verify_blob_job
 
 log = logging.getLogger(__name__)
@@ -406,7 +406,7 @@ class Holdings:
                     reason=reason,
                 )
                 operation = Replace("packages", package_doc(view, now), self._catalogue.rev(id))
-                damaged = Replace("damaged", {"_id": sha256, "at": now, "reason": reason, "repaired_at": 0})
+                damaged = Replace("damaged", damaged_doc(sha256, reason, now))
                 try:
                     stored = await self._store.batch([operation, event, damaged, Remove("verified", sha256)])
                 except StaleRevision:

@@ -121,3 +121,8 @@ class VerifiedBlobs:
 
 def _verified(doc: Doc) -> Verified:
     return Verified(Stamp(doc["size"], int(doc["mtime_ns"]), int(doc["inode"])), doc["verified_at"])
+
+
+def damaged_doc(sha256: str, reason: str, now: int) -> Doc:
+    """The document that says that a blob was found damaged, and is not repaired."""
+    return {"_id": sha256, "at": now, "reason": reason, "repaired_at": 0}

@@ -1,15 +1,22 @@
 """Damage on the disk: nobody is served it, and it is repaired from wherever right bytes are."""
 
+import http.client
 import os
+import random
 import shutil
+import socket
 import stat
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.builders import MIB, File, make_file
+from tests.faults.test_crash_points import attached
 from tests.harness import Network, NodeProcess, eventually
 from tests.harness.command import ods
+from tests.harness.node import download_path
 
 
 def flip(path: Path, at: int = 0, *, keep_time: bool = False) -> None:
@@ -294,6 +301,105 @@ def test_files_that_lie_here_already_are_verified_before_they_are_served(
         b.wait_holds(file.name, file.sha256)
         assert b.sha1(file.name) == file.sha1
     assert b.metric("ods_fetched_bytes_total") == MIB, "all but one chunk was here"
+
+
+def test_a_file_that_is_cut_while_it_is_read_is_noticed(network: Network, tmp_path: Path) -> None:
+    a, b = network.chain("a", "b")
+    file = make_file(tmp_path / "Cut.pkg", 64 * MIB)
+    a.publish(file.path)
+    b.wait_holds(file.name, file.sha256)
+    with socket.create_connection(("127.0.0.1", b.port), timeout=60) as reader:
+        reader.sendall(f"GET {download_path(file.name)} HTTP/1.0\r\n\r\n".encode())
+        reader.recv(1000)
+        os.truncate(b.layout.blob(file.sha256), 2 * MIB)
+        while reader.recv(MIB):
+            pass
+    eventually(lambda: b.events("package.damaged"), 20, b.tail)
+    b.wait_holds(file.name, file.sha256)
+    assert b.sha1(file.name) == file.sha1
+    assert b.metric("ods_fetched_bytes_total") == file.size + 62 * MIB
+
+
+def test_a_file_that_the_disk_cannot_read_is_repaired(
+    network: Network, tmp_path: Path, need: Callable[[str], str]
+) -> None:
+    strace = need("strace")
+    a, b = network.chain("a", "b")
+    file = make_file(tmp_path / "Unreadable.pkg", 3 * MIB)
+    a.publish(file.path)
+    b.wait_holds(file.name, file.sha256)
+    blob = b.layout.blob(file.sha256)
+    calls = "read,pread64,preadv,preadv2,sendfile"
+    command = [strace, "-f", "-qq", "-o", "/dev/null", "-P", str(blob), "-e", f"trace={calls}"]
+    with attached([*command, "-e", f"inject={calls}:error=EIO", "-p", str(b.pid)], b):
+        with pytest.raises(http.client.IncompleteRead):  # the headers were sent: the connection is cut
+            b.download(file.name)
+        events = eventually(lambda: b.events("package.damaged"), 20, b.tail)
+    assert "cannot be read: Input/output error" in events[0]["data"]["reason"]
+    b.wait_holds(file.name, file.sha256)
+    assert b.sha1(file.name) == file.sha1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_twenty_of_two_thousand_files_are_found_and_repaired(network: Network, tmp_path: Path) -> None:
+    a, b = network.node("a"), network.node("b")
+    chance = random.Random(3)
+    files = [
+        make_file(tmp_path / f"{number:04}.pkg", chance.randrange(1, 3000), number) for number in range(1980)
+    ]
+    large = [make_file(tmp_path / f"large-{number:02}.pkg", 2 * MIB + 9, number) for number in range(20)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda file: put(a, file), [*files, *large]))
+    b.join(a)
+    eventually(lambda: b.api("GET", "/packages?presence=held&limit=1")["total"] == 2000, 300, b.tail)
+    kinds = [flip, zero_page, swap_chunks, other_bytes]  # that no look can see
+    silent = {file.name: file for file in large[:12]}
+    for number, file in enumerate(silent.values()):
+        damage_silently(b.layout.blob(file.sha256), kinds[number % len(kinds)])
+    seen = {file.name: file for file in large[12:]}
+    for file, damage in zip(
+        seen.values(), [truncate, extend, delete, directory, dead_link, empty, pipe, flip], strict=True
+    ):
+        damage(b.layout.blob(file.sha256))
+    b.api("POST", "/scrub")
+    wrong: list[str] = []
+    while True:  # Macs read meanwhile
+        for file in large:
+            answer = b.download(file.name)
+            right = answer.status == 503 or (answer.status == 200 and answer.body == file.path.read_bytes())
+            if not right and (file.name in seen or b.events("scrub.damage")):
+                wrong.append(file.name)
+        if b.events("scrub.damage") and len(b.events("package.repaired")) >= 20:
+            break
+    assert wrong == []
+    for file in large:
+        b.wait_holds(file.name, file.sha256)
+        assert b.sha1(file.name) == file.sha1
+    status = b.api("GET", "/scrub")
+    assert (status["damaged"], status["due_files"], status["repaired"]) == (0, 0, 20)
+    assert status["last"]["files"] + len(seen) >= 2000
+    fetched = b.metric("ods_fetched_bytes_total") - sum(file.size for file in [*files, *large])
+    assert fetched < 20 * 3 * MIB, "right chunks are not fetched again"
+    for file in chance.sample(files, 50):
+        assert b.sha1(file.name) == file.sha1
+    assert ods(b, "fsck", "--read-data").returncode == 0
+
+
+def put(node: NodeProcess, file: File) -> None:
+    path = f"/api/v1/packages/{file.name}"
+    assert node.request("PUT", path, file.path.read_bytes()).status == 201
+
+
+def other_bytes(path: Path) -> None:
+    path.write_bytes(os.urandom(path.stat().st_size))
+
+
+def damage_silently(path: Path, damage: Callable[[Path], None]) -> None:
+    """As a disk does it: the file's time stays."""
+    info = path.stat()
+    damage(path)
+    os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
 
 
 @pytest.mark.parametrize("split", [False, True], ids=["one process", "a worker beside it"])
