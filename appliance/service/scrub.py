@@ -170,7 +170,7 @@ class Scrub:
 
     async def status(self) -> ScrubStatus:
         """How it is doing, whichever process of the node does it."""
-        await self._verified.load()
+        await self._verified.refresh()
         state = await self._state()
         held = self._held()
         due = self._due(held, state)

@@ -185,12 +185,13 @@ class UploadService:
 
     def _offset(self, upload: Upload) -> int:
         try:
-            length = self.file(upload.id).stat().st_size
+            info = self.file(upload.id).stat()
         except FileNotFoundError:
             return 0
-        # A part that was being joined is joined again from its beginning.
-        trusted = upload.boot == this_boot() and not upload.parts
-        return length if trusted else min(length, upload.synced)
+        # A part that was being joined is joined again from its beginning. A file with a second name is a blob: all of
+        # it is on the disk, and it must not be cut.
+        trusted = (upload.boot == this_boot() and not upload.parts) or info.st_nlink > 1
+        return info.st_size if trusted else min(info.st_size, upload.synced)
 
     @contextlib.asynccontextmanager
     async def receiving(
@@ -261,9 +262,9 @@ class UploadService:
             "the disk did not keep what was uploaded; the upload continues where it was last safe",
             extra={"action": "upload_unsynced", "upload": id, "offset": doc["synced"]},
         )
-        with contextlib.suppress(OSError):
-            await asyncio.to_thread(os.truncate, self.file(id), doc["synced"])
         await self._note(id, boot="")
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(_cut, self.file(id), doc["synced"])
 
     async def _note(self, id: str, **changes: Any) -> None:
         doc = await self._store.get("uploads", id)
@@ -454,3 +455,11 @@ class UploadService:
     def file(self, id: str) -> Path:
         """Where the bytes of an upload are."""
         return self._layout.upload(id)
+
+
+def _cut(path: Path, length: int) -> None:
+    """Let a file have at most so many bytes; one with a second name, that of a blob, loses its own."""
+    if path.stat().st_nlink > 1:
+        remove(path)
+    else:
+        os.truncate(path, length)

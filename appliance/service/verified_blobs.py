@@ -16,6 +16,7 @@ from appliance.store.ports import Doc, Remove, Replace, Store
 from .catalogue import Catalogue
 
 _PAGE = 500
+_SLACK_MS = 5_000  #: other processes write what they verified a while after they did
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,18 @@ class VerifiedBlobs:
             if len(docs) < _PAGE:
                 return
             after = (docs[-1]["_id"], docs[-1]["_id"])
+
+    async def refresh(self) -> None:
+        """Read what was verified since the last time; cheap enough for every look at a page."""
+        newest = max((known.at for known in self._known.values()), default=0)
+        after: tuple[int, str] = (newest - _SLACK_MS, "")
+        while True:
+            docs = await self._store.find("verified", order="verified_at", limit=_PAGE, after=after)
+            for doc in docs:
+                self._take(doc)
+            if len(docs) < _PAGE:
+                return
+            after = (docs[-1]["verified_at"], docs[-1]["_id"])
 
     def _take(self, doc: Doc) -> None:
         """Take over what is stored, unless something newer is known here that is about to be."""

@@ -180,6 +180,8 @@ class Verifying:
             await self._note_unknown([(sha256, stamp)])
             return
         await self.doubt(package)
+        if not self._verified.fits(sha256, stamp):  # what was opened is not what lies there now
+            raise BlobMissing(f'The file of "{package.body.filename}" was replaced; try again.')
 
     async def doubt(self, package: Package) -> None:
         """Verify the file of a held package now.
@@ -271,6 +273,7 @@ class Verifying:
         for sha256, name in looked.names:
             await self._publish(sha256, name)
         await self._verify_changed(looked.changed, wait_s)
+        await self.notice_repairs()
         await self.clean_quarantine()
         await self._forget_old(held)
         if looked.lost or looked.changed or looked.names:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from appliance.domain.errors import SyncFailed, UploadUnknown
+from appliance.domain.errors import StoreUnavailable, SyncFailed, UploadUnknown
+from appliance.service import upload as values
 from appliance.service import uploads as uploads_module
 from appliance.service.receiving import Receiver
 from appliance.service.secrets import SecretBox
@@ -167,6 +168,34 @@ def test_a_complete_upload_that_was_not_kept_is_sent_again(
         assert world.packages.published["a.pkg"] == MANIFEST
 
     in_world(tmp_path, test)
+
+
+def test_a_blob_is_not_cut_with_the_upload_that_it_came_from(
+    tmp_path: Path, syncs: FailingSyncs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between blob and answer the upload's file is a second name of the blob."""
+
+    async def test(world: World) -> None:
+        upload = await world.create()
+        world.packages.fail_after = StoreUnavailable()
+        with pytest.raises(StoreUnavailable):
+            await world.complete(upload)
+        blob = world.blobs.path(MANIFEST.sha256)
+        syncs.arm(file=1)
+        with pytest.raises(SyncFailed):
+            await world.uploads.finish(upload.id)
+        assert blob.read_bytes() == DATA
+
+        second = await world.create("b.pkg")
+        world.packages.fail_after = StoreUnavailable()
+        with pytest.raises(StoreUnavailable):
+            await world.complete(second)
+        monkeypatch.setattr(values, "boot_id", lambda: "after a power cut")
+        assert (await world.start().finish(second.id)).package
+        assert blob.read_bytes() == DATA
+
+    if os.environ["ODS_PORTABLE"] == "0":  # else there is no second name
+        in_world(tmp_path, test)
 
 
 def test_a_put_that_was_not_kept_leaves_nothing(tmp_path: Path, syncs: FailingSyncs) -> None:
