@@ -391,7 +391,10 @@ class Holdings:
                 package = self._catalogue.by_id(id)
                 if package is None or package.held_sha256 != sha256:
                     return False
-                await asyncio.to_thread(self._blobs.unpublish, package.held_filename)
+                try:
+                    await asyncio.to_thread(self._blobs.unpublish, package.held_filename)
+                except StorageError as exc:  # the look at names tries again
+                    log.warning(exc.message, extra={"action": "name_left", "file": package.held_filename})
                 now = self._now()
                 view = replace(
                     package, presence=Presence.DAMAGED, reason=reason, held_sha256="", held_filename=""

@@ -264,6 +264,7 @@ class BlobStore:
         source, target = self.path(sha256), self._layout.damaged(sha256)
         try:
             if os.path.lexists(source):
+                target.parent.mkdir(exist_ok=True, mode=0o750)
                 if os.path.lexists(target):
                     remove_whatever(target)
                 move(source, target)
@@ -292,9 +293,10 @@ class BlobStore:
     def quarantined(self) -> list[tuple[str, float]]:
         """The hashes of what is set aside, and since when, in seconds since 1970."""
         found = []
-        for path in self._layout.quarantine.iterdir():
-            with contextlib.suppress(FileNotFoundError):
-                found.append((path.name, path.lstat().st_ctime))
+        with contextlib.suppress(FileNotFoundError):
+            for path in sorted(self._layout.quarantine.iterdir()):
+                with contextlib.suppress(FileNotFoundError):
+                    found.append((path.name, path.lstat().st_ctime))
         return found
 
     def drop_quarantined(self, sha256: str) -> None:

@@ -1,12 +1,15 @@
 """Damage on the disk: nobody is served it, and it is repaired from wherever right bytes are."""
 
+import contextlib
 import http.client
 import os
 import random
 import shutil
 import socket
 import stat
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -402,34 +405,36 @@ def damage_silently(path: Path, damage: Callable[[Path], None]) -> None:
     os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
 
 
+@contextlib.contextmanager
+def worker_of(node: NodeProcess) -> Iterator[None]:
+    """A worker process beside a node, until the block ends."""
+    with node.log.open("ab") as log:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "appliance", "worker"],
+            env=node.environment(),
+            cwd=node.directory,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        yield
+    finally:
+        worker.terminate()
+        worker.wait(40)
+
+
 @pytest.mark.parametrize("split", [False, True], ids=["one process", "a worker beside it"])
 def test_a_scrub_finds_what_no_look_can_see(any_network: Network, tmp_path: Path, split: bool) -> None:
-    import subprocess
-    import sys
-
     a = any_network.node("a")
-    b = any_network.node("b", start=False, **({"WORKER_EMBEDDED": "false"} if split else {}))
-    b.start()
-    workers = []
-    if split:
-        for _ in range(2):
-            with b.log.open("ab") as log:
-                workers.append(
-                    subprocess.Popen(
-                        [sys.executable, "-m", "appliance", "worker"],
-                        env=b.environment(),
-                        cwd=b.directory,
-                        stdout=log,
-                        stderr=log,
-                    )
-                )
-    try:
+    b = any_network.node("b", **({"WORKER_EMBEDDED": "false"} if split else {}))
+    with worker_of(b) if split else contextlib.nullcontext():
         b.join(a)
         files = [make_file(tmp_path / f"{number}.pkg", MIB + number, number) for number in range(8)]
         for file in files:
-            a.publish(file.path)
+            b.publish(file.path)
         for file in files:
-            b.wait_holds(file.name, file.sha256)
+            a.wait_holds(file.name, file.sha256)
+            eventually(lambda file=file: held_by(b, file) == {"a", "b"}, 20, b.tail)
         for file in files[:3]:
             flip(b.layout.blob(file.sha256), 5, keep_time=True)
         done = ods(b, "scrub", "--now", "--wait", "--json", "--timeout", "2m")
@@ -446,7 +451,9 @@ def test_a_scrub_finds_what_no_look_can_see(any_network: Network, tmp_path: Path
         assert ods(b, "scrub").returncode == 0
         assert b.metric("ods_scrub_files_total") == 8
         assert b.metric("ods_scrub_damaged_files_total") == 3
-    finally:
-        for worker in workers:
-            worker.terminate()
-            worker.wait(30)
+
+
+def held_by(node: NodeProcess, file: File) -> set[str]:
+    """The names of the nodes that hold a file, as a node knows it."""
+    package = node.package(file.name)
+    return {replica["name"] for replica in (package or {})["replicas"] if replica["presence"] == "held"}
