@@ -246,6 +246,28 @@ class Worker(Section):
     )
 
 
+class Scrub(Section):
+    """Reading the files of packages again, to find damage before anybody is served it."""
+
+    days: float = Field(
+        30,
+        ge=0,
+        le=3650,
+        allow_inf_nan=False,
+        description="Days within which every file is read and compared with its SHA-256. 0: only when you start it.",
+    )
+    rate: Size = Field(  # type: ignore[assignment]
+        "32 MiB", ge=65_536, description="Maximum number of bytes that are read in a second."
+    )
+    keep_damaged_days: float = Field(
+        7,
+        ge=0,
+        le=3650,
+        allow_inf_nan=False,
+        description="Days for which a damaged file stays in quarantine after its package was replaced or withdrawn.",
+    )
+
+
 class Replication(Section):
     """Agreement with peers."""
 
@@ -340,6 +362,10 @@ class Settings(Section):
         default_factory=Packages, description="Earlier versions of packages, which can be restored."
     )
     worker: Worker = Field(default_factory=Worker, description="The jobs of this process.")
+    scrub: Scrub = Field(
+        default_factory=Scrub,
+        description="Reading the files of packages again, to find damage before anybody is served it.",
+    )
     replication: Replication = Field(default_factory=Replication, description="Agreement with peers.")
     notifications: Notifications = Field(
         default_factory=Notifications, description="Webhooks, and what is told by itself."

@@ -50,11 +50,13 @@ def concerns(handler: BaseHandler, report: SystemReport, readiness: Readiness) -
     for package in app.catalogue.all():
         counts[package.presence] += 1
     if counts[Presence.DAMAGED]:
-        text = _plural(
-            counts[Presence.DAMAGED], "package is damaged here and is", "packages are damaged here and are"
-        )
+        text = _plural(counts[Presence.DAMAGED], "package is", "packages are")
         found.append(
-            Concern(kind="bad", text=f"{text} fetched again.", address="/ui/packages?presence=damaged")
+            Concern(
+                kind="bad",
+                text=f"{text} damaged here and not served: no reachable node has a copy. Upload the same file again.",
+                address="/ui/packages?presence=damaged",
+            )
         )
     if report.counts.get("transfers_failed"):
         text = _plural(report.counts["transfers_failed"] or 0, "transfer gave up.", "transfers gave up.")

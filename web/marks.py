@@ -11,7 +11,7 @@ from appliance.api.app import App
 TOPICS = (
     "packages", "transfers", "records", "peers", "jobs", "events", "uploads", "invites",
     "progress",  # at other nodes: of no collection
-    "mdm_servers", "mdm_remote", "mdm_links", "mdm_points", "destinations", "deliveries",
+    "scrub", "damaged", "mdm_servers", "mdm_remote", "mdm_links", "mdm_points", "destinations", "deliveries",
 )  # fmt: skip
 _PROCESS = secrets.token_hex(4)  #: counts of another process mean nothing here
 

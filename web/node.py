@@ -34,6 +34,7 @@ class AboutPage(PageHandler):
         self.page(
             "about.html",
             report=await self.app.system.report(),
+            scrub=await self.app.scrub.status(),
             url=self.app.node_url,
             downloads=f"{self.app.download_url}/Packages/",
         )

@@ -19,6 +19,7 @@ WORDS: dict[str, str] = {
     "package.arrived": "arrived here",
     "package.released": "left this node",
     "package.damaged": "is damaged here",
+    "package.repaired": "repaired here",
     "package.replicated": "is on every node that takes it",
     "replication.stuck": "packages are stuck",
     "replication.recovered": "all packages move again",
@@ -43,6 +44,7 @@ WORDS: dict[str, str] = {
     "node.removed": "removed from the network",
     "node.started": "started",
     "node.stopped": "stopped",
+    "scrub.damage": "scrub found damaged files",
     "disk.low": "disk is nearly full",
     "disk.recovered": "disk has room again",
     "certificate.expiring": "certificate is about to expire",
@@ -72,8 +74,8 @@ WORDS: dict[str, str] = {
     "mdm.hook_refused": "MDM webhook refused",
 }
 _BAD = {
-    "package.damaged", "replication.stuck", "transfer.failed", "peer.down", "peer.struck", "disk.low",
-    "certificate.expiring", "certificate.refused", "mdm.attention", "mdm.quarantined",
+    "package.damaged", "scrub.damage", "replication.stuck", "transfer.failed", "peer.down", "peer.struck",
+    "disk.low", "certificate.expiring", "certificate.refused", "mdm.attention", "mdm.quarantined",
 }  # fmt: skip
 _WARN = {
     "transfer.stalled", "sign_in.refused", "sign_in.locked", "package.superseded", "package.withdrawn",

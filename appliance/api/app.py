@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from appliance.service.release_check import ReleaseCheck
     from appliance.service.replication import Replication
     from appliance.service.restore import Restore
+    from appliance.service.scrub import Scrub
     from appliance.service.sessions import Sessions
     from appliance.service.system import System
     from appliance.service.throughput import Throughput
@@ -61,6 +62,7 @@ class App:
     trash: Trash
     restore: Restore
     release_check: ReleaseCheck
+    scrub: Scrub
     peers: Peers
     neighbourhood: Neighbourhood
     uploads: UploadService

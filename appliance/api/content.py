@@ -15,7 +15,6 @@ import tornado.iostream
 import tornado.web
 
 from appliance.domain.errors import (
-    BlobMissing,
     NotAuthenticated,
     PackageArriving,
     PackageUnknown,
@@ -24,8 +23,9 @@ from appliance.domain.errors import (
 from appliance.domain.package import Package, Presence
 
 from .base import BaseHandler
+from .held_file import open_held
 from .ranges import Span, Unsatisfiable, not_modified, parse_range, range_applies, still_matches
-from .sendfile import send_file
+from .sendfile import FileFailed, send_file
 
 FOLLOWING = {Presence.ARRIVING, Presence.WAITING, Presence.DAMAGED}
 
@@ -73,23 +73,13 @@ class DownloadHandler(BaseHandler):
 
     async def _answer(self, filename: str, *, body: bool) -> None:
         package = self._served(unicodedata.normalize("NFC", filename))
+        descriptor = await open_held(self.app, package)
         try:
-            descriptor = os.open(
-                self.app.blobs.path(package.held_sha256), os.O_RDONLY | getattr(os, "O_BINARY", 0)
-            )
-        except OSError as exc:
-            raise await self._missing(package) from exc
-        try:
-            current = package.held_sha256 == package.body.sha256
-            if current and os.fstat(descriptor).st_size != package.body.size:
-                raise await self._missing(package)
             await self._send(package.held_sha256, descriptor, body=body)
+        except FileFailed:
+            self.app.verifying.suspect(package)
         finally:
             os.close(descriptor)
-
-    async def _missing(self, package: Package) -> BlobMissing:
-        await self.app.verifying.missing(package.id)
-        return BlobMissing(f'The file of "{package.body.filename}" is missing here; it is fetched again.')
 
     def count(self, sent: int) -> None:
         """Count bytes that were sent."""

@@ -9,6 +9,7 @@ from tornado import httputil
 
 from appliance.domain.errors import StoreUnavailable
 from appliance.service.metrics import CONTENT_TYPE
+from appliance.service.system import PING_TIMEOUT_S
 
 from .base import BaseHandler
 
@@ -55,13 +56,18 @@ class MetricsHandler(BaseHandler):
 
     async def get(self) -> None:
         """Answer in Prometheus' text format."""
-        with contextlib.suppress(StoreUnavailable):  # then the last figures stand
-            stuck = await self.app.watchdog.notice()
-            self.app.metrics.packages_stuck.set(stuck["count"] if stuck is not None else 0)
-            await self.app.trash.usage()
+        with contextlib.suppress(StoreUnavailable, TimeoutError):  # then the last figures stand
+            await asyncio.wait_for(self._refresh(), PING_TIMEOUT_S)
         page = await asyncio.to_thread(self.app.metrics.render)
         self.set_header("Content-Type", CONTENT_TYPE)
         self.finish(page)
+
+    async def _refresh(self) -> None:
+        """Read the figures that the database has."""
+        stuck = await self.app.watchdog.notice()
+        self.app.metrics.packages_stuck.set(stuck["count"] if stuck is not None else 0)
+        await self.app.trash.usage()
+        await self.app.scrub.refresh()
 
 
 def is_local(request: httputil.HTTPServerRequest) -> bool:

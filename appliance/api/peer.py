@@ -13,7 +13,6 @@ import tornado.web
 from appliance import __version__
 from appliance.domain.chunkmap import ChunkMap
 from appliance.domain.errors import (
-    BlobMissing,
     Conflict,
     InvalidInput,
     PackageArriving,
@@ -26,14 +25,23 @@ from appliance.domain.manifest import chunk_count
 from appliance.domain.package import Package, Presence
 from appliance.domain.record import RecordKind
 from appliance.peering.records import record_json
-from appliance.peering.wire import PAGE_LIMIT, SIGHTS_LIMIT, Announcement, Registration, manifest_json, parse
+from appliance.peering.wire import (
+    PAGE_LIMIT,
+    SIGHTS_LIMIT,
+    Announcement,
+    Complaint,
+    Registration,
+    manifest_json,
+    parse,
+)
 from appliance.service.records import ChangesPage
 from appliance.service.registration import registering_key
 
+from .held_file import open_held
 from .models import MAX_INT
 from .peer_base import MAX_BODY, MAX_REGISTRATION, PeerHandler
 from .ranges import Unsatisfiable, parse_range
-from .sendfile import send_file
+from .sendfile import FileFailed, send_file
 
 MAX_WAIT_S = 30.0
 
@@ -227,6 +235,8 @@ class ChunksHandler(BytesHandler):
     async def get(self, id: str) -> None:
         """The packed bits, lowest first."""
         package = self.package(id)
+        if package.presence is Presence.HELD:
+            os.close(await open_held(self.app, package))
         packed = self.app.transfers.held_chunks(id, package.body.sha256)
         if packed is None:
             if package.presence not in {Presence.HELD, Presence.ARRIVING}:
@@ -237,6 +247,21 @@ class ChunksHandler(BytesHandler):
             packed = ChunkMap(count, filled * -(-count // 8)).packed()
         self.set_header("Content-Type", "application/octet-stream")
         self.finish(packed)
+
+
+class ComplaintsHandler(ActivePeerHandler):
+    """`POST packages/{id}/complaints`: the caller got a chunk from here that is wrong."""
+
+    async def post(self, id: str) -> None:
+        """Verify the file, unless that was done a moment ago."""
+        complaint = parse(Complaint, _json(self.request.body))
+        package = self.app.catalogue.by_id(id)
+        if package is None:
+            raise PackageUnknown()
+        if complaint.sha256 == package.held_sha256:
+            await self.app.verifying.complained(self.peer, package)
+        self.set_status(202)
+        self.finish()
 
 
 class ContentHandler(BytesHandler):
@@ -251,13 +276,7 @@ class ContentHandler(BytesHandler):
         package = self.package(id)
         if package.held_sha256 != package.body.sha256:
             raise PackageArriving(f"This node does not hold the bytes: {package.reason}.", retry_after=30)
-        try:
-            descriptor = os.open(
-                self.app.blobs.path(package.held_sha256), os.O_RDONLY | getattr(os, "O_BINARY", 0)
-            )
-        except OSError as exc:
-            await self.app.verifying.missing(id)
-            raise BlobMissing() from exc
+        descriptor = await open_held(self.app, package)
         try:
             size = os.fstat(descriptor).st_size
             first, length = 0, size
@@ -272,6 +291,8 @@ class ContentHandler(BytesHandler):
             self.set_header("Content-Type", "application/octet-stream")
             self.set_header("Content-Length", str(length))
             await send_file(self, descriptor, first, length, self.app.metrics.sent_to_peers)
+        except FileFailed:
+            self.app.verifying.suspect(package)
         except tornado.iostream.StreamClosedError:
             return  # the peer went away
         finally:
@@ -309,4 +330,5 @@ ROUTES = [
     (r"/peer/v1/packages/([a-z2-7]{32})/chunks", ChunksHandler),
     (r"/peer/v1/packages/([a-z2-7]{32})/content", ContentHandler),
     (r"/peer/v1/packages/([a-z2-7]{32})/proof", ProofHandler),
+    (r"/peer/v1/packages/([a-z2-7]{32})/complaints", ComplaintsHandler),
 ]

@@ -35,6 +35,7 @@ API: list[tuple[str, type[tornado.web.RequestHandler]]] = [
     (r"/api/v1/about", system.AboutHandler),
     (r"/api/v1/system", system.SystemHandler),
     (r"/api/v1/system/throughput", system.ThroughputHandler),
+    (r"/api/v1/scrub", system.ScrubHandler),
     (r"/api/v1/events.csv", system.EventsExportHandler),
     (r"/api/v1/settings", system.SettingsHandler),
     (r"/api/v1/events", system.EventsHandler),

@@ -31,6 +31,10 @@ def object_of(properties: Mapping[str, Schema]) -> Schema:
     return {"type": "object", "properties": dict(properties), "required": list(properties)}
 
 
+def _maybe(name: str) -> Schema:
+    return {"anyOf": [ref(name), {"type": "null"}]}
+
+
 _WORDS = array(TEXT)
 _COUNTS: Schema = {"type": "object", "additionalProperties": {"type": ["integer", "null"]}}
 
@@ -161,6 +165,13 @@ _PROPERTIES: dict[str, dict[str, Schema]] = {
         "memory": object_of({"rss": {"type": ["integer", "null"]}}),
         "python": TEXT, "database": TEXT, "counts": _COUNTS,
     },
+    "Scrub": {
+        "state": TEXT, "reason": TEXT, "days": NUMBER, "rate": INT, "files": INT, "bytes": INT, "due_files": INT,
+        "due_bytes": INT, "oldest_at": TIME, "requested_at": TIME, "current": _maybe("ScrubPass"),
+        "last": _maybe("ScrubPass"), "total_files": INT, "total_bytes": INT, "total_damaged": INT, "damaged": INT,
+        "repaired": INT,
+    },
+    "ScrubPass": {"began_at": TIME, "ended_at": TIME, "files": INT, "bytes": INT, "damaged": INT},
     "MdmKind": {"kind": TEXT, "title": TEXT, "settings": ANY, "config": ANY},
     "MdmServer": {
         "id": TEXT, "name": TEXT, "kind": TEXT, "enabled": YES, "state": TEXT, "reason": TEXT, "revision": INT,

@@ -16,7 +16,7 @@ from typing import Any
 import tornado.iostream
 import tornado.web
 
-from appliance.store.filesystem import in_memory, portable, read_ahead
+from appliance.store.filesystem import in_memory, portable, read_ahead, unreadable
 
 BLOCK = 262_144
 _SEND = 4 * 1024 * 1024
@@ -24,6 +24,10 @@ _TURN = 16 * 1024 * 1024  #: bytes after which other connections get their turn
 SLOW_S = 60.0  #: a reader that takes nothing for so long is dropped
 
 Count = Callable[[int], None]
+
+
+class FileFailed(tornado.iostream.StreamClosedError):
+    """The connection was closed because the file is not what its headers said: too short, or not to be read."""
 
 
 async def send_file(
@@ -39,6 +43,7 @@ async def send_file(
         count: Called with the number of bytes each time some were handed to the system.
 
     Raises:
+        FileFailed: The file cannot be read to the end of the stretch.
         tornado.iostream.StreamClosedError: The reader went away, or took nothing for a minute.
     """
     await handler.flush()
@@ -57,9 +62,12 @@ async def _copy(
     end = offset + length
     loop = asyncio.get_running_loop()
     while offset < end:
-        data = await loop.run_in_executor(None, _read, descriptor, min(BLOCK, end - offset), offset)
+        try:
+            data = await loop.run_in_executor(None, _read, descriptor, min(BLOCK, end - offset), offset)
+        except OSError as exc:
+            raise FileFailed(_cut(handler, str(exc)).real_error) from exc
         if not data:
-            raise _cut(handler, "the file is shorter than its record")
+            raise FileFailed(_cut(handler, "the file is shorter than its record").real_error)
         handler.write(data)
         try:
             await asyncio.wait_for(handler.flush(), SLOW_S)
@@ -129,10 +137,10 @@ async def _sendfile(inside: _TornadoSocket, descriptor: int, offset: int, length
             continue
         except OSError as exc:
             inside.stream.close()
-            raise tornado.iostream.StreamClosedError(exc) from exc
+            raise (FileFailed if unreadable(exc) else tornado.iostream.StreamClosedError)(exc) from exc
         if not sent:
             inside.stream.close()
-            raise tornado.iostream.StreamClosedError(OSError("the file is shorter than its record"))
+            raise FileFailed(OSError("the file is shorter than its record"))
         offset += sent
         turn += sent
         inside.sent(sent)

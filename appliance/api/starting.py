@@ -21,6 +21,7 @@ from config.settings import Settings
 from .base import BaseHandler, int_or_0
 from .content import DownloadHandler
 from .health import LiveHandler
+from .sendfile import FileFailed
 
 BEGINNING = "The node is starting."
 
@@ -89,6 +90,8 @@ class StartingDownloadHandler(DownloadHandler):
             if starting.blobs is None:
                 starting.blobs = await asyncio.to_thread(_blobs, starting.layout)
             await self._send(starting.blobs.get((info.st_dev, info.st_ino), ""), descriptor, body=body)
+        except FileFailed:
+            return  # the start looks at every file
         finally:
             os.close(descriptor)
 

@@ -15,7 +15,7 @@ from config.loading import described
 from .base import BaseHandler
 from .models import EventsExport, EventsQuery, NoQuery
 from .moments import moment
-from .views import iso
+from .views import iso, scrub_json
 
 _EXPORT_AT_ONCE = 500
 
@@ -61,6 +61,21 @@ class ThroughputHandler(BaseHandler):
         self.query_as(NoQuery)
         steps = [{**asdict(step), "at": iso(step.at)} for step in self.app.throughput.steps()]
         self.write_json({"step_s": STEP_S, "steps": steps})
+
+
+class ScrubHandler(BaseHandler):
+    """`/api/v1/scrub`."""
+
+    async def get(self) -> None:
+        """How the reading of all files is doing."""
+        self.query_as(NoQuery)
+        self.write_json(scrub_json(await self.app.scrub.status()))
+
+    async def post(self) -> None:
+        """Have every file read now."""
+        self.body_as(NoQuery)
+        await self.app.scrub.start(actor=self.actor)
+        self.write_json(scrub_json(await self.app.scrub.status()), 202)
 
 
 class EventsHandler(BaseHandler):

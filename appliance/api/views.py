@@ -2,6 +2,7 @@
 
 import datetime
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 from urllib.parse import quote
 
@@ -12,6 +13,7 @@ from appliance.domain.package import Package
 from appliance.domain.trash import Keeping, Version
 from appliance.service.packages import ReplicaView
 from appliance.service.peers import Peer
+from appliance.service.scrub import Pass, ScrubStatus
 from appliance.service.uploads import Upload
 from appliance.store.blobs import BlobStore
 
@@ -239,6 +241,18 @@ def transfer_json(doc: dict[str, Any], retry_at: int) -> dict[str, Any]:
         "started_at": iso(doc["started_at"]),
         "updated_at": iso(doc["updated_at"]),
     }
+
+
+def scrub_json(found: ScrubStatus) -> dict[str, Any]:
+    """How a scrub is doing."""
+    times = {name: iso(getattr(found, name)) for name in ("requested_at", "oldest_at")}
+    return {**asdict(found), **times, "current": _pass_json(found.current), "last": _pass_json(found.last)}
+
+
+def _pass_json(found: Pass | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {**asdict(found), "began_at": iso(found.began_at), "ended_at": iso(found.ended_at)}
 
 
 def job_json(job: Job) -> dict[str, Any]:

@@ -43,12 +43,14 @@ from appliance.service.registration import Registrations
 from appliance.service.release_check import ReleaseCheck
 from appliance.service.replication import Replication
 from appliance.service.restore import Restore
+from appliance.service.scrub import Scrub
 from appliance.service.sessions import Sessions
 from appliance.service.system import System, write_and_read
 from appliance.service.throughput import Throughput
 from appliance.service.transfers import Transfers
 from appliance.service.trash import Trash
 from appliance.service.uploads import UploadService
+from appliance.service.verified_blobs import VerifiedBlobs
 from appliance.service.verifying import Verifying
 from appliance.service.vigil import Vigil
 from appliance.service.watchdog import Watchdog
@@ -72,6 +74,7 @@ class Graph:
 
     app: App
     maintenance: Maintenance
+    verified: VerifiedBlobs
     bridge: Bridge
     coverage: Coverage
     vigil: Vigil
@@ -123,14 +126,23 @@ def connect(
         quarantine_ms=round(settings.replication.reconcile_s * 1000),
     )  # fmt: skip
     trash = _trash(settings, store, catalogue, blobs)
+    verified = VerifiedBlobs(store=store, blobs=blobs, catalogue=catalogue, now=now_ms)
     holdings = Holdings(
         store=store, records=records, catalogue=catalogue, blobs=blobs, trash=trash, sources=peers,
         stages=stages, max_size=settings.uploads.max_size, node_id=node_id, own=own, now=now_ms, files=files,
-        supervisor=supervisor,
+        supervisor=supervisor, verified=verified,
+    )  # fmt: skip
+    verifying = Verifying(
+        store=store, catalogue=catalogue, blobs=blobs, holdings=holdings, verified=verified, now=now_ms,
+        keep_damaged_ms=round(settings.scrub.keep_damaged_days * 86_400_000),
+    )  # fmt: skip
+    scrub = Scrub(
+        store=store, catalogue=catalogue, blobs=blobs, verified=verified, verifying=verifying, metrics=metrics,
+        days=settings.scrub.days, rate=settings.scrub.rate, node_id=node_id, now=now_ms,
     )  # fmt: skip
     packages = Packages(
         store=store, records=records, catalogue=catalogue, holdings=holdings, trash=trash,
-        stages=stages, node_id=node_id, now=now_ms,
+        stages=stages, node_id=node_id, now=now_ms, verified=verified,
     )  # fmt: skip
     records.clock_trusted = peers.clock_agrees
     intake = Intake(
@@ -187,8 +199,9 @@ def connect(
     if settings.worker.embedded or not serving:
         worker_id = _worker_id(node_id, serving=serving)
         runner = _runner(settings, store, metrics, supervisor, worker_id=worker_id)
-    verifying = Verifying(catalogue=catalogue, blobs=blobs, holdings=holdings)
-    folders = Folders(layout=layout, blobs=blobs, catalogue=catalogue, on_returned=verifying.missing)
+    folders = Folders(
+        layout=layout, blobs=blobs, catalogue=catalogue, on_returned=verifying.look, supervisor=supervisor
+    )
     store_probe = Probe(
         lambda: write_and_read(store, secrets.token_hex(8)), silent="The database does not answer."
     )
@@ -205,7 +218,7 @@ def connect(
         download_url=place.url + settings.http.context, store=store, identity=identity, blobs=blobs,
         records=records, catalogue=catalogue, holdings=holdings, packages=packages,
         replication=replication, transfers=transfers,
-        verifying=verifying, peers=peers,
+        verifying=verifying, scrub=scrub, peers=peers,
         trash=trash,
         restore=Restore(
             store=store, catalogue=catalogue, blobs=blobs, holdings=holdings, packages=packages,
@@ -240,7 +253,8 @@ def connect(
         certificate=place.certificate, node_id=node_id, now=now_ms, trash=trash.usage,
     )  # fmt: skip
     graph = Graph(
-        app=app, maintenance=maintenance, bridge=bridge, coverage=coverage, vigil=vigil, folders=folders,
+        app=app, maintenance=maintenance, verified=verified, bridge=bridge, coverage=coverage, vigil=vigil,
+        folders=folders,
         record_repair=RecordRepair(
             store=store, records=records, holdings=holdings, node_id=node_id, now=now_ms
         ),
@@ -269,6 +283,7 @@ def _watch(graph: Graph, layout: Layout) -> None:
             disk_free=lambda: shutil.disk_usage(layout.root).free,
             records_skipped=lambda: len(app.records.broken),
             trash=lambda: (app.trash.last_usage.versions, app.trash.last_usage.bytes),
+            scrub=lambda: app.scrub.figures,
         )
     )
 

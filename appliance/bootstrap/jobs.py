@@ -11,10 +11,13 @@ from appliance.service.holdings import RELEASE_CHECK_JOB
 from appliance.service.maintenance import PURGE_JOB, purge_job
 from appliance.service.newcomers import RECHECK_JOB, recheck_job
 from appliance.service.notifications.deliveries import QUEUE, SEND_JOB
-from appliance.service.packages import VERIFY_JOB
 from appliance.service.release_check import FOR_EVER
 from appliance.service.replication import RECONCILE_JOB, reconcile_job
 from appliance.service.restore import RESTORE_JOB
+from appliance.service.scrub import EVERY_S as SCRUB_EVERY_S
+from appliance.service.scrub import SCRUB_JOB, scrub_job
+from appliance.service.verify_jobs import LOOK_JOB, VERIFY_BLOB_JOB, VERIFY_JOB, look_job
+from appliance.service.verifying import LOOK_S
 from appliance.service.vigil import EVERY_S, VIGIL_JOB, vigil_job
 from appliance.service.watchdog import EVERY_S as WATCH_EVERY_S
 from appliance.service.watchdog import WATCHDOG_JOB, watchdog_job
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 FETCHING = RetryPolicy(attempts=40, base_s=2.0, cap_s=300.0)
 ONCE = RetryPolicy(attempts=1)
 PURGE_EVERY_S = 600.0
+SCRUB_FIRST_S = 60.0
 
 
 def register_jobs(graph: "Graph", runner: Runner, layout: Layout) -> None:
@@ -37,6 +41,7 @@ def register_jobs(graph: "Graph", runner: Runner, layout: Layout) -> None:
         layout=layout, blobs=app.blobs, holdings=app.holdings, transfers=app.transfers,
         peers=app.peers, pool=graph.pool, hashing=runner.pool("hash"), metrics=app.metrics,
         connections=app.settings.transfers.connections, now=now_ms,
+        verified=graph.verified, verifying=app.verifying,
     )  # fmt: skip
 
     async def gave_up(job: Job, error: str) -> None:
@@ -58,6 +63,9 @@ def register_jobs(graph: "Graph", runner: Runner, layout: Layout) -> None:
         await app.trash.make_room(0)
         await graph.vigil.look()
 
+    async def look_at_files(_job: Job, _context: JobContext) -> None:
+        await app.verifying.look()
+
     async def recheck(_job: Job, _context: JobContext) -> None:
         await app.accounts.newcomers.recheck()
 
@@ -66,6 +74,9 @@ def register_jobs(graph: "Graph", runner: Runner, layout: Layout) -> None:
     runner.register(VERIFY_JOB, app.verifying.run, queue="hash", policy=ONCE)
     runner.register(RESTORE_JOB, app.restore.run, queue="hash")
     runner.register(RELEASE_CHECK_JOB, app.release_check.run, queue="default", policy=FOR_EVER)
+    runner.register(VERIFY_BLOB_JOB, app.verifying.run_blob, queue="hash")
+    runner.register(LOOK_JOB, look_at_files, queue="default", policy=ONCE)
+    runner.register(SCRUB_JOB, app.scrub.run, queue="default", policy=ONCE)
     runner.register(RECONCILE_JOB, reconcile, queue="default", policy=ONCE)
     runner.register(WATCHDOG_JOB, watch, queue="default", policy=ONCE)
     runner.register(PURGE_JOB, purge, queue="default", policy=ONCE)
@@ -76,5 +87,7 @@ def register_jobs(graph: "Graph", runner: Runner, layout: Layout) -> None:
     runner.every(app.settings.replication.reconcile_s, lambda: reconcile_job(now_ms()))
     runner.every(WATCH_EVERY_S, lambda: watchdog_job(now_ms()))
     runner.every(PURGE_EVERY_S, lambda: purge_job(now_ms()))
+    runner.every(LOOK_S, lambda: look_job(now_ms()))
+    runner.every(SCRUB_EVERY_S, lambda: scrub_job(now_ms()), first_s=SCRUB_FIRST_S)
     runner.every(EVERY_S, lambda: vigil_job(now_ms()), first_s=1.0)
     runner.every(app.settings.directory.recheck_s, lambda: recheck_job(now_ms()))

@@ -11,6 +11,7 @@ from appliance.service.accounts import FIRST
 from appliance.service.catalogue import Catalogue
 from appliance.service.holdings import Holdings
 from appliance.service.journal import SYSTEM, entry
+from appliance.service.verifying import START_S, Verifying
 from appliance.store.ports import Store
 
 from .clock import now_ms
@@ -41,7 +42,9 @@ class Life:
                 self._announce(f"First account:  {FIRST}  password:  {password}  (shown only now)")
         await app.peers.load()
         await app.replication.start()
+        await app.verifying.load()
         if self._serving:
+            await app.verifying.look(names=False, wait_s=START_S)
             await app.replication.settle_all()
             await self._graph.maintenance.clean_files()
             started = entry(
@@ -65,7 +68,8 @@ class Life:
             ("peers", app.peers.follow),
             ("outbox", app.notifications.outbox.follow),
             ("coverage", self._graph.coverage.follow),
-            ("catalog", lambda: _follow_other_processes(app.store, app.catalogue)),
+            ("scrub", app.scrub.watch),
+            ("catalog", lambda: _follow_other_processes(app.store, app.catalogue, app.verifying)),
             ("nodes", lambda: _follow_nodes(app.store, app.holdings)),
             ("records", self._graph.record_repair.follow),
         ):
@@ -103,7 +107,7 @@ class Life:
         await self._graph.app.store.batch([event])
 
 
-async def _follow_other_processes(store: Store, catalogue: Catalogue) -> None:
+async def _follow_other_processes(store: Store, catalogue: Catalogue, verifying: Verifying) -> None:
     """Take over what other processes of this node change in the shared store."""
     seen = -1
     while True:
@@ -111,6 +115,7 @@ async def _follow_other_processes(store: Store, catalogue: Catalogue) -> None:
         try:
             seen = await store.changed("packages", seen, timeout=3600)
             await catalogue.load()
+            await verifying.notice_repairs()
         except StoreUnavailable:
             continue
 

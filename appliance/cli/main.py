@@ -28,6 +28,7 @@ from .output import Output, visible
 from .packages import package
 from .peers import peer
 from .resetting import reset
+from .scrub import scrub
 from .session import login, logout
 from .sessions import sessions, sign_out
 from .settings import config
@@ -50,7 +51,7 @@ def ods() -> None:
 
 for _command in (
     serve, worker, init, config, login, logout, status, package, peer, node, mdm, transfer, token, user, directory,
-    audit, notify, export, import_, fsck, demo,
+    audit, notify, export, import_, fsck, scrub, demo,
 ):  # fmt: skip
     ods.add_command(_command)
 

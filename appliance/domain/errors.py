@@ -10,7 +10,7 @@
       Conflict              PackageExists, OffsetMismatch, InvalidTransition, DuplicateKey, StaleRevision,
                             InviteRefused, AccountExists, PreconditionFailed
       IntegrityFailure      DigestMismatch (RecordWrong), SizeMismatch, ManifestInvalid, ChunkInvalid, BlobMissing
-      StorageError          StorageFull, StoreUnavailable (StoreFull, StoreDamaged)
+      StorageError          StorageFull, SyncFailed, StoreUnavailable (StoreFull, StoreDamaged)
       PeerError             PeerUnreachable, PeerBusy, PeerRefused, PeerMisbehaved, PeerBackingOff
       DirectoryUnavailable
       LeaseLost
@@ -342,6 +342,12 @@ class StorageFull(StorageError):
     """There is not enough free disk space."""
 
     code = "storage_full"
+
+
+class SyncFailed(StorageError):
+    """The disk did not keep what was written. Check the disk, then send it again."""
+
+    code = "sync_failed"
 
 
 class StoreUnavailable(StorageError):

@@ -18,6 +18,7 @@ class EventType(StrEnum):
     PACKAGE_ARRIVED = "package.arrived"  #: a replica was completed here
     PACKAGE_RELEASED = "package.released"  #: the bytes left this node
     PACKAGE_DAMAGED = "package.damaged"
+    PACKAGE_REPAIRED = "package.repaired"  #: its file was damaged here, and is whole again
     PACKAGE_REPLICATED = (
         "package.replicated"  #: every node that admits it holds it; told where it was uploaded
     )
@@ -44,6 +45,7 @@ class EventType(StrEnum):
     NODE_STARTED = "node.started"
     NODE_STOPPED = "node.stopped"
     TASK_FAILED = "task.failed"  #: a background task failed in a new way; it is restarted
+    SCRUB_DAMAGE = "scrub.damage"  #: every file that was due was read, and some were damaged
     DISK_LOW = "disk.low"
     DISK_RECOVERED = "disk.recovered"
     CERTIFICATE_EXPIRING = "certificate.expiring"  #: this node's own TLS certificate

@@ -137,7 +137,7 @@ def decide(now: Situation) -> Decision:
         return Decision(
             action=Action.NOTHING,
             presence=Presence.DAMAGED,
-            reason=f"the file here was damaged and set aside; {where}",
+            reason=f"the file here was damaged and set aside; {where}. Upload the same file again to repair it",
         )
     return Decision(action=Action.NOTHING, presence=Presence.WAITING, reason=where)
 

@@ -123,6 +123,10 @@ class PeerClient:
             "GET", f"/peer/v1/packages/{id}/proof?sha256={sha256}&chunk={chunk}&holder={holder}"
         )
 
+    def complain(self, id: str, sha256: str, chunk: int) -> None:
+        """Say that a chunk of a package's bytes came from this peer and is wrong."""
+        self._call("POST", f"/peer/v1/packages/{id}/complaints", {"sha256": sha256, "chunk": chunk})
+
     def close(self) -> None:
         """Close idle connections; a later call opens new ones."""
         with self._making:

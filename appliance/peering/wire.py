@@ -112,6 +112,13 @@ class Status(_Wire):
     sights: list[SightWire] = Field(max_length=SIGHTS_LIMIT)
 
 
+class Complaint(_Wire):
+    """A chunk that came from the receiver of this is not what the manifest says."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")  #: of the package's bytes
+    chunk: int = Field(ge=0)
+
+
 class ManifestWire(_Wire):
     """A manifest."""
 

@@ -5,6 +5,7 @@ file with its chunk map and the job's lease are enough to go on.
 """
 
 import asyncio
+import contextlib
 import functools
 import logging
 import threading
@@ -15,16 +16,19 @@ from typing import Any, NamedTuple, TypeVar
 
 from appliance.domain.errors import (
     ApplianceError,
+    ChunkInvalid,
     IntegrityFailure,
     ManifestInvalid,
     PeerError,
     PeerMisbehaved,
+    PeerNotFound,
     RecordWrong,
     Stopping,
     StorageError,
 )
 from appliance.domain.job import Job
 from appliance.domain.manifest import Manifest
+from appliance.domain.package import Package
 from appliance.domain.states import TransferState
 from appliance.jobs.context import JobContext
 from appliance.jobs.run import Task
@@ -43,6 +47,8 @@ from .peers import Peers
 from .recent import Buffers
 from .salvage import salvage
 from .transfers import Live, Transfers
+from .verified_blobs import VerifiedBlobs
+from .verifying import Verifying
 
 T = TypeVar("T")
 
@@ -81,7 +87,11 @@ class Bringing:
         metrics: Metrics,
         connections: int,
         now: Callable[[], int],
+        verified: VerifiedBlobs,
+        verifying: Verifying,
     ) -> None:
+        self._verified = verified
+        self._verifying = verifying
         self._layout = layout
         self._blobs = blobs
         self._holdings = holdings
@@ -179,6 +189,11 @@ class Bringing:
 
     def _bring(self, live: Live, context: JobContext) -> None:
         manifest = inline_manifest(live.package.body) or self._manifest(live, context)
+        if self._blobs.exists(manifest.sha256, manifest.size) and self._verifying.verify_local(
+            manifest.sha256, context
+        ):
+            self._transfers.set_state(live, TransferState.VERIFYING)
+            return
         partial = PartialFile.open(
             self._layout, live.doc["_id"], manifest, check_space=self._blobs.check_space
         )
@@ -209,7 +224,7 @@ class Bringing:
                     pool=self._pool,
                     check=check,
                     landing=landing,
-                    on_strike=lambda source, error: self._strike(context, live.package.id, source, error),
+                    on_strike=lambda source, error: self._strike(context, source, error, live.package),
                     on_fetched=fetched,
                 )
                 live.add_sources = fetch.add_sources
@@ -231,7 +246,10 @@ class Bringing:
         finally:
             whole.close()
             partial.close()
-        self._blobs.commit(path, manifest.sha256, synced=True)
+        committed = self._blobs.commit(path, manifest.sha256, synced=True)
+        live.writes.append(self._verified.remember(manifest.sha256, committed.stamp))
+        if committed.replaced:
+            context.wait(self._verified.relink(manifest.sha256))
 
     def _manifest(self, live: Live, context: JobContext) -> Manifest:
         """The manifest from here, or from the first source that gives one that matches the record."""
@@ -248,7 +266,7 @@ class Bringing:
                     raise PeerMisbehaved("Its manifest does not match the signed record.")
             except (PeerMisbehaved, ManifestInvalid) as exc:
                 source.strikes += 1
-                self._strike(context, live.package.id, source, exc)
+                self._strike(context, source, exc, live.package)
                 reasons.append(f"{source.name}: {exc.message}")
             except PeerError as exc:
                 reasons.append(f"{source.name}: {exc.message}")
@@ -275,13 +293,23 @@ class Bringing:
             reason = f"{live.package.body.filename}: {error.message}"
             context.wait(self._peers.strike(node, reason, package=live.package.id))
 
-    def _strike(self, context: JobContext, package: str, source: Source, error: ApplianceError) -> None:
+    def _strike(self, context: JobContext, source: Source, error: ApplianceError, package: Package) -> None:
         log.warning(
             "a source served what was not asked for",
             extra={"action": "source_struck", "peer": source.node, "reason": error.message},
         )
         self._metrics.chunk_failure(source.node, error.code)
-        context.wait(self._peers.strike(source.node, error.message, package=package))
+        if isinstance(error, ChunkInvalid):
+            self._complain(source, package, error)
+        context.wait(self._peers.strike(source.node, error.message, package=package.id))
+
+    def _complain(self, source: Source, package: Package, error: ChunkInvalid) -> None:
+        """Tell a source that it gave wrong bytes, so that it verifies its file; one that does not listen is left."""
+        index = error.details.get("index")
+        with contextlib.suppress(PeerError, PeerNotFound):
+            self._peers.client(source.node).complain(
+                package.id, package.body.sha256, index if isinstance(index, int) else 0
+            )
 
 
 async def _all(steps: Iterable[Awaitable[T]]) -> list[T | BaseException]:

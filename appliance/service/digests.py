@@ -24,6 +24,7 @@ from appliance.store.blobs import BlobStore
 from appliance.store.filesystem import read_at
 from appliance.store.ports import Store
 
+from .blob_check import verify
 from .catalogue import Catalogue
 from .hashing import BLOCK
 from .holdings import Holdings
@@ -187,22 +188,21 @@ class Digests:
             return
         try:
             found = digest_file(self._blobs.path(sha256), context.check)
-        except FileNotFoundError:
-            fault = "the file is missing"
-        else:
-            if found["sha256"] == sha256:
-                hashes = {kind: found[kind] for kind in FURTHER_DIGESTS}
-                context.wait(self._packages.add_hashes(package.id, sha256, hashes, actor=SYSTEM))
-                log.info(
-                    "a package's digests were computed", extra={"action": "digested", "package": package.id}
-                )
-                return
-            fault = f"the file's SHA-256 is {found['sha256']}, not {sha256}"
+        except OSError:
+            found = {}
+        if found.get("sha256") == sha256:
+            hashes = {kind: found[kind] for kind in FURTHER_DIGESTS}
+            context.wait(self._packages.add_hashes(package.id, sha256, hashes, actor=SYSTEM))
+            log.info("a package's digests were computed", extra={"action": "digested", "package": package.id})
+            return
+        finding = verify(self._blobs, sha256, check=context.check)
         current = self._catalogue.by_id(package.id)
-        if current is None or current.held_sha256 != sha256:
+        if finding.right or current is None or current.held_sha256 != sha256:
             return  # it was replaced or withdrawn while it was read
-        context.wait(self._holdings.lost(package.id, fault))
-        raise BlobMissing(f'"{package.body.filename}": {fault}; it was set aside and is fetched again.')
+        context.wait(self._holdings.lost(package.id, finding.fault, finding.stamp))
+        raise BlobMissing(
+            f'"{package.body.filename}": {finding.fault}; it was set aside and is fetched again.'
+        )
 
 
 def complete(package: Package) -> bool:

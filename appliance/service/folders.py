@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from appliance.domain.errors import ApplianceError, StorageError
+from appliance.jobs.supervisor import Supervisor
 from appliance.store.blobs import BlobStore
 from appliance.store.layout import Layout
 
@@ -36,7 +37,8 @@ class Folders:
         layout: Layout,
         blobs: BlobStore,
         catalogue: Catalogue,
-        on_returned: Callable[[str], Awaitable[None]],
+        on_returned: Callable[[], Awaitable[object]],
+        supervisor: Supervisor,
     ) -> None:
         """Make one.
 
@@ -44,12 +46,14 @@ class Folders:
             layout: Where they are.
             blobs: Makes directories and links.
             catalogue: Which packages are held.
-            on_returned: Called for each held package when `blobs` is another directory than before.
+            on_returned: Called when `blobs` is another directory than before.
+            supervisor: Watches the one who looks.
         """
         self._layout = layout
         self._blobs = blobs
         self._catalogue = catalogue
         self._on_returned = on_returned
+        self._supervisor = supervisor
         self._devices: dict[str, int] = {}  #: by name, at the start
         self._seen: dict[str, tuple[int, int]] = {}  #: device and inode
         self._faults: dict[str, str] = {}
@@ -62,7 +66,7 @@ class Folders:
     async def start(self) -> None:
         """Begin to look."""
         await self.look()
-        self._task = asyncio.create_task(self._follow())
+        self._task = self._supervisor.start("folders", self._follow)
 
     async def stop(self) -> None:
         """Look no more."""
@@ -93,9 +97,7 @@ class Folders:
                     "public links were restored", extra={"action": "links_restored", "count": len(names)}
                 )
             if "blobs" in changed:
-                for package in self._catalogue.all():
-                    if package.held_sha256:
-                        await self._on_returned(package.id)
+                await self._on_returned()
         except ApplianceError as exc:
             log.warning(exc.message, extra={"action": "folder_unrepaired"})
             self._seen = before  # and so it is tried again

@@ -28,15 +28,17 @@ from appliance.peering.records import check_time, package_body, verify_record
 from appliance.store.blobs import BlobStore
 from appliance.store.filesystem import remove
 from appliance.store.layout import Layout
-from appliance.store.ports import Doc, Replace, Store
+from appliance.store.ports import Doc, Remove, Replace, Store
 from appliance.store.schema import TRASH
 
+from .blob_check import look, verify
 from .catalogue import Catalogue, package_doc, package_from
 from .hashing import hash_file
 from .holdings import inline_manifest, manifest_doc, stored_manifest
 from .journal import SYSTEM, entry
 from .records import Known, Records, stored_record
 from .trash import forget_versions, mentioned, read_versions
+from .verified_blobs import damaged_doc
 
 ONLINE_GRACE_MS = 60_000
 _PAGE = 500
@@ -226,19 +228,16 @@ class Fsck:
         if size is None:
             doc = await self._manifest_doc(package.held_sha256)
             size = doc["size"] if doc else None
-        try:
-            found = (await asyncio.to_thread(path.stat)).st_size
-        except FileNotFoundError:
+        finding = await asyncio.to_thread(look, self._blobs, package.held_sha256, size, mend=False)
+        if finding.right and read_data:
+            self._progress(package.held_filename)
+            finding = await asyncio.to_thread(verify, self._blobs, package.held_sha256)
+            self._report.bytes_read += finding.read
+        if finding.missing:
             return Kind.BLOB_MISSING, f"the file {self._name(path)} is missing"
         self._report.blobs += 1
-        if size is not None and found != size:
-            return Kind.BLOB_DAMAGED, f"the file {self._name(path)} has {found} bytes, not {size}"
-        if read_data:
-            self._progress(package.held_filename)
-            manifest = await asyncio.to_thread(hash_file, path)
-            self._report.bytes_read += manifest.size
-            if manifest.sha256 != package.held_sha256:
-                return Kind.BLOB_DAMAGED, f"the SHA-256 of {self._name(path)} is {manifest.sha256}"
+        if finding.fault:
+            return Kind.BLOB_DAMAGED, f"{self._name(path)}: {finding.fault}"
         return None
 
     async def _still_held(self, package: Package) -> bool:
@@ -262,7 +261,12 @@ class Fsck:
             reason=reason,
         )
         await self._store.batch(
-            [Replace("packages", package_doc(view, now), self._catalogue.rev(package.id)), event]
+            [
+                Replace("packages", package_doc(view, now), self._catalogue.rev(package.id)),
+                Replace("damaged", damaged_doc(package.held_sha256, reason, now)),
+                Remove("verified", package.held_sha256),
+                event,
+            ]
         )
         return "set aside; the node fetches it again from a peer when it starts"
 

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Protocol
 from weakref import WeakValueDictionary
 
-from appliance.domain.errors import BlobMissing, StaleRevision, StoreUnavailable
+from appliance.domain.errors import BlobMissing, StaleRevision, StorageError, StoreUnavailable
 from appliance.domain.event import EventType
 from appliance.domain.holding import Action, Decision, Proof, SetAside, Situation, decide
 from appliance.domain.job import Job
@@ -27,8 +27,8 @@ from appliance.domain.package import Package, PackageBody, Presence, ReplicaBody
 from appliance.domain.record import Record, RecordKind, replica_id
 from appliance.jobs.supervisor import Supervisor
 from appliance.peering.records import node_body, package_body, replica_body
-from appliance.store.blobs import BlobStore
-from appliance.store.ports import Doc, Enqueue, Operation, Replace, Store
+from appliance.store.blobs import BlobStore, Stamp
+from appliance.store.ports import Doc, Enqueue, Operation, Remove, Replace, Store
 from appliance.store.rounds import Rounds
 
 from .catalogue import Catalogue, package_doc
@@ -46,6 +46,8 @@ from .fetch_jobs import (
 from .journal import SYSTEM, entry
 from .records import About, Known, Records
 from .trash import Trash
+from .verified_blobs import VerifiedBlobs, damaged_doc
+from .verify_jobs import verify_blob_job
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +131,7 @@ class Holdings:
         now: Callable[[], int],
         files: Executor,
         supervisor: Supervisor,
+        verified: VerifiedBlobs | None = None,
     ) -> None:
         """Make one.
 
@@ -146,6 +149,7 @@ class Holdings:
             now: UTC milliseconds.
             files: Threads in which files are looked at and linked.
             supervisor: Counts and shows packages that cannot be settled.
+            verified: Which blobs were verified here; without it, those of the right size count.
         """
         self._files = Rounds(files, FILE_THREADS)
         self._supervisor = supervisor
@@ -160,6 +164,7 @@ class Holdings:
         self._node_id = node_id
         self._own = own
         self._now = now
+        self._verified = verified
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._nodes: dict[str, NodeBody] = {}
         self._nodes_seq = 0
@@ -196,8 +201,18 @@ class Holdings:
         await self._store.replace("manifests", doc)
 
     async def on_disk(self, body: PackageBody) -> bool:
-        """Whether the bytes of a package are a blob here."""
-        return await self._files.run(partial(self._blobs.exists, body.sha256, body.size))
+        """Whether the bytes of a package are a blob here that this node has verified; else it is verified soon."""
+        try:
+            stamp = await self._files.run(partial(self._blobs.stamp, body.sha256))
+        except OSError:
+            return False
+        if stamp is None or stamp.size != body.size:
+            return False
+        if self._verified is None or await self._verified.trusted(body.sha256, stamp):
+            return True
+        if not self._verified.known_bad(body.sha256, stamp):
+            await self._store.enqueue(verify_blob_job(body.sha256, self._now()))
+        return False
 
     def cares_for_replicas_of(self, id: str, node: str = "") -> bool:
         """Whether it matters here that another node, or the one that is given, holds a package.
@@ -495,41 +510,83 @@ class Holdings:
         """Delete a blob that nothing on this node needs."""
         await self._trash.free(sha256)
 
-    async def lost(self, id: str, reason: str) -> None:
-        """Note that the file of a held package is damaged or missing, set it aside, and fetch it again.
+    async def lost(self, id: str, reason: str, seen: Stamp | None = None) -> None:
+        """As `lost_blob`, of the blob that a package is held from."""
+        package = self._catalogue.by_id(id)
+        if package is not None and package.held_sha256:
+            await self.lost_blob(package.held_sha256, reason, seen)
+
+    async def lost_blob(self, sha256: str, reason: str, seen: Stamp | None = None) -> list[str]:
+        """Note that a blob is damaged or missing: set it aside, and fetch every package that it held again.
 
         Args:
-            id: Package id.
-            reason: What was found, for the event.
+            sha256: Its hash.
+            reason: What was found, for the events.
+            seen: The file of which that was found, if there was one. If another is there now, nothing is done.
+
+        Returns:
+            The ids of the packages.
         """
-        lock = self._locks.setdefault(id, asyncio.Lock())
-        async with lock:
-            package = self._catalogue.by_id(id)
-            if package is None or not package.held_sha256:
-                return
-            await asyncio.to_thread(self._blobs.unpublish, package.held_filename)
-            await asyncio.to_thread(self._blobs.quarantine, package.held_sha256)
-            now = self._now()
-            view = replace(
-                package, presence=Presence.DAMAGED, reason=reason, held_sha256="", held_filename=""
-            )
-            event = entry(
-                EventType.PACKAGE_DAMAGED,
-                at=now,
-                actor=SYSTEM,
-                subject=id,
-                filename=package.body.filename,
-                sha256=package.held_sha256,
-                reason=reason,
-            )
-            operation = Replace("packages", package_doc(view, now), self._catalogue.rev(id))
-            stored = await self._store.batch([operation, event])
-            if stored[0] is not None:
-                self._catalogue.take(stored[0])
+        try:
+            if not await asyncio.to_thread(self._blobs.quarantine_found, sha256, seen):
+                return []
+        except StorageError as exc:  # it is served no more all the same
             log.error(
-                "a held file is damaged", extra={"action": "package_damaged", "package": id, "reason": reason}
+                "a damaged file cannot be set aside",
+                extra={"action": "quarantine_failed", "sha256": sha256, "reason": exc.message},
             )
-        await self.settle(id)
+            if self._verified is not None and seen is not None:
+                self._verified.remember_bad(sha256, seen)
+        if self._verified is not None:
+            self._verified.forget(sha256)
+        found = [id for id in self._catalogue.holders(sha256) if await self._lost(id, sha256, reason)]
+        if not found:
+            await self._store.delete("verified", {"_id": sha256})
+        for id in found:
+            await self.settle(id)
+        return found
+
+    async def _lost(self, id: str, sha256: str, reason: str) -> bool:
+        """Serve a package no more; says whether it was held from this blob."""
+        async with self._locks.setdefault(id, asyncio.Lock()):
+            for attempt in range(_TRIES):
+                package = self._catalogue.by_id(id)
+                if package is None or package.held_sha256 != sha256:
+                    return False
+                try:
+                    await asyncio.to_thread(self._blobs.unpublish, package.held_filename)
+                except StorageError as exc:  # the look at names tries again
+                    log.warning(exc.message, extra={"action": "name_left", "file": package.held_filename})
+                now = self._now()
+                view = replace(
+                    package, presence=Presence.DAMAGED, reason=reason, held_sha256="", held_filename=""
+                )
+                event = entry(
+                    EventType.PACKAGE_DAMAGED,
+                    at=now,
+                    actor=SYSTEM,
+                    subject=id,
+                    filename=package.body.filename,
+                    sha256=sha256,
+                    reason=reason,
+                )
+                operation = Replace("packages", package_doc(view, now), self._catalogue.rev(id))
+                damaged = Replace("damaged", damaged_doc(sha256, reason, now))
+                try:
+                    stored = await self._store.batch([operation, event, damaged, Remove("verified", sha256)])
+                except StaleRevision:
+                    if attempt == _TRIES - 1:
+                        raise
+                    await self._catalogue.load()
+                    continue
+                if stored[0] is not None:
+                    self._catalogue.take(stored[0])
+                log.error(
+                    "a held file is damaged",
+                    extra={"action": "package_damaged", "package": id, "reason": reason},
+                )
+                return True
+        return False
 
 
 def _release_check_job(id: str, now: int) -> Job:

@@ -20,7 +20,7 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from appliance.jobs.supervisor import Supervisor
@@ -43,6 +43,7 @@ class Sources:
     disk_free: Callable[[], int]  #: bytes
     records_skipped: Callable[[], int]  #: how many stored records break a rule
     trash: Callable[[], tuple[int, int]]  #: how many earlier versions are kept, and their bytes
+    scrub: Callable[[], Mapping[str, float]] = dict  #: `_SCRUB` has the names
 
 
 class Metrics:
@@ -179,10 +180,10 @@ class _Live(Collector):
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
 
-    def describe(self) -> list[GaugeMetricFamily]:
-        return list(_families())
+    def describe(self) -> list[Metric]:
+        return [*_families(), *(_scrub(name, None) for name in _SCRUB)]
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         packages, peers, jobs, disk, skipped, versions, trash = _families()
         for family, figures in (
             (packages, self._sources.packages()),
@@ -203,6 +204,29 @@ class _Live(Collector):
         for family, value in zip((versions, trash), self._sources.trash(), strict=True):
             family.add_metric([], value)
             yield family
+        for name, figure in self._sources.scrub().items():
+            yield _scrub(name, figure)
+
+
+#: figures of the scrub: the metric's name and what it says; counters have no unit of now
+_SCRUB: Mapping[str, tuple[str, str]] = {
+    "files": ("ods_scrub_files", "Files that were read again and compared with their SHA-256."),
+    "bytes": ("ods_scrub_bytes", "Bytes that were read for that."),
+    "damaged_files": ("ods_scrub_damaged_files", "Files that were found damaged by it."),
+    "damaged_now": ("ods_damaged_files", "Files that are damaged and not repaired."),
+    "repaired_now": ("ods_repaired_files", "Files that were damaged and repaired in the last 90 days."),
+    "due_files": ("ods_scrub_due_files", "Files that are to be read now."),
+    "completed_s": ("ods_scrub_completed_timestamp_seconds", "When all files that were due had been read."),
+    "oldest_s": ("ods_scrub_oldest_age_seconds", "Time since the file was verified that waits longest."),
+}
+_SCRUB_COUNTERS = {"files", "bytes", "damaged_files"}
+
+
+def _scrub(name: str, value: float | None) -> Metric:
+    kind = CounterMetricFamily if name in _SCRUB_COUNTERS else GaugeMetricFamily
+    metric, about = _SCRUB[name]
+    family: Metric = kind(metric, about, value=value)
+    return family
 
 
 def _families() -> tuple[GaugeMetricFamily, ...]:

@@ -2,7 +2,6 @@
 
 import base64
 import dataclasses
-import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +27,7 @@ from appliance.domain.reach import cut_off
 from appliance.domain.record import Record, RecordKind
 from appliance.domain.trash import Version, Why
 from appliance.peering.records import package_body, replica_body
+from appliance.store.blobs import Committed
 from appliance.store.ports import Operation, Replace, Store
 
 from .catalogue import Catalogue
@@ -36,9 +36,10 @@ from .installer_facts import replace_installer
 from .journal import entry
 from .records import Known, Records
 from .trash import Trash
+from .verified_blobs import VerifiedBlobs
+from .verify_jobs import verify_job
 
 INLINE_CHUNKS = 64  #: up to so many chunks the record itself carries their list
-VERIFY_JOB = "package.verify"
 FURTHER_DIGESTS = ("md5", "sha512", "sha3_512")  #: what a package record may carry beside SHA-1 and SHA-256
 _HISTORY = 16
 _TRIES = 8
@@ -71,9 +72,11 @@ class Packages:
         stages: Sequence[str],
         node_id: str,
         now: Callable[[], int],
+        verified: VerifiedBlobs | None = None,
     ) -> None:
         self._store = store
         self._records = records
+        self._verified = verified
         self._catalogue = catalogue
         self._holdings = holdings
         self._trash = trash
@@ -143,6 +146,7 @@ class Packages:
         given: Collection[str] = ("stage", "tags", "notes", "metadata"),
         condition: Precondition | None = None,
         resumed: bool = False,
+        committed: Committed | None = None,
     ) -> tuple[Package, Effect]:
         """Publish a file whose blob is committed.
 
@@ -166,6 +170,7 @@ class Packages:
             condition: What has to be so of the package that is there.
             resumed: The file was perhaps published before, and only the note about it was lost: then the condition
                 was met by what it has replaced.
+            committed: How its bytes became a blob a moment ago, if they did.
 
         Returns:
             The package, and what was done.
@@ -196,7 +201,11 @@ class Packages:
             origin=self._node_id,
             chunks=inline,
         )
-        extra = [] if inline or not manifest.size else [Replace("manifests", manifest_doc(manifest))]
+        extra: list[Operation] = []
+        if manifest.size and not inline:
+            extra.append(Replace("manifests", manifest_doc(manifest)))
+        if committed is not None and self._verified is not None:
+            extra.append(self._verified.remember(manifest.sha256, committed.stamp))
         asked = {field: getattr(body, field) for field in ("stage", "tags", "notes") if field in given}
         effect = Effect.CREATED
 
@@ -228,12 +237,22 @@ class Packages:
 
         try:
             written = await self._write(id, next_body, extra=extra)
-        except (PackageExists, PermissionDenied, PreconditionFailed):
+        except (PackageExists, PermissionDenied, PreconditionFailed) as exc:
+            if exc.details.get("sha256") == manifest.sha256:  # what was damaged here may be whole again
+                await self._store.batch(extra)
+                await self._holdings.settle(id)
+            await self._relink(manifest.sha256, committed)
             await self._holdings.free(manifest.sha256)
             raise
         if not written and extra:  # the bytes are here now, and with them what is known of their chunks
             await self._store.batch(extra)
-        return await self.settled(id, actor if written else ""), effect
+        package = await self.settled(id, actor if written else "")
+        await self._relink(manifest.sha256, committed)
+        return package, effect
+
+    async def _relink(self, sha256: str, committed: Committed | None) -> None:
+        if committed is not None and committed.replaced and self._verified is not None:
+            await self._verified.relink(sha256)
 
     async def change(
         self,
@@ -425,16 +444,7 @@ class Packages:
         package = self._catalogue.resolve(id)
         if not package.held_sha256:
             raise PackageUnknown(f'"{package.body.filename}" is not held here: {package.reason}.')
-        now = self._now()
-        job = Job(
-            id=secrets.token_hex(12),
-            queue="hash",
-            name=VERIFY_JOB,
-            args={"package": package.id, "actor": actor},
-            key=f"verify:{package.id}",
-            run_at=now,
-            created_at=now,
-        )
+        job = verify_job(package.id, actor, self._now())
         if not await self._store.enqueue(job):
             active = await self._store.find_jobs({"active_key": job.key}, limit=1)
             return active[0] if active else job

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from appliance.domain.errors import StorageError
+from appliance.domain.errors import StorageError, SyncFailed
 from appliance.domain.manifest import Hash, Manifest
 from appliance.store.filesystem import start_writeback, storage_error, sync_file, write_at
 
@@ -145,9 +145,17 @@ class Receiver:
             await self._oldest()
 
     async def sync(self) -> None:
-        """Make all bytes taken durable."""
+        """Make all bytes taken durable.
+
+        Raises:
+            SyncFailed: The disk did not keep them; nothing since the last good sync may be believed, or added to.
+        """
         await self.flush()
-        await asyncio.to_thread(sync_file, self._descriptor)
+        try:
+            await asyncio.to_thread(sync_file, self._descriptor)
+        except SyncFailed as exc:
+            self._failure = exc
+            raise
 
     async def rewind(self, offset: int) -> None:
         """Cut the file off at `offset` and let go of it: the hashes are made anew by whoever opens it next."""

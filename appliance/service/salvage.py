@@ -7,7 +7,7 @@ from pathlib import Path
 
 from appliance.domain.errors import ChunkInvalid
 from appliance.domain.manifest import CHUNK_SIZE, Manifest
-from appliance.store.filesystem import aligned_buffer, read_at
+from appliance.store.filesystem import aligned_buffer, open_regular, read_at
 from appliance.store.partial import PartialFile
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ def salvage(
         StorageError: A chunk cannot be written.
     """
     try:
-        descriptor = os.open(damaged, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        descriptor = open_regular(damaged)
     except OSError:
         return
     count = 0

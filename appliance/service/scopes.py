@@ -18,7 +18,7 @@ AREAS: Mapping[str, tuple[str, ...]] = {
     "notifications": ("destinations", "deliveries"),
     "accounts": ("users", "tokens", "sessions", "directory"),
     "audit": ("events", "events.csv"),
-    "system": ("system", "settings"),
+    "system": ("system", "settings", "scrub"),
 }
 SCOPES = tuple(f"{area}:{way}" for area in AREAS for way in ("read", "write"))
 _ALWAYS = frozenset({"about", "openapi.json", "docs"})  #: who am I, and how does one ask

@@ -25,9 +25,13 @@ class SecretBox:
             key = Fernet.generate_key()
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(key)
-                file.flush()
-                os.fsync(file.fileno())
+                try:
+                    file.write(key)
+                    file.flush()
+                    os.fsync(file.fileno())
+                except OSError:  # what the disk did not keep must not be found at the next start
+                    path.unlink(missing_ok=True)
+                    raise
         try:
             self._fernet = Fernet(key.strip())
         except ValueError as exc:

@@ -67,6 +67,7 @@ class Live:
     rate: float = 0.0  #: bytes a second, smoothed
     counted: int = 0
     first_chunk_at: int = 0  #: UTC milliseconds of the first verified chunk of this run
+    writes: list[Operation] = field(default_factory=list)  #: to be done when it has ended
 
     def view(self) -> Doc:
         """The document as it would be written now."""
@@ -398,7 +399,7 @@ class Transfers:
             **ended,
             "cancelled_by": live.doc.get("cancelled_by", "") if live.cancelled else "",
         }
-        events: list[Operation] = []
+        events: list[Operation] = [*live.writes]
         if state is TransferState.STALLED and live.doc["attempts"] == 1:
             events.append(
                 entry(

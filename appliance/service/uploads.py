@@ -29,6 +29,7 @@ from appliance.domain.errors import (
     OffsetMismatch,
     PackageExists,
     StoreUnavailable,
+    SyncFailed,
     TooLarge,
     UploadUnknown,
 )
@@ -213,12 +214,13 @@ class UploadService:
 
     def _offset(self, upload: Upload) -> int:
         try:
-            length = self.file(upload.id).stat().st_size
+            info = self.file(upload.id).stat()
         except FileNotFoundError:
             return 0
-        # A part that was being joined is joined again from its beginning.
-        trusted = upload.boot == this_boot() and not upload.parts
-        return length if trusted else min(length, upload.synced)
+        # A part that was being joined is joined again from its beginning. A file with a second name is a blob: all of
+        # it is on the disk, and it must not be cut.
+        trusted = (upload.boot == this_boot() and not upload.parts) or info.st_nlink > 1
+        return info.st_size if trusted else min(info.st_size, upload.synced)
 
     @contextlib.asynccontextmanager
     async def receiving(
@@ -267,10 +269,31 @@ class UploadService:
                 await asyncio.to_thread(receiver.close)
 
     async def rest(self, upload: Upload, receiver: Receiver, **changes: Any) -> None:
-        """A request ended and the upload is not complete: make durable what there is, and prolong its life."""
-        await receiver.sync()
+        """A request ended and the upload is not complete: make durable what there is, and prolong its life.
+
+        Raises:
+            SyncFailed: The disk did not keep it; the upload continues where the last good sync was.
+        """
+        try:
+            await receiver.sync()
+        except SyncFailed:
+            await self._disbelieve(upload.id)
+            raise
         expires = self._now() + self._life_ms
         await self._note(upload.id, synced=receiver.offset, boot=this_boot(), expires_at=expires, **changes)
+
+    async def _disbelieve(self, id: str) -> None:
+        """After a failed sync: only what was made durable before counts, as after a crash of the machine."""
+        doc = await self._store.get("uploads", id)
+        if doc is None:
+            return
+        log.error(
+            "the disk did not keep what was uploaded; the upload continues where it was last safe",
+            extra={"action": "upload_unsynced", "upload": id, "offset": doc["synced"]},
+        )
+        await self._note(id, boot="")
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(_cut, self.file(id), doc["synced"])
 
     async def _note(self, id: str, **changes: Any) -> None:
         doc = await self._store.get("uploads", id)
@@ -303,6 +326,7 @@ class UploadService:
             PackageExists: Another file has the name; nothing is kept.
             PreconditionFailed: The package that is there is not as it has to be; nothing is kept.
             StoreUnavailable: The database is away; the bytes are kept, `finish` goes on later.
+            SyncFailed: The disk did not keep them; there is no blob, and they have to be sent again.
         """
         ended = self._now()
         writer = self._writers.get(upload.id)
@@ -319,7 +343,13 @@ class UploadService:
             raise empty_file(upload.filename)
         if upload.size is None:  # the file is another name of the blob from here on, and must not grow
             await self._note(upload.id, size=manifest.size)
-        await asyncio.to_thread(self._blobs.commit, self.file(upload.id), manifest.sha256, keep=True)
+        try:
+            committed = await asyncio.to_thread(
+                self._blobs.commit, self.file(upload.id), manifest.sha256, keep=True
+            )
+        except SyncFailed:
+            await (self._disbelieve(upload.id) if remember else self.forget(upload.id))
+            raise
         blob = self._blobs.path(manifest.sha256)
         try:
             package, effect = await self._packages.publish(
@@ -336,6 +366,7 @@ class UploadService:
                 given=upload.given,
                 condition=upload.condition,
                 resumed=resumed,
+                committed=committed,
             )
         except StoreUnavailable:
             raise
@@ -376,7 +407,19 @@ class UploadService:
         life = min(self._life_ms, REMEMBERED_MS)
         ended = self._now() + life
         await self._note(upload.id, package=package, effect=str(effect), size=size, expires_at=ended)
-        await asyncio.to_thread(remove, self.file(upload.id))
+        await self._delete_file(upload.id)
+
+    async def _delete_file(self, id: str) -> bool:
+        """Delete what was received, if the disk lets us; says whether nothing is left."""
+        try:
+            await asyncio.to_thread(remove, self.file(id))
+        except OSError as exc:
+            log.warning(
+                "the file of an upload cannot be deleted; ODS tries again later",
+                extra={"action": "upload_left", "upload": id, "reason": exc.strerror},
+            )
+            return False
+        return True
 
     async def finish(self, id: str, *, resumed: bool = True) -> Upload:
         """An upload as it really is: nobody writes to it, and if every byte is here it is a package.
@@ -441,12 +484,14 @@ class UploadService:
         await self.forget(id)
 
     async def forget(self, id: str) -> None:
-        """Delete an upload and what was received."""
+        """Delete an upload and what was received. A file that cannot be deleted is one of an expired upload."""
+        doc = await self._store.get("uploads", id)
         await self._store.delete("uploads", {"_id": id})
         receiver = self._writers.take(id)
         if receiver is not None:
             await asyncio.to_thread(receiver.close)
-        await asyncio.to_thread(remove, self.file(id))
+        if not await self._delete_file(id) and doc is not None:
+            await self._store.replace("uploads", {**doc, "expires_at": 0})
 
     async def expire(self) -> None:
         """Delete uploads whose life has ended."""
@@ -462,3 +507,11 @@ class UploadService:
     def file(self, id: str) -> Path:
         """Where the bytes of an upload are."""
         return self._layout.upload(id)
+
+
+def _cut(path: Path, length: int) -> None:
+    """Let a file have at most so many bytes; one with a second name, that of a blob, loses its own."""
+    if path.stat().st_nlink > 1:
+        remove(path)
+    else:
+        os.truncate(path, length)

@@ -4,27 +4,32 @@ Data before name: a blob is on the disk before its name is, and its name before 
 the old state or the new one; what is neither, `adopt_or_clean` removes at the next start.
 """
 
+import contextlib
 import logging
 import math
 import os
 import secrets
+import stat
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from appliance.domain.errors import BlobMissing, StorageFull
+from appliance.domain.errors import BlobMissing, StorageError, StorageFull, SyncFailed
 
 from .filesystem import (
+    check_regular,
     free_bytes,
     holding,
     link,
     link_or_copy,
     make_readable,
-    mark_used,
     move,
+    open_regular,
     remove,
+    remove_whatever,
     storage_error,
     sync_directory,
     sync_file,
@@ -44,6 +49,31 @@ class Leftovers:
     blobs: list[str]  #: by SHA-256
     partials: list[Path]
     uploads: list[Path]
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What tells a file from another one, or from itself before a change, without reading it."""
+
+    size: int  #: bytes
+    mtime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, info: os.stat_result) -> "Stamp":
+        """That of a file that was looked at."""
+        return cls(info.st_size, info.st_mtime_ns, info.st_ino)
+
+    def unchanged(self, other: "Stamp") -> bool:
+        """Whether nobody wrote in between, as far as size and time tell. A copy that kept both counts as unchanged."""
+        return (self.size, self.mtime_ns) == (other.size, other.mtime_ns)
+
+
+class Committed(NamedTuple):
+    """A file that became a blob."""
+
+    stamp: Stamp
+    replaced: bool  #: another file was there under the same hash; public names may still show that one
 
 
 class BlobStore:
@@ -115,14 +145,57 @@ class BlobStore:
         return self._layout.blob(sha256)
 
     def exists(self, sha256: str, size: int) -> bool:
-        """Whether the blob is here with this size."""
+        """Whether there is a regular file of this size under the hash. What its bytes are, this does not say."""
         try:
-            return self.path(sha256).stat().st_size == size
+            stamp = self.stamp(sha256)
         except OSError:
             return False
+        return stamp is not None and stamp.size == size
 
-    def commit(self, path: Path, sha256: str, *, synced: bool = False, keep: bool = False) -> None:
-        """Take a complete, verified file over as a blob; a second copy of a blob is dropped.
+    def stamp(self, sha256: str) -> Stamp | None:
+        """That of the file under the hash, or None if there is nothing.
+
+        Raises:
+            OSError: It cannot be looked at, or is no regular file.
+        """
+        try:
+            info = self.path(sha256).lstat()
+        except FileNotFoundError:
+            return None
+        check_regular(info)
+        return Stamp.of(info)
+
+    def open(self, sha256: str) -> int:
+        """Open a blob for reading; a descriptor. The mode is mended if that is all that is wrong.
+
+        Raises:
+            OSError: There is none, it cannot be read, or it is no regular file.
+        """
+        path = self.path(sha256)
+        try:
+            return open_regular(path)
+        except PermissionError:
+            check_regular(path.lstat())
+            make_readable(path)
+            return open_regular(path)
+
+    def mend_mode(self, sha256: str) -> None:
+        """Let a blob be read again that nobody may read, not even its owner.
+
+        Raises:
+            OSError: It is not ours, or the disk fails.
+        """
+        path = self.path(sha256)
+        info = path.lstat()
+        check_regular(info)
+        if not info.st_mode & stat.S_IRUSR:
+            make_readable(path)
+
+    def commit(self, path: Path, sha256: str, *, synced: bool = False, keep: bool = False) -> Committed:
+        """Take a complete, verified file over as a blob, in the place of whatever has this hash already.
+
+        What lies there may have been damaged since it was verified; this file was read a moment ago. Public names that
+        link to the other file still do: see `publish`.
 
         Args:
             path: The file, in the data directory.
@@ -132,35 +205,55 @@ class BlobStore:
                 to any more.
 
         Raises:
+            SyncFailed: The disk did not keep it. There is no new blob, and `path` must not be believed.
             StorageError: The disk fails.
         """
         target = self.path(sha256)
         try:
-            if self._use(sha256, path.stat().st_size):
-                sync_directory(target.parent)  # who made it may have been killed before
-                if not keep:
-                    remove(path)
-                return
             make_readable(path)
             if not synced:
                 _sync(path)
-            if not target.parent.exists():
-                target.parent.mkdir(exist_ok=True, mode=0o750)
-                sync_directory(target.parent.parent)
-            temporary = target.with_name(f"{_LINKING}{secrets.token_hex(8)}")
-            move(temporary if keep and link(path, temporary) else path, target)
+            self._make_directory(target.parent)
+            with holding(target.parent):  # `sweep` must not take what comes now for what was there before
+                return self._take(path, target, keep=keep)
         except OSError as exc:
             raise storage_error(exc) from exc
 
-    def _use(self, sha256: str, size: int) -> bool:
-        """Whether the blob is here with this size; then `sweep` leaves it alone for a while."""
-        if not self.exists(sha256, size):
-            return False
-        with holding(self.path(sha256).parent):
-            if not self.exists(sha256, size):
-                return False
-            mark_used(self.path(sha256))
-        return True
+    @staticmethod
+    def _take(path: Path, target: Path, *, keep: bool) -> Committed:
+        before = os.path.lexists(target)
+        if before and not stat.S_ISREG(target.lstat().st_mode):
+            remove_whatever(target)
+        elif before and os.path.samefile(path, target):  # who made it may have been killed before
+            sync_directory(target.parent)
+            if not keep:
+                remove(path)
+            return Committed(Stamp.of(target.lstat()), replaced=False)
+        temporary = target.with_name(f"{_LINKING}{secrets.token_hex(8)}")
+        linked = keep and link(path, temporary)
+        try:
+            move(temporary if linked else path, target)
+        except SyncFailed:
+            if not before:
+                remove(target)
+            raise
+        except StorageError:
+            if linked:
+                remove(temporary)
+            raise
+        return Committed(Stamp.of(target.lstat()), replaced=before)
+
+    @staticmethod
+    def _make_directory(path: Path) -> None:
+        if path.exists():
+            return
+        path.mkdir(exist_ok=True, mode=0o750)
+        try:
+            sync_directory(path.parent)
+        except SyncFailed:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+            raise
 
     def publish(self, sha256: str, filename: str) -> None:
         """Let `filename` be the public name of a blob, in one step and whatever had the name before.
@@ -178,7 +271,19 @@ class BlobStore:
         if target.exists() and os.path.samefile(blob, target):
             return  # renaming one link onto another of the same file would leave both
         link_or_copy(blob, temporary)
-        move(temporary, target)
+        try:
+            if target.is_dir() and not target.is_symlink():
+                remove_whatever(target)
+            move(temporary, target)
+        except OSError as exc:
+            raise storage_error(exc) from exc
+
+    def shows(self, sha256: str, filename: str) -> bool:
+        """Whether a public name stands for a blob: a link to it, or a copy of its size where links cannot be made."""
+        try:
+            return _shows(self._layout.packages / filename, self.path(sha256))
+        except OSError:
+            return False
 
     def unpublish(self, filename: str) -> None:
         """Take a public name away."""
@@ -231,11 +336,59 @@ class BlobStore:
             move(temporary, blob)
 
     def quarantine(self, sha256: str) -> None:
-        """Set a damaged blob aside."""
-        if self.path(sha256).exists():
-            if not self._layout.quarantine.exists():
-                self.make_directory(self._layout.quarantine)
-            move(self.path(sha256), self._layout.damaged(sha256))
+        """Set a damaged blob aside, in the place of an earlier one of this hash.
+
+        Raises:
+            StorageError: The disk fails; it is where it was.
+        """
+        source, target = self.path(sha256), self._layout.damaged(sha256)
+        try:
+            if os.path.lexists(source):
+                target.parent.mkdir(exist_ok=True, mode=0o750)
+                if os.path.lexists(target):
+                    remove_whatever(target)
+                move(source, target)
+        except OSError as exc:
+            raise storage_error(exc) from exc
+
+    def quarantine_found(self, sha256: str, seen: Stamp | None) -> bool:
+        """As `quarantine`, unless another file has taken the place of the one that was found damaged.
+
+        Args:
+            sha256: Its hash.
+            seen: The file that was found damaged; None if there was no regular file.
+
+        Returns:
+            Whether what was found was still so.
+
+        Raises:
+            StorageError: The disk fails; it is where it was.
+        """
+        with contextlib.suppress(OSError):  # if it is no regular file, no good one took its place
+            if self.stamp(sha256) != seen:
+                return False
+        self.quarantine(sha256)
+        return True
+
+    def quarantined(self) -> list[tuple[str, float]]:
+        """The hashes of what is set aside, and since when, in seconds since 1970."""
+        found = []
+        with contextlib.suppress(FileNotFoundError):
+            for path in sorted(self._layout.quarantine.iterdir()):
+                with contextlib.suppress(FileNotFoundError):
+                    found.append((path.name, path.lstat().st_ctime))
+        return found
+
+    def drop_quarantined(self, sha256: str) -> None:
+        """Delete what was set aside of a hash, if anything.
+
+        Raises:
+            StorageError: The disk fails.
+        """
+        try:
+            remove_whatever(self._layout.damaged(sha256))
+        except OSError as exc:
+            raise storage_error(exc) from exc
 
     def adopt_or_clean(
         self, *, names: Mapping[str, str], blobs: set[str], partials: set[str], uploads: set[str]

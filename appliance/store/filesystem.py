@@ -8,14 +8,16 @@ import ctypes
 import errno
 import mmap
 import os
+import platform
 import shutil
+import stat
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from appliance.domain.errors import InvalidSettings, StorageError, StorageFull
+from appliance.domain.errors import InvalidSettings, StorageError, StorageFull, SyncFailed
 
 try:
     import fcntl
@@ -23,13 +25,28 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT} if hasattr(errno, "EDQUOT") else {errno.ENOSPC}
+_UNREADABLE = {
+    code
+    for name in ("EIO", "EUCLEAN", "EBADMSG", "EILSEQ", "ENODATA", "ESTALE")
+    if (code := getattr(errno, name, None)) is not None
+}  #: how disks, file systems and their checksums say that bytes are lost
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK, errno.ENOSYS}
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _COPY_BLOCK = 1024 * 1024
+_OPEN_REGULAR = os.O_RDONLY
+for _flag in (
+    "O_BINARY",
+    "O_CLOEXEC",
+    "O_NOFOLLOW",
+    "O_NONBLOCK",
+):  # to open a pipe would wait for its writer
+    _OPEN_REGULAR |= getattr(os, _flag, 0)
 _seek_lock = threading.Lock()
 _flusher = ThreadPoolExecutor(1, thread_name_prefix="writeback")
 _WRITE = 2  #: SYNC_FILE_RANGE_WRITE, linux/fs.h
 _sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None) if sys.platform == "linux" else None
+_IOPRIO_SET = {"x86_64": 251, "aarch64": 30}  #: the number of the system call, which libc does not wrap
+_IOPRIO_WHO_PROCESS, _IOPRIO_CLASS_IDLE = 1, 3  #: linux/ioprio.h; a process is a thread there
 _locks: list[int] = []
 
 
@@ -51,6 +68,18 @@ def storage_error(exc: OSError) -> StorageError:
         name = os.path.basename(os.fsdecode(exc.filename))
         return StorageError(f"{name} is missing in the data directory; /health/ready says more.")
     return StorageError(f"The disk does not work: {exc.strerror or exc}.")
+
+
+def sync_error(exc: OSError) -> SyncFailed:
+    """Our error for a sync that failed. The system reports it once: whatever was not on the disk before is lost."""
+    return SyncFailed(
+        f"The disk did not keep what was written: {exc.strerror or exc}. Check the disk, then send it again."
+    )
+
+
+def unreadable(exc: OSError) -> bool:
+    """Whether an error of reading says that the bytes are damaged, and not that the system is short of something."""
+    return exc.errno in _UNREADABLE
 
 
 def preallocate(descriptor: int, size: int) -> None:
@@ -159,6 +188,72 @@ def read_ahead(descriptor: int, offset: int, length: int) -> None:
             offset += count
 
 
+def check_regular(info: os.stat_result) -> None:
+    """Let a regular file pass.
+
+    Raises:
+        IsADirectoryError: It is a directory.
+        OSError: It is a link, a pipe or a device.
+    """
+    if stat.S_ISDIR(info.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a directory")
+    if stat.S_ISLNK(info.st_mode):
+        raise OSError(errno.ELOOP, "it is a symbolic link")
+    if not stat.S_ISREG(info.st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file")
+
+
+def open_regular(path: Path) -> int:
+    """Open a regular file for reading; what has taken its place is not followed, and holds nobody up.
+
+    Raises:
+        OSError: There is none, or it cannot be opened.
+    """
+    descriptor = os.open(path, _OPEN_REGULAR)
+    try:
+        check_regular(os.fstat(descriptor))
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def keep_out_of_cache(descriptor: int, *, wanted: bool = True) -> bool:
+    """Let reads of an open file bypass the page cache, or no longer.
+
+    So the disk is read, and not what memory has of it, and nothing is pushed out of memory.
+
+    Returns:
+        Whether it is so now. Reads then need an aligned buffer, length and offset.
+    """
+    if not hasattr(os, "O_DIRECT") or fcntl is None or portable():
+        return False
+    try:
+        flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_DIRECT if wanted else flags & ~os.O_DIRECT)
+    except OSError:
+        return False
+    return wanted
+
+
+def drop_from_cache(descriptor: int, offset: int, length: int) -> None:
+    """Let the system forget a stretch of a file that it read for us only. A hint."""
+    if hasattr(os, "posix_fadvise") and not portable():
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_DONTNEED)
+
+
+def lower_priority() -> None:
+    """Let the calling thread use the disk and the processor only when nobody else does, where the system can."""
+    if sys.platform != "linux" or portable():
+        return
+    number = _IOPRIO_SET.get(platform.machine())
+    if number is not None:
+        ctypes.CDLL(None).syscall(number, _IOPRIO_WHO_PROCESS, 0, _IOPRIO_CLASS_IDLE << 13)
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+
+
 def start_writeback(descriptor: int, offset: int, length: int) -> None:
     """Let the system begin to write a stretch to the disk, so that `sync_file` has less to wait for. A hint."""
     if _sync_file_range is not None and not portable():
@@ -169,7 +264,8 @@ def sync_file(descriptor: int) -> None:
     """Put a file's bytes on the disk.
 
     Raises:
-        StorageError: They cannot be; the file must count as lost.
+        SyncFailed: They cannot be. What was written since the last good sync must count as lost: the system says so
+            once, and lets the next sync succeed.
     """
     try:
         if hasattr(os, "fdatasync") and not portable():
@@ -177,22 +273,34 @@ def sync_file(descriptor: int) -> None:
         else:
             os.fsync(descriptor)
     except OSError as exc:
-        raise storage_error(exc) from exc
+        raise sync_error(exc) from exc
 
 
 def sync_directory(path: Path) -> None:
-    """Put a directory's names on the disk, where the system can."""
+    """Put a directory's names on the disk, where the system can.
+
+    Raises:
+        SyncFailed: They cannot be; a name that was made in it must count as lost.
+        OSError: There is no such directory.
+    """
     if os.name != "posix":
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as exc:
+        raise sync_error(exc) from exc
     finally:
         os.close(descriptor)
 
 
 def move(source: Path, target: Path) -> None:
-    """Rename within the data directory and make the new name durable."""
+    """Rename within the data directory and make the new name durable.
+
+    Raises:
+        SyncFailed: The new name is there, and may not be after a power cut.
+        StorageError: The disk is full or fails; nothing was renamed.
+    """
     try:
         os.replace(source, target)
         sync_directory(target.parent)
@@ -254,15 +362,6 @@ def holding(directory: Path) -> Iterator[None]:
             os.close(descriptor)
 
 
-def mark_used(path: Path) -> None:
-    """Let a file's change time be now, and nothing else: its modification time is a validator of downloads.
-
-    Raises:
-        OSError: The disk fails, or the file is gone.
-    """
-    path.chmod(path.stat().st_mode & 0o7777)
-
-
 def make_readable(path: Path) -> None:
     """Let every account of the machine read a file or list a directory: a web server has its own account.
 
@@ -283,6 +382,18 @@ def open_in_place(path: Path, flags: int, mode: int) -> int:
     except FileNotFoundError:
         path.parent.mkdir(exist_ok=True, mode=0o750)
         return os.open(path, flags, mode)
+
+
+def remove_whatever(path: Path) -> None:
+    """Delete what has this name: a file, a link, or a directory with all that is in it.
+
+    Raises:
+        OSError: The disk fails.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        remove(path)
 
 
 def remove(path: Path) -> None:

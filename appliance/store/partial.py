@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from appliance.domain.chunkmap import ChunkMap
-from appliance.domain.errors import ChunkInvalid
+from appliance.domain.errors import ChunkInvalid, SyncFailed
 from appliance.domain.manifest import CHUNK_SIZE, Manifest
 
 from .filesystem import (
@@ -170,9 +170,14 @@ class PartialFile:
         """Make a complete file durable and forget its map; the caller commits it as a blob.
 
         Raises:
-            StorageError: The disk fails.
+            SyncFailed: The disk did not keep it. The file and its map are discarded: what the page cache still has of
+                it may not be what is on the disk, and the next sync would succeed.
         """
-        sync_file(self._data)
+        try:
+            sync_file(self._data)
+        except SyncFailed:
+            self._disbelieve()
+            raise
         self.close()
         remove(self._map_path)
         return self.path
@@ -185,6 +190,15 @@ class PartialFile:
                 setattr(self, name, -1)
                 with contextlib.suppress(OSError):
                     os.close(descriptor)
+
+    def _disbelieve(self) -> None:
+        """Let nothing of it be believed again, even if the disk deletes no files now."""
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._marks, 0)
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._data, 0)
+        with contextlib.suppress(OSError):
+            self.discard()
 
     def discard(self) -> None:
         """Delete the files."""

@@ -57,6 +57,13 @@ PACKAGES = Collection(
     },
 )  #: this node's view of each package
 MANIFESTS = Collection(name="manifests")  #: by whole-file SHA-256
+VERIFIED = Collection(
+    name="verified", fields={"verified_at": "int"}
+)  #: by SHA-256: the file of a blob as it was when its bytes were last verified here
+DAMAGED = Collection(
+    name="damaged", fields={"at": "int", "repaired_at": "int"}
+)  #: by SHA-256: blobs that were found damaged here; `repaired_at` is 0 until they are right again
+SCRUB = Collection(name="scrub")  #: how far the scrub is, and which processes are busy
 TRASH = Collection(
     name="superseded", fields={"package": "text", "sha256": "text", "at": "int"}
 )  #: versions that are no longer served and can be restored; the name is from when only lost conflicts were kept
@@ -125,7 +132,7 @@ NODE = Collection(
 COLLECTIONS: dict[str, Collection] = {
     collection.name: collection
     for collection in (
-        RECORDS, PACKAGES, MANIFESTS, TRASH, TRANSFERS, JOBS, EVENTS,
+        RECORDS, PACKAGES, MANIFESTS, VERIFIED, DAMAGED, SCRUB, TRASH, TRANSFERS, JOBS, EVENTS,
         PEERS, CURSORS, INVITES, NONCES, UPLOADS, ACCOUNTS, SESSIONS, TOKENS,
         MDM_SERVERS, MDM_REMOTE, MDM_LINKS, MDM_POINTS,
         DESTINATIONS, DELIVERIES, FOLLOWERS, NOTICES, NODE,

@@ -287,6 +287,46 @@ def _streams(url: str, streams: int, part: int) -> None:
         raise RuntimeError("a download failed")
 
 
+def scrub(bench: Bench) -> list[Row]:
+    """Downloads by one stream and by 50, while the node reads all its files again and while it does not."""
+    size = bench.size(1024)
+    node = Node(bench.place("a"), "a", ODS_SCRUB_DAYS="0")
+    rows = []
+    with running(node):
+        for number in range(2):  # one is served, and both are read
+            path = bench.file(bench.place("files") / "s.pkg", size)
+            target = f"{node.url}/api/v1/packages/s{number}.pkg"
+            shell(f"curl -sf -H 'Authorization: {AUTHORIZATION}' -T {path} {target}")
+        for streams, part, times in ((1, size, 8), (50, max(MIB, size // 16), 4)):
+
+            def serve(streams: int = streams, part: int = part, times: int = times) -> None:
+                for _ in range(times):
+                    _streams(f"{node.url}/Packages/s0.pkg", streams, part)
+
+            serve()
+            without, during = [], []
+            for _ in range(ROUNDS):
+                until(lambda: node.api("GET", "/scrub")["current"] is None)
+                without.append(timed(serve))
+                node.api("POST", "/scrub")
+                until(lambda: node.api("GET", "/scrub")["current"] is not None, 30)
+                during.append(timed(serve))
+                if node.api("GET", "/scrub")["current"] is None:
+                    raise RuntimeError("the scrub was over first: make the files larger")
+            mine, other = statistics.median(during), statistics.median(without)
+            rows.append(
+                Row(
+                    case=f"download, {streams} stream{'s' if streams > 1 else ''}, while a scrub runs",
+                    ours=mine,
+                    rival="the same without",
+                    theirs=other,
+                    target="<= 1.1",
+                    met=mine <= 1.1 * other,
+                )
+            )
+    return rows
+
+
 def latency(bench: Bench) -> list[Row]:
     """From the end of an upload to the first verified chunk at the peer."""
     a, b = Node(bench.place("a"), "a"), Node(bench.place("b"), "b")
@@ -322,6 +362,7 @@ CASES: dict[str, Callable[[Bench], list[Row]]] = {
     "upload": upload,
     "download": download,
     "latency": latency,
+    "scrub": scrub,
 }
 
 __all__ = ["CASES", "Bench", "Row"]

@@ -20,17 +20,24 @@ def killed_at(strace: str, node: NodeProcess, calls: str, number: int) -> Iterat
     """Kill a running node when it makes the n-th of these system calls from now on."""
     command = [strace, "-f", "-qq", "-o", "/dev/null", "-e", f"trace={calls}"]
     command += ["-e", f"inject={calls}:signal=SIGKILL:when={number}", "-p", str(node.pid)]
+    with attached(command, node):
+        yield
+
+
+@contextlib.contextmanager
+def attached(command: list[str], node: NodeProcess) -> Iterator[None]:
+    """Run strace beside a node until the block ends."""
     tracer = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
         status = Path(f"/proc/{node.pid}/status")
 
-        def attached() -> bool:
+        def traced() -> bool:
             if tracer.poll() is not None:
                 assert tracer.stderr is not None
                 pytest.skip(f"strace cannot attach here: {tracer.stderr.read().decode().strip()}")
             return f"TracerPid:\t{tracer.pid}" in status.read_text()
 
-        eventually(attached, 10, "strace does not attach")
+        eventually(traced, 10, "strace does not attach")
         yield
     finally:
         tracer.terminate()

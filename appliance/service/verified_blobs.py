@@ -1,0 +1,141 @@
+"""Which blobs this node has verified, and how their files looked then: by this a change is seen without reading.
+
+In memory beside the store, so that downloads are checked while the database is down. Other processes of the node write
+too, so what does not fit is read again before it is believed.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from appliance.domain.errors import StoreUnavailable
+from appliance.store.blobs import BlobStore, Stamp
+from appliance.store.ports import Doc, Remove, Replace, Store
+
+from .catalogue import Catalogue
+
+_PAGE = 500
+_SLACK_MS = 5_000  #: other processes write what they verified a while after they did
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A blob that was verified."""
+
+    stamp: Stamp  #: its file at that time
+    at: int  #: UTC milliseconds; 0 for one that was here before anything was noted, and is to be verified first
+
+
+class VerifiedBlobs:
+    """What is known of the blobs of this node. `remember` and `fits` may be called from any thread."""
+
+    def __init__(
+        self, *, store: Store, blobs: BlobStore, catalogue: Catalogue, now: Callable[[], int]
+    ) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._catalogue = catalogue
+        self._now = now
+        self._known: dict[str, Verified] = {}
+        self._bad: dict[str, Stamp] = {}  #: damaged files that could not be set aside
+
+    async def load(self) -> None:
+        """Read all of it from the store."""
+        after: tuple[str, str] | None = None
+        while True:
+            docs = await self._store.find("verified", limit=_PAGE, after=after)
+            for doc in docs:
+                self._take(doc)
+            if len(docs) < _PAGE:
+                return
+            after = (docs[-1]["_id"], docs[-1]["_id"])
+
+    async def refresh(self) -> None:
+        """Read what was verified since the last time; cheap enough for every look at a page."""
+        newest = max((known.at for known in self._known.values()), default=0)
+        after: tuple[int, str] = (newest - _SLACK_MS, "")
+        while True:
+            docs = await self._store.find("verified", order="verified_at", limit=_PAGE, after=after)
+            for doc in docs:
+                self._take(doc)
+            if len(docs) < _PAGE:
+                return
+            after = (docs[-1]["verified_at"], docs[-1]["_id"])
+
+    def _take(self, doc: Doc) -> None:
+        """Take over what is stored, unless something newer is known here that is about to be."""
+        sha256, stored = doc["_id"], _verified(doc)
+        known = self._known.get(sha256)
+        if known is None or known.at <= stored.at:
+            self._known[sha256] = stored
+
+    def get(self, sha256: str) -> Verified | None:
+        """What is known here and now."""
+        return self._known.get(sha256)
+
+    def all(self) -> dict[str, Verified]:
+        """All that is known here and now, by SHA-256."""
+        return dict(self._known)
+
+    def fits(self, sha256: str, stamp: Stamp) -> bool:
+        """Whether a file is the one that was verified, as far as it is known here and now."""
+        known = self._known.get(sha256)
+        return known is not None and known.stamp.unchanged(stamp)
+
+    async def trusted(self, sha256: str, stamp: Stamp) -> bool:
+        """As `fits`; what other processes of this node verified counts too."""
+        if self.fits(sha256, stamp):
+            return True
+        with contextlib.suppress(StoreUnavailable):
+            doc = await self._store.get("verified", sha256)
+            if doc is not None:
+                self._take(doc)
+        return self.fits(sha256, stamp)
+
+    def remember(self, sha256: str, stamp: Stamp, *, at: int | None = None) -> Replace:
+        """Know from now on that a file was verified; the write that keeps it."""
+        known = self._known[sha256] = Verified(stamp, self._now() if at is None else at)
+        return Replace(
+            "verified",
+            {
+                "_id": sha256,
+                "size": stamp.size,
+                "mtime_ns": str(stamp.mtime_ns),  # texts: files may bear numbers that no database has
+                "inode": str(stamp.inode),
+                "verified_at": known.at,
+            },
+        )
+
+    def forget(self, sha256: str) -> Remove:
+        """Know nothing of a blob any more; the write that makes it last."""
+        self._known.pop(sha256, None)
+        return Remove("verified", sha256)
+
+    def remember_bad(self, sha256: str, stamp: Stamp) -> None:
+        """Know that a file is damaged that is where it was."""
+        self._bad[sha256] = stamp
+
+    def known_bad(self, sha256: str, stamp: Stamp) -> bool:
+        """Whether a file is one that was found damaged, and need not be read again."""
+        return self._bad.get(sha256) == stamp
+
+    async def relink(self, sha256: str) -> None:
+        """Let every public name of a blob show it: another file took its place.
+
+        Raises:
+            StorageError: The disk fails.
+        """
+        for id in self._catalogue.holders(sha256):
+            package = self._catalogue.by_id(id)
+            if package is not None and package.held_filename:
+                await asyncio.to_thread(self._blobs.publish, sha256, package.held_filename)
+
+
+def _verified(doc: Doc) -> Verified:
+    return Verified(Stamp(doc["size"], int(doc["mtime_ns"]), int(doc["inode"])), doc["verified_at"])
+
+
+def damaged_doc(sha256: str, reason: str, now: int) -> Doc:
+    """The document that says that a blob was found damaged, and is not repaired."""
+    return {"_id": sha256, "at": now, "reason": reason, "repaired_at": 0}
