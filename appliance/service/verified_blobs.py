@@ -53,7 +53,7 @@ class VerifiedBlobs:
 
     async def refresh(self) -> None:
         """Read what was verified since the last time; cheap enough for every look at a page."""
-        newest = max((known.at for known in self._known.values()), default=0)
+        newest = max((known.at for known in self.all().values()), default=0)
         after: tuple[int, str] = (newest - _SLACK_MS, "")
         while True:
             docs = await self._store.find("verified", order="verified_at", limit=_PAGE, after=after)
@@ -75,7 +75,7 @@ class VerifiedBlobs:
         return self._known.get(sha256)
 
     def all(self) -> dict[str, Verified]:
-        """All that is known here and now, by SHA-256."""
+        """All that is known here and now, by SHA-256: a copy, since other threads remember more meanwhile."""
         return dict(self._known)
 
     def fits(self, sha256: str, stamp: Stamp) -> bool:

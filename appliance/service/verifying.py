@@ -14,7 +14,13 @@ from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from appliance.domain.errors import BlobMissing, StaleRevision, StorageError, StoreUnavailable
+from appliance.domain.errors import (
+    ApplianceError,
+    BlobMissing,
+    StaleRevision,
+    StorageError,
+    StoreUnavailable,
+)
 from appliance.domain.event import EventType
 from appliance.domain.job import Job
 from appliance.domain.package import Package
@@ -33,7 +39,8 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 3600.0
 WAIT_S = 10.0  #: how long a download waits for its file to be verified
-START_S = 3.0  #: how long a start waits for files that changed meanwhile
+START_S = 3.0  #: how long a start waits for files that changed meanwhile to be verified
+START_SIZE = 256 * 1024 * 1024  #: bytes; a start waits for no larger one
 COMPLAINT_MS = 10 * 60_000  #: a package is verified for peers once in this time
 COMPLAINTS = 32  #: packages that are verified for one peer in an hour
 REPAIRED_MS = 90 * 86_400_000  #: how long it is known what was repaired
@@ -269,7 +276,7 @@ class Verifying:
                 named[1].append(package.held_filename)
         looked = await asyncio.to_thread(self._look, held, names)
         await self._note_unknown(looked.unknown)
-        await _several(looked.lost, lambda one: self.lost(*one))
+        await _several(looked.lost, lambda one: self._lost_in_look(*one))
         for sha256, name in looked.names:
             await self._publish(sha256, name)
         await self._verify_changed(looked.changed, wait_s)
@@ -313,6 +320,15 @@ class Verifying:
             list(pool.map(one, held.items(), chunksize=64))
         return looked
 
+    async def _lost_in_look(self, sha256: str, finding: Finding) -> None:
+        """As `lost`; one that cannot be dealt with now holds up no other, and no start."""
+        try:
+            await self.lost(sha256, finding)
+        except StoreUnavailable:
+            raise
+        except ApplianceError as exc:
+            log.warning(exc.message, extra={"action": "lost_later", "sha256": sha256})
+
     async def _publish(self, sha256: str, name: str) -> None:
         try:
             await asyncio.to_thread(self._blobs.publish, sha256, name)
@@ -328,8 +344,8 @@ class Verifying:
     async def _verify_changed(self, changed: list[str], wait_s: float) -> None:
         deadline = time.monotonic() + wait_s
         left = []
-        for sha256 in changed:
-            if time.monotonic() >= deadline:
+        for size, sha256 in sorted((self._known_size(sha256), sha256) for sha256 in changed):
+            if time.monotonic() >= deadline or size > START_SIZE:
                 left.append(sha256)
                 continue
             try:
@@ -340,6 +356,10 @@ class Verifying:
                 await self.found(sha256, finding)
         now = self._now()
         await _several(left[:_JOBS], lambda sha256: self._store.enqueue(verify_blob_job(sha256, now)))
+
+    def _known_size(self, sha256: str) -> int:
+        known = self._verified.get(sha256)
+        return known.stamp.size if known else 0
 
     # Damage that is repaired
 
