@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from appliance.domain.errors import InvalidInput, PackageUnknown, PackageWithdrawn
-from appliance.domain.package import Package, Presence, version_of
+from appliance.domain.package import WANTED, Package, Presence, version_of
 from appliance.service.packages import ReplicaView
 
 from .app import App
@@ -228,4 +228,9 @@ async def package_detail(handler: BaseHandler, package: Package) -> dict[str, An
         )  # fmt: skip
     superseded = await app.packages.superseded(package.id)
     shown = sorted(replicas.values(), key=lambda replica: replica.name)
-    return package_detail_json(package, app.download_url, shown, superseded, arriving)
+    cut_off = await app.packages.cut_off(package.id)
+    retry_at = await app.transfers.next_look(package) or await app.replication.next_look()
+    wanted = package.presence in WANTED
+    return package_detail_json(
+        package, app.download_url, shown, superseded, arriving, cut_off, retry_at if wanted else 0
+    )

@@ -68,9 +68,12 @@ _DESTINATION: dict[str, Schema] = {
 
 _PROPERTIES: dict[str, dict[str, Schema]] = {
     "Package": _PACKAGE,
-    "UploadedPackage": {**_PACKAGE, "effect": {"type": "string", "enum": list(Effect)}, "message": TEXT},
+    "UploadedPackage": {
+        **_PACKAGE, "notice": TEXT, "effect": {"type": "string", "enum": list(Effect)}, "message": TEXT,
+    },
     "PackageDetail": {
         **_PACKAGE,
+        "cut_off": _WORDS, "notice": TEXT,
         "replicas": array(ref("Replica")),
         "manifest": object_of({"chunk_size": INT, "count": INT, "digest": TEXT, "url": TEXT}),
         "superseded": array(object_of({"sha256": TEXT, "filename": TEXT, "at": TIME})),

@@ -1,7 +1,7 @@
 """How things look in JSON."""
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 from urllib.parse import quote
@@ -69,6 +69,8 @@ def package_detail_json(
     replicas: list[ReplicaView],
     superseded: list[Version],
     arriving: Mapping[str, int],
+    cut_off: Sequence[str],
+    retry_at: int,
 ) -> dict[str, Any]:
     """A package with its replicas across the network, where its manifest is, and what lost the name to it here.
 
@@ -78,9 +80,14 @@ def package_detail_json(
         replicas: What nodes say of it.
         superseded: What lost the name and is in the trash.
         arriving: By node, how many bytes of it are there so far, where that is known.
+        cut_off: Names of the nodes that should have it and that no path leads it to.
+        retry_at: When this node looks at it again if it should be here and is not, UTC milliseconds; else 0.
     """
     return {
         **package_json(package, base_url),
+        "retry_at": iso(retry_at),
+        "cut_off": list(cut_off),
+        "notice": cut_off_notice(cut_off),
         "replicas": [
             {
                 "node": replica.node,
@@ -152,6 +159,17 @@ def version_json(version: Version, keeping: Keeping, blobs: BlobStore) -> dict[s
         "at": iso(version.at),
         "expires_at": iso(keeping.until(version)),
     }
+
+
+def cut_off_notice(names: Sequence[str]) -> str:
+    """What to do about nodes that a package can't get to; "" if there is none."""
+    if not names:
+        return ""
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return (
+        f"No path leads this package to {shown}: pair {'it' if len(names) == 1 else 'them'} with a node that has the "
+        "package, or promote the package so that the nodes in between take it too."
+    )
 
 
 def manifest_json(manifest: Manifest) -> dict[str, Any]:

@@ -152,6 +152,7 @@ def connect(
     replication = Replication(
         store=store, records=records, catalogue=catalogue, holdings=holdings, intake=intake,
         peers=peers, identity=identity, own=own, calls=calls, supervisor=supervisor, speaks=serving,
+        reconcile_s=settings.replication.reconcile_s,
     )  # fmt: skip
 
     async def joined(record: Record, by_us: bool) -> None:

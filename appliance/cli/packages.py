@@ -94,6 +94,8 @@ def add(
         added.append(_upload(client, output, path, filename, metadata, revision))
         if not output.json:
             output.line(f"{filename}  {size(added[-1]['size'])}  sha256 {added[-1]['sha256']}")
+        if added[-1]["notice"]:
+            output.note(added[-1]["notice"])
     if wait:
         deadline = time.monotonic() + timeout
         added = [

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from .errors import InvalidInput, InviteRefused, PermissionDenied
 
+MAX_PEERS = 1_000  #: that a node record names: with more, it would not fit a record's size
 DEFAULT_STAGES = ("dev", "test", "prod")
 CLOCKS_APART_MS = 60_000  #: nodes whose clocks differ by more are not registered with each other
 

@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 from appliance.domain.errors import IntegrityFailure, InvalidDigest, InvalidInput, WireInvalid
 from appliance.domain.manifest import HEX_LENGTHS, Manifest, check_digest
 from appliance.domain.names import check_filename, package_id
-from appliance.domain.node import NodeBody
+from appliance.domain.node import MAX_PEERS, NodeBody
 from appliance.domain.package import MAX_TAGS, PackageBody, Presence, ReplicaBody, check_tags
 from appliance.domain.record import MAX_NUMBER, Record, RecordKind, oddity, replica_id
 
@@ -34,6 +34,10 @@ _Digest = Annotated[str, Field(max_length=128)]
 # JSON knows no tuples: a list becomes one. What is in it is not converted.
 _Words = Annotated[tuple[Annotated[_Word, Strict()], ...], Field(max_length=MAX_TAGS, strict=False)]
 _Digests = Annotated[tuple[Annotated[_Digest, Strict()], ...], Field(max_length=MAX_REPLACES, strict=False)]
+
+_NodeIds = Annotated[
+    tuple[Annotated[str, Field(max_length=52), Strict()], ...], Field(max_length=MAX_PEERS, strict=False)
+]
 
 _EXACT = ConfigDict(strict=True, extra="ignore")
 
@@ -78,6 +82,7 @@ class _Node(TypedDict):
     tags_refuse: NotRequired[_Words]
     context: NotRequired[_Line]
     tls_fingerprint: NotRequired[_Digest]
+    peers: NotRequired[_NodeIds]
 
 
 _package, _replica, _node = TypeAdapter(_Package), TypeAdapter(_Replica), TypeAdapter(_Node)
@@ -145,6 +150,8 @@ def _check_node(record: Record) -> None:
         raise WireInvalid(f"A node record's URL is not valid: {exc.message}") from exc
     if body.tls_fingerprint:
         _check_digest("sha256", body.tls_fingerprint)
+    if not all(_NODE_ID.fullmatch(peer) for peer in body.peers):
+        raise WireInvalid("A node record's peers are no node ids.")
 
 
 def _check_replica(record: Record) -> None:

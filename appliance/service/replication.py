@@ -26,7 +26,7 @@ from appliance.domain.errors import (
     StoreUnavailable,
 )
 from appliance.domain.job import Job
-from appliance.domain.node import NodeBody
+from appliance.domain.node import MAX_PEERS, NodeBody
 from appliance.domain.record import Record, RecordKind
 from appliance.jobs.supervisor import Supervisor
 from appliance.peering.identity import Identity
@@ -81,9 +81,26 @@ class Replication:
         calls: Executor,
         supervisor: Supervisor,
         speaks: bool = True,
+        reconcile_s: float = 60.0,
     ) -> None:
-        """Take what it needs; `speaks`: whether this process says where the node is, or repeats what another said."""
+        """Take what it needs.
+
+        Args:
+            store: The metadata.
+            records: The signed records.
+            catalogue: The packages of this node.
+            holdings: Settles packages.
+            intake: Takes records in.
+            peers: The registrations.
+            identity: This node's.
+            own: What this node's record says, but for its peers.
+            calls: Threads for requests.
+            supervisor: Watches what runs beside.
+            speaks: Whether this process says where the node is, or repeats what another said.
+            reconcile_s: Seconds between two reconciliations.
+        """
         self._speaks = speaks
+        self._reconcile_ms = round(reconcile_s * 1000)
         self._store = store
         self._records = records
         self._catalogue = catalogue
@@ -148,7 +165,7 @@ class Replication:
         """This node's own record; a new revision is written if something about the node changed."""
         for attempt in range(_TRIES):
             known = await self._records.known(RecordKind.NODE, self._identity.node_id)
-            own = replace(self._own, peers=tuple(sorted(self._peers.active_ids())))
+            own = replace(self._own, peers=tuple(sorted(self._peers.active_ids())[:MAX_PEERS]))
             if (
                 known.record is not None
                 and not known.record.deleted
@@ -300,6 +317,11 @@ class Replication:
         await self._holdings.follow_nodes()
         await self.settle_missed()
         await self.fill()
+
+    async def next_look(self) -> int:
+        """About when everything that is missing is looked at again, UTC milliseconds; 0 if nobody knows."""
+        jobs = await self._store.find_jobs({"name": RECONCILE_JOB}, limit=1)
+        return jobs[0].updated_at + self._reconcile_ms if jobs else 0
 
     async def settle_missed(self) -> None:
         """Settle packages whose newest record is not what the view of them says.

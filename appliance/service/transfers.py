@@ -259,6 +259,13 @@ class Transfers:
                     found[keys[job.key]] = job.run_at
         return found
 
+    async def next_look(self, package: Package) -> int:
+        """When a package that waits is looked at again, UTC milliseconds; 0: at the next reconciliation."""
+        doc = await self._store.get("transfers", transfer_id(package.id, package.body.sha256))
+        if doc is None or cancelled_by_person(doc):
+            return package.retry_at
+        return max(package.retry_at, (await self.retry_times([doc]))[doc["_id"]])
+
     # For the job
 
     async def begin(self, package_id: str, sha256: str = "") -> Live | None:

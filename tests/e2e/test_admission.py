@@ -111,3 +111,35 @@ def test_a_node_that_changes_its_stage_fills_itself(network: Network, tmp_path: 
         20,
         "a does not learn b's stage",
     )
+
+
+def test_a_package_that_no_path_leads_to_a_node_is_told_where_it_is_uploaded(
+    network: Network, tmp_path: Path
+) -> None:
+    a, b = network.node("a"), network.node("b")
+    c = network.node("c", NODE_STAGE="test")
+    b.join(a)
+    c.join(b)
+    eventually(
+        lambda: len(a.api("GET", f"/nodes/{b.id}")) and len(a.api("GET", "/nodes")["items"]) == 3,
+        20,
+        "a knows not all",
+    )
+    file = make_file(tmp_path / "Tool.pkg", MIB)
+
+    def told() -> bool:
+        answer = a.publish(file.path, stage="test", replace="true")
+        return "No path leads this package to c" in answer["notice"]
+
+    eventually(told, 20, "the upload says nothing")
+    detail = a.package(file.name)
+    assert detail is not None
+    assert detail["cut_off"] == ["c"]
+    waiting = eventually(
+        lambda: (p := c.package(file.name)) and p["presence"] == "waiting" and p, 20, "unknown to c"
+    )
+    assert waiting["wanted_since"]
+    assert waiting["retry_at"], "it is not said when it is looked at again"
+    c.join(a)
+    c.wait_holds(file.name, file.sha256)
+    eventually(lambda: (a.package(file.name) or {})["cut_off"] == [], 20, "it is still cut off")

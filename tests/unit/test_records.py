@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from appliance.domain.node import NodeBody
 from appliance.domain.package import PackageBody, ReplicaBody
 from appliance.domain.record import Record, RecordKind, replica_id
 from appliance.peering.identity import Identity
+from appliance.peering.record_bodies import _Node, _Package, _Replica
 from appliance.peering.records import package_body, parse_record, record_json, sign_record, verify_record
 
 alice, mallory = Identity.generate(), Identity.generate()
@@ -200,3 +201,10 @@ def test_fields_that_are_not_even_ascii(field: str) -> None:
 def test_what_other_nodes_would_refuse_is_not_signed(value: Any) -> None:
     with pytest.raises(InvalidInput):
         package(replace(BODY, metadata={"key": value}))
+
+
+@pytest.mark.parametrize(
+    ("value", "parsed"), [(NodeBody, _Node), (PackageBody, _Package), (ReplicaBody, _Replica)]
+)
+def test_every_field_of_a_body_is_read_from_the_wire(value: type, parsed: type) -> None:
+    assert {field.name for field in fields(value)} == set(parsed.__annotations__)

@@ -104,7 +104,7 @@ def test_a_package_in_full() -> None:
         node="n" * 52, name="x", presence="held", reason="", sha256="2" * 64, current=True, at=AT
     )
     old = version(why=Why.SUPERSEDED)
-    shown = package_detail_json(package(), "", [replica], [old], {})
+    shown = package_detail_json(package(), "", [replica], [old], {}, ["c"], AT)
     described("PackageDetail", shown)
     described("Replica", shown["replicas"][0])
     assert shown["superseded"] == [{"sha256": "4" * 64, "filename": "old.pkg", "at": STAMP}]
