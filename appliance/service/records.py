@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from appliance.domain.fingerprint import fingerprint
 from appliance.domain.record import TOMBSTONE_LIFE_MS, Record, RecordKind
 from appliance.peering.identity import Identity
 from appliance.peering.records import parse_record, record_json, sign_record
@@ -66,6 +67,7 @@ def record_doc(record: Record) -> Doc:
         "package": package,
         "node": node,
         "at": record.at,
+        "fingerprint": fingerprint(record.key_in_store, record.signature),
         "record": record_json(record),
     }
 
@@ -160,17 +162,16 @@ class Records:
 
         Args:
             since: The position behind which to begin.
-            feed: The feed id that `since` belongs to; another one starts from the beginning.
+            feed: The feed id that `since` belongs to; if it is none of this feed's, the reader begins again.
             limit: At most this many records.
             wait_s: How long to wait for the first record.
         """
-        own = self._store.feed_id()
-        if feed != own:
-            since = 0
+        own = await self._store.feed()
+        since = own.start(feed, since)
         seen = await self._store.changed("records", -1, timeout=0)
         docs = await self._after(since, limit)
         if not docs and since > await self._store.last_sequence("records"):
-            # The caller read further than this database goes: an older copy of it was restored.
+            # The caller read further than this database goes: an older copy was restored while the node ran.
             since = 0
             docs = await self._after(since, limit)
         if not docs and wait_s > 0:
@@ -178,7 +179,7 @@ class Records:
             docs = await self._after(since, limit)
         more = len(docs) == limit
         return ChangesPage(
-            feed=own,
+            feed=own.id,
             next=docs[-1]["seq"] if docs else since,
             more=more,
             records=[_record(doc) for doc in docs],

@@ -8,7 +8,7 @@ file needs a higher `VERSION`, and a migration (`store.migrations`) if the conte
 from dataclasses import dataclass, field
 from typing import Literal
 
-VERSION = 1
+VERSION = 2
 
 FieldType = Literal["text", "int", "bool"]
 
@@ -41,6 +41,7 @@ RECORDS = Collection(
         "node": "text",
         "at": "int",
         "seq": "int",
+        "fingerprint": "int",
     },
     sequence="seq",
     unique=("seq",),
