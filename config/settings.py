@@ -224,6 +224,12 @@ class Replication(Section):
     reconcile_s: Seconds = Field(
         60, ge=1, le=86_400, description="Seconds between two readings of every peer's change feed."
     )
+    digest_s: Seconds = Field(
+        3600,
+        ge=1,
+        le=86_400,
+        description="Seconds between two comparisons of all records with every peer, which find what a feed missed.",
+    )
 
 
 class Notifications(Section):

@@ -36,6 +36,8 @@ WORDS: dict[str, str] = {
     "peer.up": "is back",
     "peer.struck": "broke the rules",
     "node.removed": "removed from the network",
+    "node.rolled_back": "database was older than what peers have; repaired from them",
+    "node.twin_detected": "another copy of this node is running, so nothing is accepted here",
     "node.started": "started",
     "node.stopped": "stopped",
     "disk.low": "disk is nearly full",
@@ -67,11 +69,11 @@ WORDS: dict[str, str] = {
 }
 _BAD = {
     "package.damaged", "transfer.failed", "peer.down", "peer.struck", "disk.low", "certificate.expiring",
-    "mdm.attention", "mdm.quarantined",
+    "node.twin_detected", "mdm.attention", "mdm.quarantined",
 }  # fmt: skip
 _WARN = {
     "transfer.stalled", "sign_in.refused", "sign_in.locked", "package.superseded", "package.withdrawn",
-    "node.removed", "destination.suspended", "mdm.record_conflict", "mdm.hook_refused",
+    "node.removed", "node.rolled_back", "destination.suspended", "mdm.record_conflict", "mdm.hook_refused",
 }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from appliance.peering.content import ContentPool
 from appliance.peering.identity import Identity
 from appliance.peering.records import node_body, record_json
 from appliance.service.accounts import Accounts
+from appliance.service.anti_entropy import AntiEntropy
 from appliance.service.catalogue import Catalogue
 from appliance.service.coverage import Coverage
 from appliance.service.departures import Departures
@@ -40,6 +41,7 @@ from appliance.service.sessions import Sessions
 from appliance.service.system import System
 from appliance.service.throughput import Throughput
 from appliance.service.transfers import Transfers
+from appliance.service.twin import TwinGuard
 from appliance.service.uploads import UploadService
 from appliance.service.verifying import Verifying
 from appliance.service.vigil import Vigil
@@ -66,6 +68,7 @@ class Graph:
     bridge: Bridge
     coverage: Coverage
     vigil: Vigil
+    twins: TwinGuard
     pool: ContentPool
     calls: ThreadPoolExecutor  #: threads for requests to peers
     files: ThreadPoolExecutor  #: threads for short looks at files
@@ -92,7 +95,8 @@ def connect(
     calls = ThreadPoolExecutor(CALLS, thread_name_prefix="call")
     files = ThreadPoolExecutor(FILE_THREADS, thread_name_prefix="files")
     catalogue = Catalogue(store)
-    records = Records(store, identity, now_ms)
+    twins = TwinGuard(store=store, node_id=node_id, now=now_ms)
+    records = Records(store, identity, now_ms, check_writing=twins.check)
     peers = Peers(store=store, identity=identity, ca_file=ca_file, now=now_ms, jitter=random.random)
     holdings = Holdings(
         store=store, records=records, catalogue=catalogue, blobs=blobs, sources=peers,
@@ -105,8 +109,13 @@ def connect(
     intake = Intake(store=store, records=records, holdings=holdings, node_id=node_id, strike=peers.strike)
     replication = Replication(
         store=store, records=records, catalogue=catalogue, holdings=holdings, intake=intake,
-        peers=peers, identity=identity, own=own, calls=calls,
+        peers=peers, identity=identity, own=own, calls=calls, twins=twins, now=now_ms,
     )  # fmt: skip
+    anti_entropy = AntiEntropy(
+        store=store, peers=peers, calls=calls, every_s=settings.replication.digest_s, now=now_ms,
+        read=replication.read, take=replication.take_found, observe=metrics.compared,
+    )  # fmt: skip
+    replication.on_gap = anti_entropy.due
 
     async def joined(record: Record, by_us: bool) -> None:
         await intake.take(record.id, [record_json(record)])
@@ -121,7 +130,7 @@ def connect(
         await peers.describe(record.id, name=body.name, url=body.url, tls_fingerprint=body.tls_fingerprint)
 
     intake.on_node = node_changed
-    peers.on_up = replication.announced
+    peers.on_up = replication.returned
     box = SecretBox(layout.identity / "secrets.key")
     registrations = Registrations(
         store=store, identity=identity, peers=peers, box=box,
@@ -151,7 +160,7 @@ def connect(
     system = System(
         store=store, catalogue=catalogue, data_dir=layout.root, min_free_bytes=settings.transfers.min_free,
         version=__version__, database=database, heartbeat_age=runner.heartbeat_age if runner else None,
-        now=now_ms,
+        now=now_ms, twin=lambda: twins.reason,
     )  # fmt: skip
     directory = Directory(settings.directory, now_ms) if settings.directory.servers else None
     teller = Teller(id=node_id, name=place.name, url=place.url)
@@ -159,7 +168,7 @@ def connect(
         settings=settings, node_name=place.name, node_url=place.url,
         download_url=place.url + settings.http.context, store=store, identity=identity, blobs=blobs,
         records=records, catalogue=catalogue, holdings=holdings, packages=packages,
-        replication=replication, transfers=transfers,
+        replication=replication, anti_entropy=anti_entropy, transfers=transfers,
         verifying=Verifying(catalogue=catalogue, blobs=blobs, holdings=holdings), peers=peers,
         neighbourhood=Neighbourhood(
             peers=peers, transfers=transfers, node_id=node_id, calls=calls, now=now_ms
@@ -184,7 +193,7 @@ def connect(
         certificate=place.certificate, node_id=node_id, now=now_ms,
     )  # fmt: skip
     graph = Graph(
-        app=app, maintenance=maintenance, bridge=bridge, coverage=coverage, vigil=vigil,
+        app=app, maintenance=maintenance, bridge=bridge, coverage=coverage, vigil=vigil, twins=twins,
         pool=ContentPool(identity, now_ms), calls=calls, files=files,
     )  # fmt: skip
     _watch(graph, layout)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from appliance.domain.job import Job, RetryPolicy
 from appliance.jobs.context import JobContext
 from appliance.jobs.runner import Runner
+from appliance.service.anti_entropy import COMPARE_JOB, compare_job
 from appliance.service.bringing import Bringing
 from appliance.service.fetch_jobs import FETCH_JOB, FETCH_SMALL_JOB
 from appliance.service.maintenance import PURGE_JOB, purge_job
@@ -40,6 +41,9 @@ def register_jobs(graph: "Graph", runner: Runner, layout: Layout) -> None:
     async def reconcile(_job: Job, _context: JobContext) -> None:
         await app.replication.reconcile()
 
+    async def compare(job: Job, _context: JobContext) -> None:
+        await app.anti_entropy.run(job)
+
     async def purge(_job: Job, _context: JobContext) -> None:
         await graph.maintenance.purge()
         await app.notifications.deliveries.purge()
@@ -54,12 +58,14 @@ def register_jobs(graph: "Graph", runner: Runner, layout: Layout) -> None:
     runner.register(FETCH_SMALL_JOB, bringing.run_small, queue="small", policy=FETCHING, on_failed=gave_up)
     runner.register(VERIFY_JOB, app.verifying.run, queue="hash", policy=ONCE)
     runner.register(RECONCILE_JOB, reconcile, queue="default", policy=ONCE)
+    runner.register(COMPARE_JOB, compare, queue="default", policy=ONCE)
     runner.register(PURGE_JOB, purge, queue="default", policy=ONCE)
     graph.bridge.register(runner)
     runner.register(VIGIL_JOB, look, queue="default", policy=ONCE)
     runner.register(RECHECK_JOB, recheck, queue="default", policy=ONCE)
     runner.register(SEND_JOB, app.notifications.sending.run, queue=QUEUE)
     runner.every(app.settings.replication.reconcile_s, lambda: reconcile_job(now_ms()))
+    runner.every(app.settings.replication.digest_s, lambda: compare_job(now_ms()))
     runner.every(PURGE_EVERY_S, lambda: purge_job(now_ms()))
     runner.every(EVERY_S, lambda: vigil_job(now_ms()), first_s=1.0)
     runner.every(app.settings.directory.recheck_s, lambda: recheck_job(now_ms()))

@@ -38,6 +38,9 @@ class Life:
             if password:
                 self._announce(f"First account:  {FIRST}  password:  {password}  (shown only now)")
         await app.peers.load()
+        if self._serving:
+            await app.store.renew_feed()  # the database may be a restored copy, and the original went on
+        await self._graph.twins.start(serving=self._serving)
         await app.replication.start()
         if self._serving:
             await app.replication.settle_all()
@@ -54,13 +57,17 @@ class Life:
         self._tasks.append(asyncio.create_task(app.peers.follow()))
         self._tasks.append(asyncio.create_task(app.notifications.outbox.follow()))
         self._tasks.append(asyncio.create_task(self._graph.coverage.follow()))
+        self._tasks.append(asyncio.create_task(self._graph.twins.follow()))
         self._tasks.append(asyncio.create_task(_follow_other_processes(app.store, app.catalogue)))
         self._graph.bridge.start()
         for task in self._tasks:
             task.add_done_callback(_tell_end)
         app.replication.greet()
         for peer in app.peers.active_ids():
-            app.replication.announced(peer)
+            if self._serving:
+                app.replication.returned(peer)
+            else:
+                app.replication.announced(peer)
 
     async def stop(self) -> None:
         """Let go of tasks, files and connections."""

@@ -37,6 +37,10 @@ class EventType(StrEnum):
     PEER_UP = "peer.up"
     PEER_STRUCK = "peer.struck"  #: it served wrong bytes, forged records or broke the protocol
     NODE_REMOVED = "node.removed"  #: an administrator said that a node is gone for good
+    NODE_ROLLED_BACK = (
+        "node.rolled_back"  #: a peer gave this node's own records back, which its database lacked
+    )
+    NODE_TWIN_DETECTED = "node.twin_detected"  #: a copy of this node is running; this one writes nothing
     NODE_STARTED = "node.started"
     NODE_STOPPED = "node.stopped"
     DISK_LOW = "disk.low"

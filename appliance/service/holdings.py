@@ -16,7 +16,7 @@ from functools import partial
 from typing import Protocol
 from weakref import WeakValueDictionary
 
-from appliance.domain.errors import StaleRevision
+from appliance.domain.errors import StaleRevision, TwinRunning
 from appliance.domain.event import EventType
 from appliance.domain.holding import Action, Decision, Situation, decide
 from appliance.domain.manifest import Manifest
@@ -274,9 +274,10 @@ class Holdings:
             rev = self._catalogue.rev(view.id)
             operations.append(Replace("packages", package_doc(view, now), rev))
             operations.extend(events_of(old, view, decision, actor=actor, at=now))
-            operations.extend(self._replica(view, about, stopped=stopped))
             if lost_to_another(old, view.body) and old is not None:
                 operations.append(Replace("superseded", _superseded_doc(old, now)))
+        # Also where nothing changed: the record may be gone, or was not written while a twin was running.
+        operations.extend(self._replica(view, about, stopped=stopped))
         return operations
 
     def _replica(self, view: Package, about: About, *, stopped: bool = False) -> list[Operation]:
@@ -297,7 +298,10 @@ class Holdings:
             wrong = before is not None and before.sha256 == body.sha256 and view.body.size >= SAID_FROM
             if not wrong:
                 return []
-        _, operation = self._records.write(RecordKind.REPLICA, id, body, known, deleted=view.withdrawn)
+        try:
+            _, operation = self._records.write(RecordKind.REPLICA, id, body, known, deleted=view.withdrawn)
+        except TwinRunning:
+            return []  # it is written at the next start
         return [operation]
 
     def _due(self, old: Package | None, situation: Situation, transfer: Doc | None) -> bool:

@@ -12,6 +12,7 @@ from appliance.domain.errors import (
     PackageWithdrawn,
     PermissionDenied,
     StaleRevision,
+    TwinRunning,
 )
 from appliance.domain.job import Job
 from appliance.domain.manifest import Manifest, check_digest
@@ -74,7 +75,9 @@ class Packages:
         Raises:
             InvalidName: The name breaks a rule.
             PackageExists: A package of this name is here and `replace` is not asked for.
+            TwinRunning: Another copy of this node is running.
         """
+        self._records.check_writing()
         name = check_filename(filename)
         package = self._catalogue.by_id(package_id(name))
         if package is not None and not package.withdrawn and not replace:
@@ -160,7 +163,7 @@ class Packages:
 
         try:
             await self._write(id, next_body, extra=extra)
-        except (PackageExists, PermissionDenied):
+        except (PackageExists, PermissionDenied, TwinRunning):
             await self._holdings.free(manifest.sha256)
             raise
         return await self._settled(id, actor), fresh

@@ -298,7 +298,8 @@ class Peers:
         """Delete a registration, if it is there, with how far its feed was read."""
         if id not in self._peers:
             return
-        await self._store.batch([Remove("peers", id), Remove("cursors", id), *events])
+        read = (Remove("cursors", id), Remove("followers", compared_id(id)))
+        await self._store.batch([Remove("peers", id), *read, *events])
         self._forget(id)
 
     async def describe(self, id: str, *, name: str, url: str, tls_fingerprint: str) -> None:
@@ -336,6 +337,11 @@ class Peers:
             log.debug(
                 "a peer's health was not written", extra={"action": "health_unwritten", "reason": exc.message}
             )
+
+
+def compared_id(peer: str) -> str:
+    """The id of what is noted in `followers` of the last comparison with a peer."""
+    return f"compared:{peer}"
 
 
 _REGISTRATION = ("key", "url", "name", "tls_fingerprint", "joined_at")

@@ -79,10 +79,18 @@ def _record(doc: Doc) -> Record:
 class Records:
     """Reads and signs records. Writing is the caller's: an operation that fails if somebody wrote in between."""
 
-    def __init__(self, store: Store, identity: Identity, now: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        identity: Identity,
+        now: Callable[[], int],
+        *,
+        check_writing: Callable[[], None] = lambda: None,
+    ) -> None:
         self._store = store
         self._identity = identity
         self._now = now
+        self.check_writing = check_writing  #: raises TwinRunning if this node must not write
 
     async def known(self, kind: RecordKind, id: str) -> Known:
         """The newest record of this kind and id, tombstones included."""
@@ -113,7 +121,11 @@ class Records:
 
         Returns:
             The record, and the operation that keeps it.
+
+        Raises:
+            TwinRunning: Another copy of this node is running.
         """
+        self.check_writing()
         content: Mapping[str, Any] = body if isinstance(body, Mapping) else asdict(body)
         record = sign_record(
             self._identity,

@@ -76,6 +76,7 @@ class System:
         database: str,
         heartbeat_age: Callable[[], float] | None,
         now: Callable[[], int],
+        twin: Callable[[], str] = lambda: "",
     ) -> None:
         """Make a view.
 
@@ -88,7 +89,9 @@ class System:
             database: "sqlite" or "mongodb".
             heartbeat_age: Seconds since the job runner last came round; None if another process runs the jobs.
             now: UTC milliseconds.
+            twin: Why another process with this node's identity keeps it from writing; "" if none does.
         """
+        self._twin = twin
         self._store = store
         self._catalogue = catalogue
         self._data_dir = data_dir
@@ -157,6 +160,7 @@ class System:
             "store": await self._check_store(),
             "disk": await self._check_disk(),
             "worker": await self._check_worker(),
+            "twin": Check(ok=not self._twin(), reason=self._twin()),
             "serving": Check(ok=not self._draining, reason="The node is stopping." if self._draining else ""),
         }
         return Readiness(ready=all(check.ok for check in checks.values()), checks=checks)

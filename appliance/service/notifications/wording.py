@@ -29,6 +29,8 @@ _TITLES: Mapping[str, str] = {
     EventType.PEER_UP: "{name} answers again",
     EventType.PEER_STRUCK: "{name} misbehaved",
     EventType.NODE_REMOVED: "{name} was removed from the network",
+    EventType.NODE_ROLLED_BACK: "The database of this node was older than what its peers have",
+    EventType.NODE_TWIN_DETECTED: "Another copy of this node is running",
     EventType.NODE_STARTED: "The node started",
     EventType.NODE_STOPPED: "The node stopped",
     EventType.DISK_LOW: "Disk space is low",
