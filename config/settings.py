@@ -280,6 +280,12 @@ class Replication(Section):
         le=86_400,
         description="Seconds without a byte after which a package that should be here counts as stuck.",
     )
+    digest_s: Seconds = Field(
+        3600,
+        ge=1,
+        le=86_400,
+        description="Seconds between two comparisons of all records with every peer, which find what a feed missed.",
+    )
 
 
 class Notifications(Section):

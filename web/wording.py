@@ -42,6 +42,8 @@ WORDS: dict[str, str] = {
     "peer.clock": "clock differs from this node's",
     "task.failed": "background task failed and was restarted",
     "node.removed": "removed from the network",
+    "node.rolled_back": "database was older than what peers have; repaired from them",
+    "node.twin_detected": "another copy of this node is running, so nothing is accepted here",
     "node.started": "started",
     "node.stopped": "stopped",
     "scrub.damage": "scrub found damaged files",
@@ -75,11 +77,13 @@ WORDS: dict[str, str] = {
 }
 _BAD = {
     "package.damaged", "scrub.damage", "replication.stuck", "transfer.failed", "peer.down", "peer.struck",
-    "disk.low", "certificate.expiring", "certificate.refused", "mdm.attention", "mdm.quarantined",
+    "disk.low", "certificate.expiring", "certificate.refused", "node.twin_detected", "mdm.attention",
+    "mdm.quarantined",
 }  # fmt: skip
 _WARN = {
     "transfer.stalled", "sign_in.refused", "sign_in.locked", "package.superseded", "package.withdrawn",
-    "peer.clock", "task.failed", "node.removed", "destination.suspended", "mdm.record_conflict", "mdm.hook_refused",
+    "peer.clock", "task.failed", "node.removed", "node.rolled_back", "destination.suspended", "mdm.record_conflict",
+    "mdm.hook_refused",
 }  # fmt: skip
 
 

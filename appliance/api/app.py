@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from appliance.jobs.runner import Runner
     from appliance.peering.identity import Identity
     from appliance.service.accounts import Accounts
+    from appliance.service.anti_entropy import AntiEntropy
     from appliance.service.catalogue import Catalogue
     from appliance.service.departures import Departures
     from appliance.service.directory import Directory
@@ -57,6 +58,7 @@ class App:
     holdings: Holdings
     packages: Packages
     replication: Replication
+    anti_entropy: AntiEntropy
     transfers: Transfers
     verifying: Verifying
     trash: Trash

@@ -28,6 +28,7 @@ STATUS: dict[type[e.ApplianceError], int] = {
     e.LeaseLost: 409,
     e.PackageArriving: 503,
     e.Stopping: 503,
+    e.TwinRunning: 503,
     e.TooManyAttempts: 429,
     e.TooLarge: 413,
     MdmError: 502,

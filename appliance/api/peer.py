@@ -29,8 +29,12 @@ from appliance.peering.wire import (
     PAGE_LIMIT,
     SIGHTS_LIMIT,
     Announcement,
+    BucketsQuery,
     Complaint,
+    RecordsQuery,
     Registration,
+    buckets_json,
+    digest_json,
     manifest_json,
     parse,
 )
@@ -121,6 +125,8 @@ class AnnouncementsHandler(ActivePeerHandler):
         message = parse(Announcement, _json(self.request.body))
         if message.node is not None:
             await self.app.replication.greeted(self.peer, message.node)
+        if message.compare:
+            await self.app.anti_entropy.wished(self.peer)
         self.app.replication.announced(self.peer)
         self.set_status(202)
         self.finish()
@@ -164,6 +170,33 @@ class ChangesHandler(ActivePeerHandler):
             return waiting.result()
         waiting.cancel()
         return await read(wait_s=0)
+
+
+class DigestHandler(ActivePeerHandler):
+    """`GET digest?root=R`: the digest of all records here, unless it is the caller's own."""
+
+    async def get(self) -> None:
+        """Answer."""
+        digest = await self.app.anti_entropy.digest()
+        self.write_json(digest_json(digest, self.get_query_argument("root", "")))
+
+
+class FingerprintsHandler(ActivePeerHandler):
+    """`POST digest/fingerprints`: of the records in some buckets."""
+
+    async def post(self) -> None:
+        """Those of as many buckets as fit into an answer."""
+        asked = parse(BucketsQuery, _json(self.request.body)).buckets
+        self.write_json(buckets_json(await self.app.anti_entropy.listed(asked)))
+
+
+class DigestRecordsHandler(ActivePeerHandler):
+    """`POST digest/records`: the full signed records of these fingerprints."""
+
+    async def post(self) -> None:
+        """Those that are here."""
+        asked = parse(RecordsQuery, _json(self.request.body)).fingerprints
+        self.write_json({"records": await self.app.anti_entropy.records(asked)})
 
 
 class StatusHandler(ActivePeerHandler):
@@ -324,6 +357,9 @@ ROUTES = [
     (r"/peer/v1/registrations/([a-z2-7]{52})", RegistrationHandler),
     (r"/peer/v1/announcements", AnnouncementsHandler),
     (r"/peer/v1/changes", ChangesHandler),
+    (r"/peer/v1/digest", DigestHandler),
+    (r"/peer/v1/digest/fingerprints", FingerprintsHandler),
+    (r"/peer/v1/digest/records", DigestRecordsHandler),
     (r"/peer/v1/status", StatusHandler),
     (r"/peer/v1/packages/([a-z2-7]{32})", PackageHandler),
     (r"/peer/v1/packages/([a-z2-7]{32})/manifest", ManifestHandler),

@@ -20,6 +20,7 @@ from appliance.jobs.supervisor import Supervisor
 from appliance.peering.content import ContentPool
 from appliance.peering.records import node_body, record_json
 from appliance.service.accounts import Accounts
+from appliance.service.anti_entropy import AntiEntropy
 from appliance.service.catalogue import Catalogue
 from appliance.service.coverage import Coverage
 from appliance.service.departures import Departures
@@ -49,6 +50,7 @@ from appliance.service.system import System, write_and_read
 from appliance.service.throughput import Throughput
 from appliance.service.transfers import Transfers
 from appliance.service.trash import Trash
+from appliance.service.twin import TwinGuard
 from appliance.service.uploads import UploadService
 from appliance.service.verified_blobs import VerifiedBlobs
 from appliance.service.verifying import Verifying
@@ -80,6 +82,7 @@ class Graph:
     vigil: Vigil
     folders: Folders
     record_repair: RecordRepair
+    twins: TwinGuard
     pool: ContentPool
     supervisor: Supervisor
     calls: ThreadPoolExecutor  #: threads for requests to peers
@@ -120,7 +123,8 @@ def connect(
     calls = ThreadPoolExecutor(CALLS, thread_name_prefix="call")
     files = ThreadPoolExecutor(FILE_THREADS, thread_name_prefix="files")
     catalogue = Catalogue(store)
-    records = Records(store, identity, now_ms)
+    twins = TwinGuard(store=store, node_id=node_id, now=now_ms)
+    records = Records(store, identity, now_ms, check_writing=twins.check)
     peers = Peers(
         store=store, identity=identity, ca_file=ca_file, now=now_ms, jitter=random.random,
         quarantine_ms=round(settings.replication.reconcile_s * 1000),
@@ -151,9 +155,14 @@ def connect(
     )  # fmt: skip
     replication = Replication(
         store=store, records=records, catalogue=catalogue, holdings=holdings, intake=intake,
-        peers=peers, identity=identity, own=own, calls=calls, supervisor=supervisor, speaks=serving,
-        reconcile_s=settings.replication.reconcile_s,
+        peers=peers, identity=identity, own=own, calls=calls, supervisor=supervisor, twins=twins, now=now_ms,
+        speaks=serving, reconcile_s=settings.replication.reconcile_s,
     )  # fmt: skip
+    anti_entropy = AntiEntropy(
+        store=store, peers=peers, calls=calls, every_s=settings.replication.digest_s, now=now_ms,
+        read=replication.read, take=replication.take_found, observe=metrics.compared,
+    )  # fmt: skip
+    replication.on_gap = anti_entropy.due
 
     async def joined(record: Record, by_us: bool) -> None:
         await intake.take(record.id, [record_json(record)])
@@ -168,7 +177,7 @@ def connect(
         await peers.describe(record.id, name=body.name, url=body.url, tls_fingerprint=body.tls_fingerprint)
 
     intake.on_node = node_changed
-    peers.on_up = replication.announced
+    peers.on_up = replication.returned
     peers.on_left = replication.look
     registrations = Registrations(
         store=store, identity=identity, peers=peers, box=box,
@@ -210,7 +219,7 @@ def connect(
         store=store, catalogue=catalogue, data_dir=layout.root, min_free_bytes=settings.transfers.min_free,
         version=__version__, database=database, heartbeat_age=runner.heartbeat_age if runner else None,
         supervisor=supervisor, now=now_ms, trash=trash.usage,
-        store_probe=store_probe, folder_faults=folders.faults if serving else None,
+        store_probe=store_probe, folder_faults=folders.faults if serving else None, twin=lambda: twins.reason,
     )  # fmt: skip
     directory = Directory(settings.directory, now_ms) if settings.directory.servers else None
     teller = Teller(id=node_id, name=place.name, url=place.url)
@@ -218,7 +227,7 @@ def connect(
         settings=settings, node_name=place.name, node_url=place.url,
         download_url=place.url + settings.http.context, store=store, identity=identity, blobs=blobs,
         records=records, catalogue=catalogue, holdings=holdings, packages=packages,
-        replication=replication, transfers=transfers,
+        replication=replication, anti_entropy=anti_entropy, transfers=transfers,
         verifying=verifying, scrub=scrub, peers=peers,
         trash=trash,
         restore=Restore(
@@ -255,7 +264,7 @@ def connect(
     )  # fmt: skip
     graph = Graph(
         app=app, maintenance=maintenance, verified=verified, bridge=bridge, coverage=coverage, vigil=vigil,
-        folders=folders,
+        folders=folders, twins=twins,
         record_repair=RecordRepair(
             store=store, records=records, holdings=holdings, node_id=node_id, now=now_ms
         ),

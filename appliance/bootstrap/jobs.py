@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from appliance.domain.job import Job, RetryPolicy
 from appliance.jobs.context import JobContext
 from appliance.jobs.runner import Runner
+from appliance.service.anti_entropy import COMPARE_JOB, compare_job
 from appliance.service.bringing import Bringing
 from appliance.service.fetch_jobs import FETCH_JOB, FETCH_SMALL_JOB
 from appliance.service.holdings import RELEASE_CHECK_JOB
@@ -54,6 +55,9 @@ def register_jobs(graph: "Graph", runner: Runner, layout: Layout) -> None:
     async def watch(_job: Job, _context: JobContext) -> None:
         await app.watchdog.look()
 
+    async def compare(job: Job, _context: JobContext) -> None:
+        await app.anti_entropy.run(job)
+
     async def purge(_job: Job, _context: JobContext) -> None:
         await graph.maintenance.purge()
         await graph.maintenance.sweep()
@@ -79,6 +83,7 @@ def register_jobs(graph: "Graph", runner: Runner, layout: Layout) -> None:
     runner.register(SCRUB_JOB, app.scrub.run, queue="default", policy=ONCE)
     runner.register(RECONCILE_JOB, reconcile, queue="default", policy=ONCE)
     runner.register(WATCHDOG_JOB, watch, queue="default", policy=ONCE)
+    runner.register(COMPARE_JOB, compare, queue="default", policy=ONCE)
     runner.register(PURGE_JOB, purge, queue="default", policy=ONCE)
     graph.bridge.register(runner)
     runner.register(VIGIL_JOB, look, queue="default", policy=ONCE)
@@ -86,6 +91,7 @@ def register_jobs(graph: "Graph", runner: Runner, layout: Layout) -> None:
     runner.register(SEND_JOB, app.notifications.sending.run, queue=QUEUE)
     runner.every(app.settings.replication.reconcile_s, lambda: reconcile_job(now_ms()))
     runner.every(WATCH_EVERY_S, lambda: watchdog_job(now_ms()))
+    runner.every(app.settings.replication.digest_s, lambda: compare_job(now_ms()))
     runner.every(PURGE_EVERY_S, lambda: purge_job(now_ms()))
     runner.every(LOOK_S, lambda: look_job(now_ms()))
     runner.every(SCRUB_EVERY_S, lambda: scrub_job(now_ms()), first_s=SCRUB_FIRST_S)

@@ -41,6 +41,9 @@ class Life:
             if password:
                 self._announce(f"First account:  {FIRST}  password:  {password}  (shown only now)")
         await app.peers.load()
+        if self._serving:
+            await app.store.renew_feed()  # the database may be a restored copy, and the original went on
+        await self._graph.twins.start(serving=self._serving)
         await app.replication.start()
         await app.verifying.load()
         if self._serving:
@@ -70,6 +73,7 @@ class Life:
             ("coverage", self._graph.coverage.follow),
             ("scrub", app.scrub.watch),
             ("catalog", lambda: _follow_other_processes(app.store, app.catalogue, app.verifying)),
+            ("twins", self._graph.twins.follow),
             ("nodes", lambda: _follow_nodes(app.store, app.holdings)),
             ("records", self._graph.record_repair.follow),
         ):
@@ -77,7 +81,10 @@ class Life:
         self._graph.bridge.start(supervisor)
         app.replication.greet()
         for peer in app.peers.active_ids():
-            app.replication.announced(peer)
+            if self._serving:
+                app.replication.returned(peer)
+            else:
+                app.replication.announced(peer)
 
     async def stop(self) -> None:
         """Let go of tasks, files and connections."""

@@ -16,6 +16,7 @@
       LeaseLost
       PackageArriving
       Stopping
+      TwinRunning
 
 `code` is the stable word that programs match on, `retryable` says whether the same call can succeed later
 without anybody changing anything, and the message says what to do. HTTP statuses live in `api.errors`.
@@ -431,3 +432,9 @@ class Stopping(ApplianceError):
 
     code = "stopping"
     retryable = True
+
+
+class TwinRunning(ApplianceError):
+    """Another copy of this node is running. Stop one of the two, then restart the other."""
+
+    code = "twin_running"

@@ -42,6 +42,10 @@ class EventType(StrEnum):
     PEER_STRUCK = "peer.struck"  #: it served wrong bytes, forged records or broke the protocol
     PEER_CLOCK = "peer.clock"  #: its clock and ours differ
     NODE_REMOVED = "node.removed"  #: an administrator said that a node is gone for good
+    NODE_ROLLED_BACK = (
+        "node.rolled_back"  #: a peer gave this node's own records back, which its database lacked
+    )
+    NODE_TWIN_DETECTED = "node.twin_detected"  #: a copy of this node is running; this one writes nothing
     NODE_STARTED = "node.started"
     NODE_STOPPED = "node.stopped"
     TASK_FAILED = "task.failed"  #: a background task failed in a new way; it is restarted

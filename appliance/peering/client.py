@@ -12,6 +12,7 @@ import urllib3
 from pydantic import BaseModel
 
 from appliance.domain.errors import PeerMisbehaved, PeerUnreachable, WireInvalid
+from appliance.domain.fingerprint import Digest
 from appliance.domain.manifest import SHA1_BYTES, Manifest, chunk_count
 
 from .address import PeerAddress
@@ -20,9 +21,20 @@ from .identity import Identity
 from .pace import USUAL, Limits, Pace
 from .signing import sign_request
 from .transport import BROKEN, session_for
-from .wire import Changes, NodeInfo, Registered, Status, parse, parse_manifest
+from .wire import (
+    Changes,
+    NodeInfo,
+    RecordsWire,
+    Registered,
+    Status,
+    parse,
+    parse_buckets,
+    parse_digest,
+    parse_manifest,
+)
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 
 MAX_ANSWER = 40 * 1024 * 1024  #: bytes; a page of 500 records of 64 KiB
 _MANIFEST_ROOM = 4096  #: bytes of a manifest's answer beside its chunk list, which takes 27 for each chunk
@@ -74,10 +86,23 @@ class PeerClient:
         """End the registration of this node at the peer."""
         self._call("DELETE", f"/peer/v1/registrations/{self._identity.node_id}")
 
-    def announce(self, records: Sequence[Mapping[str, Any]], node: Mapping[str, Any] | None = None) -> None:
-        """Say which records changed here: kind, id and revision of each; as a greeting, with our own `node` record."""
-        greeting = {} if node is None else {"node": dict(node)}
-        self._call("POST", "/peer/v1/announcements", {"records": list(records), **greeting})
+    def announce(
+        self,
+        records: Sequence[Mapping[str, Any]],
+        node: Mapping[str, Any] | None = None,
+        compare: bool = False,
+    ) -> None:
+        """Say which records changed here: kind, id and revision of each.
+
+        Args:
+            records: What changed.
+            node: As a greeting: our own `node` record.
+            compare: Whether the peer lacks something, and should compare digests with us.
+        """
+        more: dict[str, Any] = {} if node is None else {"node": dict(node)}
+        if compare:
+            more["compare"] = True
+        self._call("POST", "/peer/v1/announcements", {"records": list(records), **more})
 
     def changes(self, since: int, feed: str, wait_s: float = 0.0) -> Changes:
         """A page of the peer's change feed behind position `since` of the feed `feed`."""
@@ -85,6 +110,21 @@ class PeerClient:
             "GET", f"/peer/v1/changes?since={since}&feed={feed}&wait={wait_s:g}", extra_s=wait_s
         )
         return self._read(Changes, answer)
+
+    def digest(self, root: str) -> Digest | None:
+        """The digest of what the peer knows; None if it is the one of this root."""
+        answer = self._call("GET", f"/peer/v1/digest?root={root}")
+        return self._checked(lambda: parse_digest(answer, root))
+
+    def fingerprints(self, buckets: Sequence[int]) -> dict[int, set[int]]:
+        """The fingerprints of some of these buckets of the peer's digest, at least one."""
+        answer = self._call("POST", "/peer/v1/digest/fingerprints", {"buckets": list(buckets)})
+        return self._checked(lambda: parse_buckets(answer, buckets))
+
+    def digest_records(self, fingerprints: Sequence[int]) -> list[Any]:
+        """The peer's records of these fingerprints, unchecked."""
+        answer = self._call("POST", "/peer/v1/digest/records", {"fingerprints": list(fingerprints)})
+        return self._read(RecordsWire, answer).records
 
     def status(self, hops: int) -> Status:
         """What the peer says of itself, and with `hops` what it heard of its own peers."""
@@ -101,15 +141,16 @@ class PeerClient:
         """The manifest of a package's bytes, of which its record states the size."""
         limit = min(MAX_ANSWER, _MANIFEST_ROOM + 2 * SHA1_BYTES * chunk_count(size))
         answer = self._call("GET", f"/peer/v1/packages/{id}/manifest?sha256={sha256}", limit=limit)
-        try:
-            return parse_manifest(answer)
-        except WireInvalid as exc:
-            raise PeerMisbehaved(exc.message) from exc
+        return self._checked(lambda: parse_manifest(answer))
+
+    def _read(self, model: type[M], answer: Any) -> M:
+        return self._checked(lambda: parse(model, answer))
 
     @staticmethod
-    def _read(model: type[M], answer: Any) -> M:
+    def _checked(read: Callable[[], T]) -> T:
+        """What an answer says, if it follows the protocol."""
         try:
-            return parse(model, answer)
+            return read()
         except WireInvalid as exc:
             raise PeerMisbehaved(exc.message) from exc
 

@@ -1,11 +1,13 @@
 """The JSON of the peer protocol, read strictly: what another node sends is checked before anybody looks at it."""
 
 import base64
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from appliance.domain.errors import IntegrityFailure, InvalidDigest, WireInvalid
+from appliance.domain.fingerprint import BUCKETS, DIGEST_BYTES, LOW_BITS, LOW_BYTES, Digest, unpack_bucket
 from appliance.domain.manifest import Manifest
 from appliance.domain.record import MAX_NUMBER
 
@@ -13,6 +15,9 @@ PAGE_LIMIT = 500
 ANNOUNCED_LIMIT = 1000
 MOVING_LIMIT = 200  #: packages on their way to a node that are told of
 SIGHTS_LIMIT = 400  #: nodes that are told of
+BUCKETS_LIMIT = 64  #: buckets of a digest whose fingerprints are asked for at once
+FETCHED_LIMIT = 200  #: records that are asked for by fingerprint at once
+_FINGERPRINTS_LIMIT = 40_000  #: in one answer
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -45,6 +50,9 @@ class Announcement(_Wire):
 
     records: list[Announced] = Field(max_length=ANNOUNCED_LIMIT)
     node: dict[str, Any] | None = None  #: the sender's signed node record, when it starts or joins
+    compare: bool = (
+        False  #: the receiver lacks something that the sender has, and should compare digests with it
+    )
 
 
 class Changes(_Wire):
@@ -54,6 +62,41 @@ class Changes(_Wire):
     next: Number
     more: bool
     records: list[Any] = Field(max_length=PAGE_LIMIT)
+
+
+class DigestWire(_Wire):
+    """The digest of what a node knows."""
+
+    root: str = Field(pattern=r"^[0-9a-f]{64}$")
+    buckets: str = Field(
+        "", max_length=2 * DIGEST_BYTES
+    )  #: base64; "" if the root is the one that was asked with
+
+
+class BucketsQuery(_Wire):
+    """Which buckets' fingerprints a node wants."""
+
+    buckets: list[Annotated[int, Field(ge=0, lt=BUCKETS)]] = Field(min_length=1, max_length=BUCKETS_LIMIT)
+
+
+class BucketsWire(_Wire):
+    """The fingerprints of some of the buckets that were asked for; the others have to be asked for again."""
+
+    buckets: dict[int, str] = Field(max_length=BUCKETS_LIMIT)  #: packed, base64
+
+
+class RecordsQuery(_Wire):
+    """Which records a node wants."""
+
+    fingerprints: list[Annotated[int, Field(ge=0, lt=BUCKETS << LOW_BITS)]] = Field(
+        min_length=1, max_length=FETCHED_LIMIT
+    )
+
+
+class RecordsWire(_Wire):
+    """The records that were asked for, as far as they are there."""
+
+    records: list[Any] = Field(max_length=2 * FETCHED_LIMIT)
 
 
 class NodeInfo(_Wire):
@@ -154,6 +197,60 @@ def parse_manifest(data: Any) -> Manifest:
         )
     except (ValueError, InvalidDigest, IntegrityFailure) as exc:
         raise WireInvalid(f"A manifest is not valid: {exc}") from exc
+
+
+def digest_json(digest: Digest, root: str) -> dict[str, Any]:
+    """The JSON form of a digest, for a node whose own digest has this root."""
+    same = digest.root == root
+    return {"root": digest.root, "buckets": "" if same else base64.b64encode(digest.buckets).decode("ascii")}
+
+
+def parse_digest(data: Any, root: str) -> Digest | None:
+    """Read a digest; None if it is that of this root.
+
+    Raises:
+        WireInvalid: It is none, or contradicts itself.
+    """
+    wire = parse(DigestWire, data)
+    if wire.root == root:
+        return None
+    digest = Digest(_bytes(wire.buckets))
+    if len(digest.buckets) != DIGEST_BYTES or digest.root != wire.root:
+        raise WireInvalid("A digest does not have its length, or its root.")
+    return digest
+
+
+def buckets_json(buckets: Mapping[int, bytes]) -> dict[str, Any]:
+    """The JSON form of the fingerprints of buckets."""
+    return {
+        "buckets": {
+            str(bucket): base64.b64encode(packed).decode("ascii") for bucket, packed in buckets.items()
+        }
+    }
+
+
+def parse_buckets(data: Any, asked: Sequence[int]) -> dict[int, set[int]]:
+    """Read the fingerprints of buckets.
+
+    Raises:
+        WireInvalid: They are none, too many, or of other buckets than were asked for.
+    """
+    packed = {
+        bucket: _bytes(text) for bucket, text in parse(BucketsWire, data).buckets.items() if bucket in asked
+    }
+    if not packed or sum(map(len, packed.values())) > _FINGERPRINTS_LIMIT * LOW_BYTES:
+        raise WireInvalid("Fingerprints are too many, or not of the buckets that were asked for.")
+    try:
+        return {bucket: unpack_bucket(bucket, each) for bucket, each in packed.items()}
+    except ValueError as exc:
+        raise WireInvalid("A list of fingerprints is cut off.") from exc
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as exc:
+        raise WireInvalid("A digest is not base64.") from exc
 
 
 def parse(model: type[M], data: Any) -> M:

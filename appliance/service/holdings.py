@@ -17,7 +17,7 @@ from functools import partial
 from typing import Protocol
 from weakref import WeakValueDictionary
 
-from appliance.domain.errors import BlobMissing, StaleRevision, StorageError, StoreUnavailable
+from appliance.domain.errors import BlobMissing, StaleRevision, StorageError, StoreUnavailable, TwinRunning
 from appliance.domain.event import EventType
 from appliance.domain.holding import Action, Decision, Proof, SetAside, Situation, decide
 from appliance.domain.job import Job
@@ -466,7 +466,8 @@ class Holdings:
             rev = self._catalogue.rev(view.id)
             operations.append(Replace("packages", package_doc(view, now), rev))
             operations.extend(events_of(old, view, decision, actor=actor, at=now))
-            operations.extend(self._replica(view, about, stopped=stopped))
+        # Also where nothing changed: the record may be gone, or was not written while a twin was running.
+        operations.extend(self._replica(view, about, stopped=stopped))
         return operations
 
     def _replica(self, view: Package, about: About, *, stopped: bool = False) -> list[Operation]:
@@ -487,7 +488,10 @@ class Holdings:
             wrong = before is not None and before.sha256 == body.sha256 and view.body.size >= SAID_FROM
             if not wrong:
                 return []
-        _, operation = self._records.write(RecordKind.REPLICA, id, body, known, deleted=view.withdrawn)
+        try:
+            _, operation = self._records.write(RecordKind.REPLICA, id, body, known, deleted=view.withdrawn)
+        except TwinRunning:
+            return []  # it is written at the next start
         return [operation]
 
     @staticmethod

@@ -131,10 +131,10 @@ class Intake:
                     await self.on_own_record(record)
 
     def _is_own(self, record: Record) -> bool:
-        """Whether only this node should have written it: an older life of it did, or another says that it is gone."""
-        if record.kind is RecordKind.NODE:
-            return record.id == self._node_id
-        return record.kind is RecordKind.REPLICA and record.author == self._node_id
+        """Whether another life of this node wrote it, or another node says that this one is gone."""
+        return record.author == self._node_id or (
+            record.kind is RecordKind.NODE and record.id == self._node_id
+        )
 
 
 def _verified(raw: Sequence[Any], now: int) -> tuple[list[Record], list[InvalidInput | SignatureRefused]]:

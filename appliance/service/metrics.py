@@ -92,6 +92,16 @@ class Metrics:
         self.peer_refusals = Counter(
             "ods_peer_refusals", "Requests and records of peers that were refused.", ["reason"], registry=r
         )
+        self.comparisons = Counter(
+            "ods_comparisons",
+            "Comparisons of all records with a peer: equal, fetched (something was missing here), ahead "
+            "(something is missing there), failed.",
+            ["outcome"],
+            registry=r,
+        )
+        self.records_healed = Counter(
+            "ods_records_healed", "Records that were missing here and that a comparison fetched.", registry=r
+        )
         self.jobs = Counter("ods_jobs", "Runs of jobs, by how they ended.", ["name", "outcome"], registry=r)
         self.job_seconds = Histogram(
             "ods_job_seconds",
@@ -146,6 +156,11 @@ class Metrics:
     def peer_refused(self, reason: str, count: int = 1) -> None:
         """Count refused requests or records of peers; `reason` is an error code."""
         self.peer_refusals.labels(reason).inc(count)
+
+    def compared(self, outcome: str, fetched: int) -> None:
+        """Count a comparison with a peer, and the records that it fetched."""
+        self.comparisons.labels(outcome).inc()
+        self.records_healed.inc(fetched)
 
     def downloaded(self, count: int) -> None:
         """Count bytes of packages sent to devices and people."""

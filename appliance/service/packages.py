@@ -15,6 +15,7 @@ from appliance.domain.errors import (
     PermissionDenied,
     PreconditionFailed,
     StaleRevision,
+    TwinRunning,
 )
 from appliance.domain.event import EventType
 from appliance.domain.job import Job
@@ -101,7 +102,9 @@ class Packages:
         Raises:
             InvalidName: The name breaks a rule.
             PackageExists: Another file has this name and `replace` is not asked for.
+            TwinRunning: Another copy of this node is running.
         """
+        self._records.check_writing()
         name = check_filename(filename)
         package = self._catalogue.by_id(package_id(name))
         if package is not None and not package.withdrawn and not replace:
@@ -237,7 +240,7 @@ class Packages:
 
         try:
             written = await self._write(id, next_body, extra=extra)
-        except (PackageExists, PermissionDenied, PreconditionFailed) as exc:
+        except (PackageExists, PermissionDenied, PreconditionFailed, TwinRunning) as exc:
             if exc.details.get("sha256") == manifest.sha256:  # what was damaged here may be whole again
                 await self._store.batch(extra)
                 await self._holdings.settle(id)

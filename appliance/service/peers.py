@@ -406,7 +406,8 @@ class Peers:
         """Delete a registration, if it is there, with how far its feed was read."""
         if id not in self._peers:
             return
-        await self._store.batch([Remove("peers", id), Remove("cursors", id), *events])
+        read = (Remove("cursors", id), Remove("followers", compared_id(id)))
+        await self._store.batch([Remove("peers", id), *read, *events])
         self._forget(id)
         self.on_left()
 
@@ -470,6 +471,11 @@ class Peers:
             else:
                 peer.rev = stored[0]["_rev"] if stored[0] else peer.rev
                 return
+
+
+def compared_id(peer: str) -> str:
+    """The id of what is noted in `followers` of the last comparison with a peer."""
+    return f"compared:{peer}"
 
 
 _REGISTRATION = ("key", "url", "name", "tls_fingerprint", "joined_at")

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from appliance.domain.errors import InvalidInput, WireInvalid
+from appliance.domain.fingerprint import fingerprint
 from appliance.domain.record import (
     AHEAD_MS,
     PASSED_ON_MS,
@@ -84,6 +85,7 @@ def record_doc(record: Record) -> Doc:
         "package": package,
         "node": node,
         "at": record.at,
+        "fingerprint": fingerprint(record.key_in_store, record.signature),
         "record": record_json(record),
     }
 
@@ -105,10 +107,18 @@ def stored_record(doc: Doc) -> Record:
 class Records:
     """Reads and signs records. Writing is the caller's: an operation that fails if somebody wrote in between."""
 
-    def __init__(self, store: Store, identity: Identity, now: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        identity: Identity,
+        now: Callable[[], int],
+        *,
+        check_writing: Callable[[], None] = lambda: None,
+    ) -> None:
         self._store = store
         self._identity = identity
         self._now = now
+        self.check_writing = check_writing  #: raises TwinRunning if this node must not write
         self.clock_trusted: Callable[[], bool] = lambda: (
             False
         )  #: whether a peer agreed with our clock just now
@@ -199,7 +209,9 @@ class Records:
 
         Raises:
             InvalidInput: The body breaks a rule: other nodes would refuse it.
+            TwinRunning: Another copy of this node is running.
         """
+        self.check_writing()
         content: Mapping[str, Any] = body if isinstance(body, Mapping) else asdict(body)
         now = self._now()
         # What only this node writes comes back from peers if they have a higher revision, and is outranked then.
@@ -252,17 +264,16 @@ class Records:
 
         Args:
             since: The position behind which to begin.
-            feed: The feed id that `since` belongs to; another one starts from the beginning.
+            feed: The feed id that `since` belongs to; if it is none of this feed's, the reader begins again.
             limit: At most this many records.
             wait_s: How long to wait for the first record.
         """
-        own = self._store.feed_id()
-        if feed != own:
-            since = 0
+        own = await self._store.feed()
+        since = own.start(feed, since)
         seen = await self._store.changed("records", -1, timeout=0)
         docs = await self._after(since, limit)
         if not docs and since > await self._store.last_sequence("records"):
-            # The caller read further than this database goes: an older copy of it was restored.
+            # The caller read further than this database goes: an older copy was restored while the node ran.
             since = 0
             docs = await self._after(since, limit)
         if not docs and wait_s > 0:
@@ -270,7 +281,7 @@ class Records:
             docs = await self._after(since, limit)
         more = len(docs) == limit
         return ChangesPage(
-            feed=own,
+            feed=own.id,
             next=docs[-1]["seq"] if docs else since,
             more=more,
             records=[

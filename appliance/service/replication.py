@@ -7,6 +7,10 @@ so an announcement never echoes.
 
 A node that starts or joins greets its peers: its first announcement to each carries its own record. Its URL or its
 certificate may be new, and then nobody could come and read that.
+
+What a feed misses, since a position in it is wrong, is found by comparing what both know (`anti_entropy`): wanted here
+when a peer can be reached again, when its feed has another id, and after our own start. A record of this node that
+comes back from a peer, and that its database lacks, tells of a restored copy, or of a twin (`twin`).
 """
 
 import asyncio
@@ -14,7 +18,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from appliance.domain.errors import (
@@ -25,19 +29,23 @@ from appliance.domain.errors import (
     StaleRevision,
     StoreUnavailable,
 )
+from appliance.domain.event import EventType
 from appliance.domain.job import Job
 from appliance.domain.node import MAX_PEERS, NodeBody
-from appliance.domain.record import Record, RecordKind
+from appliance.domain.record import TOMBSTONE_LIFE_MS, Record, RecordKind
 from appliance.jobs.supervisor import Supervisor
 from appliance.peering.identity import Identity
 from appliance.peering.records import node_body, record_json
+from appliance.peering.wire import Changes
 from appliance.store.ports import Operation, Replace, Store
 
 from .catalogue import Catalogue
 from .holdings import Holdings
 from .intake import Intake
+from .journal import SYSTEM, entry
 from .peers import Peers
 from .records import ChangesPage, Records
+from .twin import TwinGuard
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +58,13 @@ _ANNOUNCED = 100
 _TRIES = 8
 PATIENCE_S = 10.0  #: for the peers' feeds; a slow one is read on beside what follows
 RECONCILER = "reconciler"  #: who follows the change feed for `Replication.settle_missed`
+_FEED_PAGES = 10_000  #: of a feed that is read at once: 5 million records
+_FEED_IDS = 5  #: new ids that a feed may have while it is read: each is a start of the peer
+_SMALL_PAGE = 100  #: records; a smaller page, with more behind it and nothing new in it, is no progress ...
+_SMALL_PAGES = 50  #: ... and so many of them are none either
+_UNREAD_MS = 5_000  #: a feed that is none is left unread for so long, twice as long each time ...
+_UNREAD_MOST_MS = 300_000  #: ... up to this, whatever its peer announces
+_DAY_MS = 24 * 3600 * 1000
 
 
 def reconcile_job(now: int) -> Job:
@@ -80,6 +95,8 @@ class Replication:
         own: NodeBody,
         calls: Executor,
         supervisor: Supervisor,
+        twins: TwinGuard,
+        now: Callable[[], int],
         speaks: bool = True,
         reconcile_s: float = 60.0,
     ) -> None:
@@ -96,6 +113,8 @@ class Replication:
             own: What this node's record says, but for its peers.
             calls: Threads for requests.
             supervisor: Watches what runs beside.
+            twins: Which life of this node this is.
+            now: UTC milliseconds.
             speaks: Whether this process says where the node is, or repeats what another said.
             reconcile_s: Seconds between two reconciliations.
         """
@@ -111,6 +130,14 @@ class Replication:
         self._own = own
         self._calls = calls
         self._supervisor = supervisor
+        self._twins = twins
+        self._now = now
+        self._rolled_back = False  #: whether it was noticed that this database is older than what peers know
+        #: by peer: how often its feed was none, and until when it is left unread
+        self._unread: dict[str, tuple[int, int]] = {}
+        self._uncompared: set[str] = set()  #: peers to compare with once their feed has been read
+        #: called when a peer's feed was read, and this node may lack what is behind its position
+        self.on_gap: Callable[[str], Awaitable[None]] = _nothing
         self._reading: dict[str, asyncio.Task[bool]] = {}
         self._read_again: set[str] = set()
         self._telling: dict[str, asyncio.Task[bool]] = {}
@@ -162,40 +189,70 @@ class Replication:
             self.greet()
 
     async def own_record(self) -> Record:
-        """This node's own record; a new revision is written if something about the node changed."""
+        """This node's own record; a new revision is written if something about the node changed, or it was started."""
         for attempt in range(_TRIES):
             known = await self._records.known(RecordKind.NODE, self._identity.node_id)
             own = replace(self._own, peers=tuple(sorted(self._peers.active_ids())[:MAX_PEERS]))
-            if (
-                known.record is not None
-                and not known.record.deleted
-                and self._records.goes_out(known.record)  # else it was written while the clock was wrong
-                and (not self._speaks or node_body(known.record) == own)
-            ):
+            if known.record is not None and (self._is_current(known.record, own) or not self._twins.writing):
                 return known.record
-            record, operation = self._records.write(RecordKind.NODE, self._identity.node_id, own, known)
+            body = {**asdict(own), **self._twins.run_after(known.record).fields()}
+            record, operation = self._records.write(RecordKind.NODE, self._identity.node_id, body, known)
             try:
                 await self._store.batch([operation])
-            except StaleRevision:  # two registrations at once
+            except StaleRevision:  # two registrations at once, or another process of this node
                 if attempt == _TRIES - 1:
                     raise
             else:
                 self.announce()
-                return record
-        raise AssertionError("a try returns or raises")
+                break
+        return record
+
+    def _is_current(self, record: Record, own: NodeBody) -> bool:
+        stands = not record.deleted and self._twins.is_current(record)
+        # One that does not go out was written while the clock was wrong.
+        stands = stands and self._records.goes_out(record)
+        return stands and (not self._speaks or node_body(record) == own)
 
     async def _overtake(self, record: Record) -> None:
-        """Outrank a record of an earlier life of this node that came back from a peer, or one that says it is gone."""
+        """Outrank a record of another life of this node that came back from a peer, or one that says it is gone."""
+        twin = await self._twins.proven_by(record)
+        if record.author == self._identity.node_id and not twin:
+            await self._note_rollback(record)
         if record.kind is RecordKind.NODE:
             if not record.deleted and node_body(record).url != self._own.url:
                 log.warning(
                     "somebody speaks as this node elsewhere: was its data directory copied, or an old copy restored?",
                     extra={"action": "identity_elsewhere", "url": node_body(record).url},
                 )
-            await self.own_record()
+            await self.own_record()  # before nothing is written any more: it tells the twin of us
             await self._holdings.refresh_nodes()
-        else:
+            self.greet()  # a peer believes what it was told last of where this node is
+            if twin:
+                await self._twins.found(record)
+        elif record.kind is RecordKind.REPLICA:
             await self._holdings.say_again(record.id.partition(".")[0])
+
+    async def _note_rollback(self, record: Record) -> None:
+        """This database lacks what this node once wrote: let peers read its feed from the beginning, once a life."""
+        buried = record.deleted and record.at < self._now() - TOMBSTONE_LIFE_MS + _DAY_MS
+        if self._rolled_back or buried:
+            return
+        self._rolled_back = True
+        log.warning(
+            "a peer has records of this node that its database lacks; they are taken back",
+            extra={"action": "rolled_back", "record": record.key_in_store, "revision": record.revision},
+        )
+        await self._store.renew_feed(forget=True)
+        event = entry(
+            EventType.NODE_ROLLED_BACK,
+            at=self._now(),
+            actor=SYSTEM,
+            subject=self._identity.node_id,
+            name=self._own.name,
+            record=record.key_in_store,
+        )
+        await self._store.batch([event])
+        self.greet()
 
     # Our feed, for peers
 
@@ -276,9 +333,25 @@ class Replication:
             raise PermissionDenied("A greeting has the record of the node that sends it.")
         await self._take(peer, [record], [])
 
+    def returned(self, peer: str) -> None:
+        """A peer can be reached again, or this node has started: read its feed now, then compare with it."""
+        self._uncompared.add(peer)
+        self.announced(peer)
+
+    async def read(self, peer: str) -> None:
+        """Read a peer's feed to its end, or as far as it can be read."""
+        self.announced(peer)
+        running = self._reading.get(peer)
+        if running is not None:
+            await asyncio.wait([running])
+
+    async def take_found(self, peer: str, raw: Sequence[Any]) -> list[Record]:
+        """Take in records that a comparison with a peer brought; return those that were new."""
+        return await self._take(peer, raw, [])
+
     def announced(self, peer: str) -> None:
         """A peer says that its feed grew: read it now, and once more if it is being read."""
-        if self._stopped:
+        if self._stopped or 0 < self._unread.get(peer, (0, 0))[1] - self._now() <= _UNREAD_MOST_MS:
             return
         if peer in self._reading:
             self._read_again.add(peer)
@@ -300,6 +373,7 @@ class Replication:
             self._ungreeted.add(peer)
             self.announce()
             self.announced(peer)
+        self._uncompared.add(peer)
         await self.fill(again=True)
 
     async def reconcile(self) -> None:
@@ -374,9 +448,12 @@ class Replication:
             while not self._stopped:
                 self._read_again.discard(peer)
                 was_down = self._peers.is_down(peer)
-                await self._read_all(peer)
+                renewed = await self._read_all(peer)
                 if was_down:
                     await self.fill(again=True)
+                if was_down or renewed or peer in self._uncompared:
+                    await self.on_gap(peer)
+                    self._uncompared.discard(peer)
                 if peer not in self._read_again:
                     return
         except (PeerError, PeerNotFound) as exc:
@@ -394,7 +471,9 @@ class Replication:
                 self._read_again.discard(peer)
                 self.announced(peer)
 
-    async def _read_all(self, peer: str) -> None:
+    async def _read_all(self, peer: str) -> bool:
+        """Read a peer's feed to its end; says whether it has another id than when it was read last."""
+        bounds = FeedBounds()
         more = True
         while more and not self._stopped:
             cursor = await self._store.get("cursors", peer) or {"_id": peer, "feed": "", "since": 0}
@@ -403,8 +482,11 @@ class Replication:
                 page = await asyncio.get_running_loop().run_in_executor(
                     self._calls, client.changes, cursor["since"], cursor["feed"], 0.0
                 )
-                if page.more and page.next <= cursor["since"] and page.feed == cursor["feed"]:
-                    raise PeerMisbehaved("Its change feed does not advance.")
+                try:
+                    bounds.check(page, feed=cursor["feed"], since=cursor["since"])
+                except PeerMisbehaved:
+                    self._leave_unread(peer)
+                    raise
             except PeerError as exc:
                 await self._peers.record_failure(peer, exc)
                 raise
@@ -413,16 +495,56 @@ class Replication:
             extra = (
                 [Replace("cursors", {"_id": peer, "feed": page.feed, "since": page.next})] if moved else []
             )
-            await self._take(peer, page.records, extra)
+            bounds.took(page, new=len(await self._take(peer, page.records, extra)))
             more = page.more
+        self._unread.pop(peer, None)
+        return bounds.ids > 0
 
-    async def _take(self, peer: str, raw: Sequence[Any], extra: Sequence[Operation]) -> None:
+    def _leave_unread(self, peer: str) -> None:
+        times = self._unread.get(peer, (0, 0))[0]
+        self._unread[peer] = times + 1, self._now() + min(_UNREAD_MOST_MS, _UNREAD_MS << min(times, 10))
+
+    async def _take(self, peer: str, raw: Sequence[Any], extra: Sequence[Operation]) -> list[Record]:
         """Take records in; what is new came from this peer, which need not be told of it."""
         heard = self._heard.setdefault(peer, set())
         marks = {_mark(item) for item in raw if isinstance(item, dict)}
         heard |= marks
         winners = await self._intake.take(peer, raw, extra)
         heard -= marks - {(record.key_in_store, record.revision) for record in winners}
+        return winners
+
+
+class FeedBounds:
+    """What one reading of a feed may cost: no peer keeps this node reading for ever."""
+
+    def __init__(self) -> None:
+        self.ids = 0  #: how often the feed had another id
+        self._pages = 0
+        self._barren = 0
+
+    def check(self, page: Changes, *, feed: str, since: int) -> None:
+        """Let a page pass that was asked for from position `since` of the feed `feed`.
+
+        Raises:
+            PeerMisbehaved: The feed does not advance, does not end, or is another one all the time.
+        """
+        self._pages += 1
+        self.ids += page.feed != feed
+        if page.more and (not page.records or (page.next <= since and page.feed == feed)):
+            raise PeerMisbehaved("Its change feed does not advance.")
+        if self.ids > _FEED_IDS:
+            raise PeerMisbehaved("Its change feed has a new id on every page.")
+        if self._pages > _FEED_PAGES or self._barren > _SMALL_PAGES:
+            raise PeerMisbehaved("Its change feed does not end.")
+
+    def took(self, page: Changes, *, new: int) -> None:
+        """Note how many records of a page were new."""
+        if page.more and not new and len(page.records) < _SMALL_PAGE:
+            self._barren += 1
+
+
+async def _nothing(_peer: str) -> None:
+    pass
 
 
 def _mark(record: Mapping[str, Any]) -> tuple[str, int]:

@@ -94,6 +94,7 @@ class System:
         trash: Callable[[], Awaitable[Usage]],
         store_probe: Probe | None = None,
         folder_faults: Callable[[], Sequence[str]] | None = None,
+        twin: Callable[[], str] = lambda: "",
     ) -> None:
         """Make a view.
 
@@ -110,12 +111,14 @@ class System:
             trash: What the trash holds.
             store_probe: Writes to the database and reads that; None to leave it at a ping.
             folder_faults: A sentence for each directory of the data directory that cannot be used.
+            twin: Why another process with this node's identity keeps it from writing; "" if none does.
         """
         self._trash = trash
         self._store_probe = store_probe
         self._folder_faults = folder_faults
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="probe")  # of its own: a disk may hang
         self._disk_probe = Probe(self._write_to_disk, silent="The disk does not answer.")
+        self._twin = twin
         self._store = store
         self._catalogue = catalogue
         self._data_dir = data_dir
@@ -217,6 +220,7 @@ class System:
             "disk": disk,
             **({"folders": Check(ok=not faults, reason=" ".join(faults))} if self._folder_faults else {}),
             "worker": worker,
+            "twin": Check(ok=not self._twin(), reason=self._twin()),
             "serving": Check(ok=not self.draining, reason="The node is stopping." if self.draining else ""),
         }
         return Readiness(

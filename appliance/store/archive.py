@@ -2,11 +2,14 @@
 
     <file>.tar
       ods/<collection>.bson      all documents one after the other, as mongodump writes them
-      meta.json                  format, schema version, feed id, last sequence numbers, counts and SHA-256s
+      meta.json                  format, schema version, feed ids, last sequence numbers, counts and SHA-256s
       meta.json.sha256           guards meta.json
 
 After unpacking, `mongorestore` reads the directory `ods`. The archive holds password hashes and encrypted secrets:
 it is written readable by its owner only. It shows the store at one moment, whatever is written meanwhile.
+
+A store that was filled from an archive has a change feed of another id than the exported one, which may have gone on:
+a reader that read further than the archive goes begins again.
 """
 
 import asyncio
@@ -25,9 +28,10 @@ from bson.errors import InvalidBSON
 from appliance.domain.errors import Conflict, IntegrityFailure, InvalidInput, StorageError
 
 from .documents import MAX_BYTES, decode, encode
+from .feed import Feed
 from .migrations import UNFINISHED, migrate, refuse_newer
 from .ports import Doc, Snapshot, Store
-from .schema import COLLECTIONS
+from .schema import COLLECTIONS, RECORDS
 
 FORMAT = 1
 _META = "meta.json"
@@ -43,7 +47,7 @@ class _Meta:
     """What meta.json holds."""
 
     schema_version: int
-    feed_id: str
+    feed: Feed
     sequences: dict[str, int] = field(default_factory=dict)
     collections: dict[str, dict[str, Any]] = field(default_factory=dict)  #: count and sha256 of each
 
@@ -58,7 +62,7 @@ async def export_archive(store: Store, path: Path) -> None:
     temporary = path.with_name(path.name + ".part")
     try:
         with await asyncio.to_thread(_create, temporary) as file:
-            meta = _Meta(schema_version=await store.schema_version(), feed_id=store.feed_id())
+            meta = _Meta(schema_version=await store.schema_version(), feed=await store.feed())
             async with store.snapshot() as snapshot:
                 for name, collection in COLLECTIONS.items():
                     meta.collections[name] = await _export_collection(snapshot, name, file)
@@ -97,7 +101,7 @@ async def import_archive(store: Store, path: Path) -> None:
         raise IntegrityFailure(f"{path} is no archive, or it is damaged.") from exc
     except OSError as exc:
         raise InvalidInput(f"The archive {path} cannot be read: {exc.strerror or exc}.") from exc
-    await store.restore_meta(meta.feed_id, meta.sequences)
+    await store.restore_meta(meta.feed.renewed(meta.sequences.get(RECORDS.name, 0)), meta.sequences)
     await store.set_schema_version(meta.schema_version)
     await migrate(store)
 
@@ -157,7 +161,8 @@ def _finish(file: IO[bytes], meta: _Meta) -> None:
     text = {
         "format": FORMAT,
         "schema_version": meta.schema_version,
-        "feed_id": meta.feed_id,
+        "feed_id": meta.feed.id,
+        "feeds": dict(meta.feed.earlier),
         "sequences": meta.sequences,
         "collections": meta.collections,
     }
@@ -214,7 +219,7 @@ def _read_meta(archive: tarfile.TarFile) -> _Meta:
         refuse_newer(found["schema_version"])
         return _Meta(
             schema_version=found["schema_version"],
-            feed_id=found["feed_id"],
+            feed=Feed(id=found["feed_id"], earlier=found.get("feeds", {})),
             sequences=found["sequences"],
             collections=found["collections"],
         )

@@ -58,6 +58,16 @@ def field_type(collection: Collection, field: str) -> FieldType:
         ) from None
 
 
+def int_field(collection: Collection, field: str) -> None:
+    """Let a field pass that holds whole numbers.
+
+    Raises:
+        ValueError: It is not declared, or is of another type.
+    """
+    if field_type(collection, field) != "int":
+        raise ValueError(f"{collection.name}.{field} is not declared as int.")
+
+
 def _operator(
     collection: Collection, field: str, kind: FieldType, operator: str, value: Any
 ) -> list[Condition]:

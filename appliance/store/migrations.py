@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from appliance.domain.errors import InvalidSettings
+from appliance.domain.fingerprint import fingerprint
 
 from .ports import Store
 from .schema import VERSION
@@ -28,7 +29,32 @@ class Migration:
 
 
 UNFINISHED = -1  #: the schema version of a store while an archive is read into it
-MIGRATIONS: tuple[Migration, ...] = ()  #: none is for a version above `schema.VERSION`
+_PAGE = 1000
+
+
+async def fill_fingerprints(store: Store) -> int:
+    """Give a fingerprint to every record that has none; return to how many. Readers of the feed see no change."""
+    filled = 0
+    after: tuple[None, str] | None = None
+    while True:
+        docs = await store.find("records", {"fingerprint": None}, limit=_PAGE, after=after)
+        for doc in docs:
+            record = doc.get("record") or {}  # a document that is broken must not stop the start
+            doc["fingerprint"] = fingerprint(doc["_id"], str(record.get("signature", "")))
+        filled += await store.rewrite("records", docs)
+        if len(docs) < _PAGE:
+            return filled
+        after = (None, docs[-1]["_id"])
+
+
+async def _fill_fingerprints(store: Store) -> None:
+    await fill_fingerprints(store)
+
+
+#: none is for a version above `schema.VERSION`
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration(version=2, name="fingerprints of records", run=_fill_fingerprints),
+)
 
 
 def refuse_newer(stored: int, known: int = VERSION) -> None:

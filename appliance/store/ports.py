@@ -19,6 +19,8 @@ from typing import Any, Protocol
 
 from appliance.domain.job import Job
 
+from .feed import Feed
+
 Doc = dict[str, Any]
 Where = Mapping[str, Any]
 
@@ -238,8 +240,30 @@ class Store(Protocol):
             A count that differs does not promise a change; an equal one after the time-out promises none.
         """
 
-    def feed_id(self) -> str:
-        """A random word made with this database: sequence numbers of another feed id mean nothing here."""
+    async def feed(self) -> Feed:
+        """The change feed's id, and up to which number its earlier ids still hold; read from the database each time."""
+
+    async def renew_feed(self, *, forget: bool = False) -> Feed:
+        """Give the change feed a new id, which every process of this store sees from then on.
+
+        Numbers of `records` up to the last one stay good under the id that they were given under; with `forget` no
+        number of an earlier id does.
+        """
+
+    async def sums(self, collection: str, field: str, *, low_bits: int) -> dict[int, tuple[int, int]]:
+        """Count documents, and add up a declared int field, from its index alone.
+
+        Args:
+            collection: Its name.
+            field: Documents without it, or with a negative value, are left out.
+            low_bits: Documents whose values differ in these bits only are counted together.
+
+        Returns:
+            By the value without its low bits (shifted): how many documents, and the sum of their low bits.
+        """
+
+    async def values(self, collection: str, field: str, *, first: int, end: int, limit: int) -> list[int]:
+        """The values of a declared int field from `first` up to before `end`, in order, at most `limit` of them."""
 
     def snapshot(self) -> AbstractAsyncContextManager[Snapshot]:
         """A view for an export that does not see writes made meanwhile."""
@@ -247,8 +271,18 @@ class Store(Protocol):
     async def load(self, collection: str, docs: Sequence[Doc]) -> None:
         """Write documents exactly as exported, `_rev` and sequence numbers included."""
 
-    async def restore_meta(self, feed_id: str, sequences: Mapping[str, int]) -> None:
-        """Take over the feed id and the last sequence numbers of an exported store, after `load`."""
+    async def rewrite(self, collection: str, docs: Sequence[Doc]) -> int:
+        """Write documents again that were read from here and completed; for `migrations`.
+
+        `_rev` and sequence numbers stay as they are, so nobody takes them for news. A document that somebody else
+        wrote meanwhile is left alone.
+
+        Returns:
+            How many were written.
+        """
+
+    async def restore_meta(self, feed: Feed, sequences: Mapping[str, int]) -> None:
+        """Take over a feed, and the last sequence numbers of an exported store, after `load`."""
 
     async def schema_version(self) -> int:
         """The version of `schema` that the documents follow."""

@@ -41,6 +41,7 @@ RECORDS = Collection(
         "node": "text",
         "at": "int",
         "seq": "int",
+        "fingerprint": "int",
     },
     sequence="seq",
     unique=("seq",),

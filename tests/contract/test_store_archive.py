@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import random
+import re
 import stat
 import sys
 import tarfile
@@ -24,6 +25,7 @@ from appliance.domain.errors import (
 )
 from appliance.domain.job import Job
 from appliance.store.archive import export_archive, import_archive
+from appliance.store.feed import Feed
 from appliance.store.ports import Doc, Done, Enqueue, Failed, Insert, Replace, Store
 from appliance.store.schema import COLLECTIONS
 
@@ -59,7 +61,7 @@ async def fill(store: Store) -> None:
 
 
 async def content(store: Store) -> Content:
-    found: Content = {"feed": store.feed_id()}
+    found: Content = {}
     async with store.snapshot() as snapshot:
         for name in COLLECTIONS:
             found[name] = [doc async for doc in snapshot.export(name)]
@@ -71,14 +73,17 @@ async def content(store: Store) -> Content:
 def test_nothing_is_lost(kind: str, target: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     file = tmp_path / "site.tar"
     first, second = make_place(kind, request, tmp_path), make_place(target, request, tmp_path)
+    feeds: list[Feed] = []
 
     async def export(store: Store) -> Content:
         await fill(store)
+        feeds.append(await store.feed())
         await export_archive(store, file)
         return await content(store)
 
     async def load(store: Store) -> Content:
         await import_archive(store, file)
+        feeds.append(await store.feed())
         return await content(store)
 
     async def go_on(store: Store) -> None:
@@ -93,6 +98,9 @@ def test_nothing_is_lost(kind: str, target: str, request: pytest.FixtureRequest,
     assert len(before["manifests"]) == 1201
     assert second.run(load) == before
     assert second.run(content) == before  # also after it was opened again
+    old, new = feeds
+    assert new.id != old.id, "the exported store may go on: nobody continues in its feed"
+    assert [new.start(old.id, since) for since in (6, 7, 8)] == [6, 7, 0], "it had given 7 numbers"
     second.run(go_on)
 
 
@@ -102,7 +110,7 @@ def test_the_archive_is_what_mongorestore_reads(tmp_path: Path) -> None:
     async def export(store: Store) -> Content:
         await fill(store)
         await export_archive(store, file)
-        return await content(store)
+        return {**await content(store), "feed": (await store.feed()).id}
 
     before = Place("sqlite", "", tmp_path).run(export)
     if sys.platform != "win32":
@@ -231,9 +239,8 @@ def test_a_changed_byte_is_noticed(small: tuple[Path, Content], seed: int, tmp_p
 
 
 def test_a_changed_feed_id_is_noticed(small: tuple[Path, Content], tmp_path: Path) -> None:
-    file, before = small
-    data = file.read_bytes()
-    feed = before["feed"].encode()
+    data = small[0].read_bytes()
+    (feed,) = re.findall(rb'"feed_id": "([0-9a-f]{32})"', data)
     assert data.count(feed) == 1
     (tmp_path / "damaged.tar").write_bytes(data.replace(feed, feed[::-1]))
     with pytest.raises(IntegrityFailure, match=r"meta\.json"):

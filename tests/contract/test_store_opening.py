@@ -31,7 +31,7 @@ def test_the_feed_id_stays(place: Place) -> None:
     async def test(store: Store) -> str:
         await store.ping()
         assert await store.schema_version() == VERSION
-        return store.feed_id()
+        return (await store.feed()).id
 
     first = place.run(test)
     assert len(first) == 32

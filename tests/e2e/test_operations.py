@@ -134,19 +134,6 @@ def test_a_node_on_any_free_port_tells_the_one_that_it_took(network: Network) ->
     assert about["download_url"].startswith(about["url"])
 
 
-def test_a_node_says_that_a_copy_of_it_runs_elsewhere(network: Network) -> None:
-    a, b = network.chain("a", "b")
-    b.stop()
-    copy = network.node("copy", start=False)
-    shutil.copytree(b.data, copy.data)
-    b.start()
-    assert not list(b.lines("identity_elsewhere"))
-    copy.start()
-    assert copy.id == b.id
-    eventually(lambda: list(b.lines("identity_elsewhere")), 20, b.tail)
-    eventually(lambda: a.peer(copy)["url"] == copy.url, 20, a.tail)
-
-
 def test_joining_leaves_no_warning(network: Network) -> None:
     a, b = network.node("a"), network.node("b")
     b.join(a)

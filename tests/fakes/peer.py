@@ -50,6 +50,9 @@ class Lie(StrEnum):
     WRONG_MANIFEST = "wrong manifest"  #: of other bytes
     HUGE_ANSWER = "huge answer"  #: a feed without end
     BOMB = "bomb"  #: a small compressed feed that unpacks to a huge one
+    NEW_FEEDS = "new feeds"  #: another feed id on every page, and always more behind it
+    NO_END = "no end"  #: a feed that advances and has the same record on every page
+    NOTHING_BEHIND = "nothing behind"  #: a feed that goes on with empty pages
     REDIRECT = "redirect"  #: everything is elsewhere
     NOT_JSON = "not JSON"  #: a page for people
     WRONG_PROOF = "wrong proof"  #: the inviter does not know the invite's secret
@@ -266,6 +269,7 @@ class FakePeer:
         return ""
 
     def _changes(self, handler: "_Handler", since: int) -> None:
+        since = since if since <= len(self.feed) or self.lie is not None else 0  # as a node does
         page = self.feed[since : since + 500]
         data = {"feed": "fake", "next": since + len(page), "more": False, "records": page}
         match self.lie:
@@ -274,6 +278,13 @@ class FakePeer:
             case Lie.BOMB:
                 packed = gzip.compress(json.dumps({**data, "pad": "x" * 60_000_000}).encode(), 1)
                 handler.say(packed, **{"Content-Encoding": "gzip"})
+            case Lie.NEW_FEEDS:
+                handler.say_json({**data, "feed": secrets.token_hex(8), "more": True, "records": self.feed})
+            case Lie.NO_END:
+                one = self.feed[:1]
+                handler.say_json({**data, "next": since + 1, "more": True, "records": one})
+            case Lie.NOTHING_BEHIND:
+                handler.say_json({**data, "next": since + 1, "more": True, "records": []})
             case Lie.NOT_JSON:
                 handler.say(b"<html>Welcome</html>")
             case _:

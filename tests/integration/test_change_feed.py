@@ -69,7 +69,7 @@ def test_a_position_in_another_feed_means_nothing(tmp_path: Path) -> None:
 def test_a_position_behind_the_end_starts_over_since_an_older_copy_was_restored(tmp_path: Path) -> None:
     async def work(records: Records, store: Store) -> None:
         await write(records, store, "a")
-        page = await records.changes(since=50, feed=store.feed_id(), limit=9, wait_s=0)
+        page = await records.changes(since=50, feed=(await store.feed()).id, limit=9, wait_s=0)
         assert [record.id for record in page.records] == [IDS["a"]]
         assert page.next == 1
 
@@ -78,7 +78,7 @@ def test_a_position_behind_the_end_starts_over_since_an_older_copy_was_restored(
 
 def test_a_long_poll_answers_when_something_changes(tmp_path: Path) -> None:
     async def work(records: Records, store: Store) -> None:
-        feed = store.feed_id()
+        feed = (await store.feed()).id
         waiting = asyncio.create_task(records.changes(since=0, feed=feed, limit=9, wait_s=20))
         await asyncio.sleep(0)
         await write(records, store, "a")

@@ -138,7 +138,9 @@ def test_all_is_well(site: Any) -> None:
         assert answer.status_code == 200
         assert answer.json() == {
             "status": "ready",
-            "checks": {name: {"ok": True, "reason": ""} for name in ("store", "disk", "worker", "serving")},
+            "checks": {
+                name: {"ok": True, "reason": ""} for name in ("store", "disk", "worker", "twin", "serving")
+            },
             "warnings": [],
         }
 

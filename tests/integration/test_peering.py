@@ -224,6 +224,26 @@ def test_a_feed_that_is_none_costs_little_and_shows(node: NodeProcess, peer: Fak
     assert peers(node)[peer.id]["healthy"], "any sign of life clears the back-off"
 
 
+@pytest.mark.parametrize("lie", [Lie.NEW_FEEDS, Lie.NO_END, Lie.NOTHING_BEHIND])
+def test_a_feed_that_would_be_read_for_ever_is_left_and_shows(
+    node: NodeProcess, peer: FakePeer, lie: Lie
+) -> None:
+    peer.join(node.invite())
+    eventually(lambda: [one for one in peer.asked if one.path.endswith("/changes")], 20)
+    peer.lie = lie
+    asked = len(peer.asked)
+    peer.client(node.url, node.id).announce([])
+    shown = eventually(lambda: (one := peers(node)[peer.id])["strikes"] and one, 30, "no strike")
+    assert "feed" in shown["last_strike"]
+    assert shown["retry_at"], "it is left alone for a while"
+    assert len(peer.asked) - asked < 100
+    peer.lie = None
+    data = random.Random(lie.value).randbytes(100)
+    peer.hold(f"After {lie.name}.pkg", data)
+    peer.client(node.url, node.id).announce([])
+    node.wait_holds(f"After {lie.name}.pkg", manifest_of(data).sha256)
+
+
 # Leaving
 
 

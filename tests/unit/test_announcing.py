@@ -33,7 +33,9 @@ async def story_of(monkeypatch: pytest.MonkeyPatch, steps: list[list[str]]) -> l
     """What is done for a feed that grows by these records; those called "theirs…" came from the peer."""
     theirs = {(f"package:{id}", 1) for step in steps for id in step if id.startswith("theirs")}
     story: list[Any] = []
-    parts: dict[str, Any] = dict.fromkeys(("records", "catalogue", "peers", "identity", "own", "calls"))
+    parts: dict[str, Any] = dict.fromkeys(
+        ("records", "catalogue", "peers", "identity", "own", "calls", "twins", "now")
+    )
     replication = Replication(
         store=cast(Any, Feed(steps)), holdings=cast(Any, SimpleNamespace()),
         intake=cast(Any, SimpleNamespace()), supervisor=Supervisor(now=lambda: 0), **parts,

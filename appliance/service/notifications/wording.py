@@ -35,6 +35,8 @@ _TITLES: Mapping[str, str] = {
     EventType.PEER_CLOCK: "The clock of {name} differs by {offset_s} s",
     EventType.TASK_FAILED: "The background task {task} failed and was restarted",
     EventType.NODE_REMOVED: "{name} was removed from the network",
+    EventType.NODE_ROLLED_BACK: "The database of this node was older than what its peers have",
+    EventType.NODE_TWIN_DETECTED: "Another copy of this node is running",
     EventType.NODE_STARTED: "The node started",
     EventType.NODE_STOPPED: "The node stopped",
     EventType.SCRUB_DAMAGE: "A scrub found {damaged} damaged files",

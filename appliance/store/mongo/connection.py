@@ -1,12 +1,11 @@
 """Connecting to MongoDB, and making its collections and indexes match the schema."""
 
 import asyncio
-import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from motor.motor_asyncio import AsyncIOMotorClient
-from pymongo import ASCENDING, DESCENDING, ReturnDocument
+from pymongo import ASCENDING, DESCENDING
 from pymongo.errors import (
     CollectionInvalid,
     ConfigurationError,
@@ -20,6 +19,7 @@ from pymongo.read_preferences import ReadPreference
 
 from appliance.domain.errors import InvalidSettings, StoreUnavailable
 from appliance.store.documents import CODEC
+from appliance.store.feed import Feed
 from appliance.store.schema import COLLECTIONS, VERSION, Collection
 
 from .documents import SEQUENCES, Database
@@ -68,8 +68,8 @@ def make_client(url: str) -> Client:
         raise InvalidSettings(f"The database URL is not valid: {exc}") from exc
 
 
-async def prepare_database(client: Client, refuse_newer: Callable[[int], None]) -> tuple[Database, str]:
-    """Check the server, make what is missing, and return the database with its feed id.
+async def prepare_database(client: Client, refuse_newer: Callable[[int], None]) -> Database:
+    """Check the server, make what is missing, and return the database.
 
     Raises:
         InvalidSettings: The server cannot be used; the message says what to do.
@@ -84,11 +84,8 @@ async def prepare_database(client: Client, refuse_newer: Callable[[int], None]) 
         if meta is not None:
             refuse_newer(meta["version"])
         await _make(database)
-        meta = await database[META].find_one_and_update(
-            {"_id": META_ID},
-            {"$setOnInsert": {"version": VERSION, "feed": secrets.token_hex(16)}},
-            upsert=True,
-            return_document=ReturnDocument.AFTER,
+        await database[META].update_one(
+            {"_id": META_ID}, {"$setOnInsert": {"version": VERSION, "feed": Feed().id}}, upsert=True
         )
     except ServerSelectionTimeoutError as exc:
         if any(server.server_type_name == "RSGhost" for server in _servers(client).values()):
@@ -105,7 +102,7 @@ async def prepare_database(client: Client, refuse_newer: Callable[[int], None]) 
         raise InvalidSettings(f"MongoDB cannot be used: {exc}") from exc
     except PyMongoError as exc:
         raise translate(exc) from exc
-    return database, meta["feed"]
+    return database
 
 
 def _check_server(hello: Mapping[str, Any]) -> None:
@@ -146,10 +143,15 @@ async def _make_counter(database: Database, collection: Collection) -> None:
     )
 
 
+def index_of(field: str) -> str:
+    """The name of the index that serves a declared field."""
+    return f"{field}__id"
+
+
 async def _make_indexes(database: Database, collection: Collection) -> None:
     wanted: dict[str, dict[str, Any]] = {}
     for field in collection.fields:
-        wanted[f"{field}__id"] = {"keys": [(field, ASCENDING), ("_id", ASCENDING)]}
+        wanted[index_of(field)] = {"keys": [(field, ASCENDING), ("_id", ASCENDING)]}
     for field in collection.unique:
         # Partial, so that None does not collide. Queries use the index above, whose use needs no such condition.
         least = _LEAST[collection.fields[field]]

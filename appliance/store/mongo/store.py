@@ -6,7 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+from bson.int64 import Int64
 from motor.motor_asyncio import AsyncIOMotorClientSession
+from pymongo import ReplaceOne
 from pymongo.errors import PyMongoError
 
 from appliance.domain.errors import ApplianceError, StoreUnavailable
@@ -14,12 +16,13 @@ from appliance.domain.job import Job
 from appliance.store import queue as rules
 from appliance.store.changes import Changes
 from appliance.store.documents import collection_of
-from appliance.store.filters import conditions, field_type
+from appliance.store.feed import Feed
+from appliance.store.filters import conditions, field_type, int_field
 from appliance.store.ports import Doc, Enqueue, Insert, Operation, Outcome, Remove, Replace, Snapshot, Where
-from appliance.store.schema import COLLECTIONS, JOBS, Collection
+from appliance.store.schema import COLLECTIONS, JOBS, RECORDS, Collection
 
 from . import documents
-from .connection import META, META_ID, SELECT_S, Client, make_client, prepare_database
+from .connection import META, META_ID, SELECT_S, Client, index_of, make_client, prepare_database
 from .documents import SEQUENCES, Database
 from .errors import translate, translated
 from .jobs import MongoQueue
@@ -34,11 +37,10 @@ _Step = Callable[[AsyncIOMotorClientSession], Awaitable[Doc | None]]
 class MongoStore:
     """A metadata store in MongoDB; see `ports.Store` for what each method promises."""
 
-    def __init__(self, client: Client, database: Database, feed_id: str) -> None:
+    def __init__(self, client: Client, database: Database) -> None:
         """Use `open_mongo`."""
         self._client = client
         self._database = database
-        self._feed_id = feed_id
         self._queue = MongoQueue(database)
         self._transactions = Transactions(client)
         self._watch = Watch(database)
@@ -190,9 +192,60 @@ class MongoStore:
         """Wait until the collection may have changed."""
         return await self._changes.wait(collection, seen, timeout)
 
-    def feed_id(self) -> str:
-        """The random word made with this database."""
-        return self._feed_id
+    async def feed(self) -> Feed:
+        """The change feed's id."""
+        with translated():
+            meta = await self._database[META].find_one({"_id": META_ID})
+        return _feed(meta or {})
+
+    async def renew_feed(self, *, forget: bool = False) -> Feed:
+        """Give the change feed a new id."""
+        while True:
+            old = await self.feed()
+            # Read before the id is replaced: what is written meanwhile is then read twice, never missed.
+            feed = Feed() if forget else old.renewed(await self.last_sequence(RECORDS.name))
+            with translated():
+                outcome = await self._database[META].update_one(
+                    {"_id": META_ID, "feed": old.id}, {"$set": _feed_fields(feed)}
+                )
+            if outcome.matched_count:
+                return feed
+
+    async def sums(self, collection: str, field: str, *, low_bits: int) -> dict[int, tuple[int, int]]:
+        """Count documents and add up a field."""
+        declared = collection_of(collection)
+        int_field(declared, field)
+        value, size = f"${field}", 1 << low_bits
+        low: dict[str, Any] = {"$mod": [value, Int64(size)]}
+        group = {"_id": {"$subtract": [value, low]}, "count": {"$sum": 1}, "sum": {"$sum": low}}
+        with translated():
+            cursor = self._database[declared.name].aggregate(
+                # The condition and the hint let the index answer alone.
+                [{"$match": {field: {"$gte": 0}}}, {"$group": group}],
+                hint=index_of(field),
+                allowDiskUse=True,
+            )
+            return {
+                int(found["_id"]) >> low_bits: (int(found["count"]), int(found["sum"]))
+                async for found in cursor
+            }
+
+    async def values(self, collection: str, field: str, *, first: int, end: int, limit: int) -> list[int]:
+        """The values of a field in a range."""
+        declared = collection_of(collection)
+        int_field(declared, field)
+        if limit <= 0:
+            return []
+        with translated():
+            cursor = self._database[declared.name].find(
+                {field: {"$gte": first, "$lt": end}},
+                {"_id": False, field: True},
+                sort=[(field, 1)],
+                limit=limit,
+                batch_size=limit + 1,
+                hint=index_of(field),
+            )
+            return [found[field] async for found in cursor]
 
     def snapshot(self) -> AbstractAsyncContextManager[Snapshot]:
         """A view that does not see later writes."""
@@ -208,15 +261,30 @@ class MongoStore:
                 await self._database[declared.name].insert_many([dict(doc) for doc in docs])
             self._changes.bump([declared.name])
 
-    async def restore_meta(self, feed_id: str, sequences: Mapping[str, int]) -> None:
-        """Take over feed id and sequence numbers."""
+    async def rewrite(self, collection: str, docs: Sequence[Doc]) -> int:
+        """Write documents again, with their `_rev` and sequence numbers."""
+        declared = collection_of(collection)
+        writes = []
+        for doc in docs:
+            content = {**documents.prepare(declared, doc), "_rev": doc["_rev"]}
+            if declared.sequence:
+                content[declared.sequence] = doc[declared.sequence]
+            writes.append(ReplaceOne({"_id": doc["_id"], "_rev": doc["_rev"]}, content))
+        if not writes:
+            return 0
         with translated():
-            await self._database[META].update_one({"_id": META_ID}, {"$set": {"feed": feed_id}})
+            outcome = await self._database[declared.name].bulk_write(writes, ordered=False)
+        self._changes.bump([declared.name])
+        return int(outcome.matched_count)
+
+    async def restore_meta(self, feed: Feed, sequences: Mapping[str, int]) -> None:
+        """Take over feed and sequence numbers."""
+        with translated():
+            await self._database[META].update_one({"_id": META_ID}, {"$set": _feed_fields(feed)})
             for name, last in sequences.items():
                 await self._database[SEQUENCES].update_one(
                     {"_id": collection_of(name).name}, {"$set": {"last": last}}, upsert=True
                 )
-        self._feed_id = feed_id
 
     async def schema_version(self) -> int:
         """The schema version of the documents."""
@@ -298,6 +366,14 @@ def _collection(operation: Operation) -> Collection:
     return JOBS if isinstance(operation, Enqueue) else collection_of(operation.collection)
 
 
+def _feed(meta: Mapping[str, Any]) -> Feed:
+    return Feed(id=meta.get("feed", ""), earlier=meta.get("feeds", {}))
+
+
+def _feed_fields(feed: Feed) -> Doc:
+    return {"feed": feed.id, "feeds": dict(feed.earlier)}
+
+
 async def open_mongo(url: str, refuse_newer: Callable[[int], None]) -> MongoStore:
     """Connect, and make what is missing.
 
@@ -311,8 +387,7 @@ async def open_mongo(url: str, refuse_newer: Callable[[int], None]) -> MongoStor
     """
     client = make_client(url)
     try:
-        database, feed_id = await prepare_database(client, refuse_newer)
-        store = MongoStore(client, database, feed_id)
+        store = MongoStore(client, await prepare_database(client, refuse_newer))
         await store.note_writes()
     except ApplianceError:
         client.close()

@@ -83,6 +83,45 @@ def find(
     return [document(collection, row) for row in rows]
 
 
+def sums(
+    connection: sqlite3.Connection, collection: Collection, field: str, *, low_bits: int
+) -> dict[int, tuple[int, int]]:
+    """Count documents and add up the low bits of a field, for each value of its other bits.
+
+    A range of the index for each: SQLite would sort all rows to group them (measured: three times as long).
+    """
+    found: dict[int, tuple[int, int]] = {}
+    mask, value = (1 << low_bits) - 1, 0
+    while True:
+        (value,) = connection.execute(
+            f'SELECT min("{field}") FROM "{collection.name}" WHERE "{field}" >= ?',  # noqa: S608
+            (value,),
+        ).fetchone()
+        if value is None:
+            return found
+        group = value >> low_bits
+        end = (group + 1) << low_bits
+        row = connection.execute(
+            f'SELECT count(*), sum("{field}" & ?) FROM "{collection.name}" '  # noqa: S608
+            f'WHERE "{field}" >= ? AND "{field}" < ?',
+            (mask, value, end),
+        ).fetchone()
+        found[group] = (int(row[0]), int(row[1]))
+        value = end
+
+
+def values(
+    connection: sqlite3.Connection, collection: Collection, field: str, *, first: int, end: int, limit: int
+) -> list[int]:
+    """The values of a field in a range, in order."""
+    rows = connection.execute(
+        f'SELECT "{field}" FROM "{collection.name}" WHERE "{field}" >= ? AND "{field}" < ? '  # noqa: S608
+        f'ORDER BY "{field}" LIMIT ?',
+        (first, end, limit),
+    )
+    return [row[0] for row in rows]
+
+
 def _continuations(order: str, descending: bool, after: tuple[Any, str] | None) -> Iterator[Clause]:
     # NULL sorts first. It is its own query, because an OR would keep SQLite from starting in the index.
     comparison = "<" if descending else ">"

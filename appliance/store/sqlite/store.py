@@ -13,15 +13,16 @@ from appliance.domain.job import Job
 from appliance.store import queue
 from appliance.store.changes import Changes
 from appliance.store.documents import collection_of
-from appliance.store.filters import conditions, field_type
+from appliance.store.feed import Feed
+from appliance.store.filters import conditions, field_type, int_field
 from appliance.store.ports import Doc, Enqueue, Insert, Operation, Outcome, Remove, Replace, Snapshot, Where
-from appliance.store.schema import COLLECTIONS, JOBS
+from appliance.store.schema import COLLECTIONS, JOBS, RECORDS
 
 from . import queries
 from .connection import check, connect, create, damaged, translated
 from .readers import Readers
 from .snapshot import last_sequence, snapshot
-from .tables import ensure, missing_table, stored_version
+from .tables import ensure, missing_table, read_feed, stored_version, write_feed
 from .transaction import Prepared, Transaction, Written, prepare
 from .writer import Writer
 
@@ -31,10 +32,9 @@ log = logging.getLogger(__name__)
 class SqliteStore:
     """A metadata store in one file; see `ports.Store` for what each method promises."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, feed_id: str) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         """Use `open_sqlite`."""
         self._path = path
-        self._feed_id = feed_id
         self._changes = Changes(self._foreign)
         self._damage: StoreDamaged | None = None
         self._readers = Readers(path, self._note_damage)
@@ -176,9 +176,40 @@ class SqliteStore:
         """Wait until the collection may have changed."""
         return await self._changes.wait(collection, seen, timeout)
 
-    def feed_id(self) -> str:
-        """The random word made with this database."""
-        return self._feed_id
+    async def feed(self) -> Feed:
+        """The change feed's id."""
+        return await self._readers.run(read_feed)
+
+    async def renew_feed(self, *, forget: bool = False) -> Feed:
+        """Give the change feed a new id."""
+
+        def write(transaction: Transaction) -> Feed:
+            connection = transaction.connection
+            feed = (
+                Feed() if forget else read_feed(connection).renewed(last_sequence(connection, RECORDS.name))
+            )
+            write_feed(connection, feed)
+            return feed
+
+        return await self._writer.run(write)
+
+    async def sums(self, collection: str, field: str, *, low_bits: int) -> dict[int, tuple[int, int]]:
+        """Count documents and add up a field."""
+        declared = collection_of(collection)
+        int_field(declared, field)
+        return await self._readers.run(
+            lambda connection: queries.sums(connection, declared, field, low_bits=low_bits)
+        )
+
+    async def values(self, collection: str, field: str, *, first: int, end: int, limit: int) -> list[int]:
+        """The values of a field in a range."""
+        declared = collection_of(collection)
+        int_field(declared, field)
+        return await self._readers.run(
+            lambda connection: queries.values(
+                connection, declared, field, first=first, end=end, limit=max(0, limit)
+            )
+        )
 
     def snapshot(self) -> AbstractAsyncContextManager[Snapshot]:
         """A view that does not see later writes."""
@@ -198,19 +229,31 @@ class SqliteStore:
 
         await self._writer.run(write)
 
-    async def restore_meta(self, feed_id: str, sequences: Mapping[str, int]) -> None:
-        """Take over feed id and sequence numbers."""
+    async def rewrite(self, collection: str, docs: Sequence[Doc]) -> int:
+        """Write documents again, with their `_rev` and sequence numbers."""
+        declared = collection_of(collection)
+        rows = [
+            (prepare(declared, doc), doc["_rev"], doc.get(declared.sequence) if declared.sequence else None)
+            for doc in docs
+        ]
+        return await self._writer.run(
+            lambda transaction: sum(
+                transaction.rewrite(new, rev=rev, sequence=sequence) for new, rev, sequence in rows
+            )
+        )
+
+    async def restore_meta(self, feed: Feed, sequences: Mapping[str, int]) -> None:
+        """Take over feed and sequence numbers."""
 
         def write(transaction: Transaction) -> None:
             execute = transaction.connection.execute
-            execute("UPDATE ods_meta SET value = ? WHERE key = 'feed'", (feed_id,))
+            write_feed(transaction.connection, feed)
             for name, last in sequences.items():
                 execute(
                     "UPDATE ods_sequences SET last = ? WHERE collection = ?", (last, collection_of(name).name)
                 )
 
         await self._writer.run(write)
-        self._feed_id = feed_id
 
     async def schema_version(self) -> int:
         """The schema version of the documents."""
@@ -284,7 +327,7 @@ async def open_sqlite(path: Path, refuse_newer: Callable[[int], None]) -> Sqlite
         StoreUnavailable: It does not work.
     """
     connection = await asyncio.to_thread(_prepare_file, path, refuse_newer)
-    return SqliteStore(path, connection, _feed_id(connection))
+    return SqliteStore(path, connection)
 
 
 def _prepare_file(path: Path, refuse_newer: Callable[[int], None]) -> sqlite3.Connection:
@@ -305,7 +348,3 @@ def _prepare_file(path: Path, refuse_newer: Callable[[int], None]) -> sqlite3.Co
         connection.close()
         raise
     return connection
-
-
-def _feed_id(connection: sqlite3.Connection) -> str:
-    return str(connection.execute("SELECT value FROM ods_meta WHERE key = 'feed'").fetchone()[0])

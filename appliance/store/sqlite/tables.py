@@ -1,10 +1,11 @@
 """Tables and indexes, made to match the schema each time the file is opened."""
 
-import secrets
+import json
 import sqlite3
 from collections.abc import Iterable
 
 from appliance.store.documents import declared_values, decode
+from appliance.store.feed import Feed
 from appliance.store.schema import COLLECTIONS, VERSION, Collection
 
 _TYPES = {"text": "TEXT", "int": "INTEGER", "bool": "INTEGER"}
@@ -52,7 +53,21 @@ def ensure(connection: sqlite3.Connection) -> None:
             )
     if new:
         connection.execute("INSERT INTO ods_meta VALUES ('version', ?)", (str(VERSION),))
-        connection.execute("INSERT INTO ods_meta VALUES ('feed', ?)", (secrets.token_hex(16),))
+        write_feed(connection, Feed())
+
+
+def read_feed(connection: sqlite3.Connection) -> Feed:
+    """The change feed's id and its earlier ids."""
+    found = dict(connection.execute("SELECT key, value FROM ods_meta WHERE key IN ('feed', 'feeds')"))
+    return Feed(id=found["feed"], earlier=json.loads(found.get("feeds", "{}")))
+
+
+def write_feed(connection: sqlite3.Connection, feed: Feed) -> None:
+    """Keep the change feed's id and its earlier ids; inside a transaction."""
+    connection.executemany(
+        "INSERT OR REPLACE INTO ods_meta VALUES (?, ?)",
+        [("feed", feed.id), ("feeds", json.dumps(dict(feed.earlier)))],
+    )
 
 
 def _ensure_table(connection: sqlite3.Connection, collection: Collection) -> None:

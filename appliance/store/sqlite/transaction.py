@@ -104,6 +104,22 @@ class Transaction:
         self.touched.add(collection.name)
         return Written(new, stored + 1, sequence)
 
+    def rewrite(self, new: Prepared, *, rev: int, sequence: int | None) -> bool:
+        """Write a document again as it was numbered, unless it was written since; say whether it was written."""
+        collection = new.collection
+        values = [
+            sequence if name == collection.sequence else value
+            for name, value in zip(collection.fields, new.values, strict=True)
+        ]
+        assignments = "".join(f'"{name}" = ?, ' for name in collection.fields)
+        count = self.connection.execute(
+            f'UPDATE "{collection.name}" SET {assignments}_body = ? WHERE _id = ? AND _rev = ?',  # noqa: S608
+            [*values, new.body, new.id, rev],
+        ).rowcount
+        if count:
+            self.touched.add(collection.name)
+        return bool(count)
+
     def delete(self, collection: Collection, conditions: Sequence[Condition]) -> int:
         """Delete what matches; return how many."""
         clause, values = matching(conditions)
