@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 from appliance import __version__
-from appliance.domain.errors import StoreFull, StoreUnavailable
+from appliance.domain.errors import OUTAGES, StorageFull
 from appliance.domain.event import EventType
 from appliance.service.accounts import FIRST
 from appliance.service.catalogue import Catalogue
@@ -51,7 +51,7 @@ class Life:
             )
             try:
                 await app.store.batch([started])
-            except StoreFull as exc:  # what is here can be served all the same
+            except StorageFull as exc:  # what is here can be served all the same
                 log.warning(exc.message, extra={"action": "event_lost"})
 
     async def start(self) -> None:
@@ -101,5 +101,5 @@ async def _follow_other_processes(store: Store, catalogue: Catalogue) -> None:
         try:
             seen = await store.changed("packages", seen, timeout=3600)
             await catalogue.load()
-        except StoreUnavailable:
+        except OUTAGES:
             continue

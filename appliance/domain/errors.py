@@ -10,7 +10,7 @@
       Conflict              PackageExists, OffsetMismatch, InvalidTransition, DuplicateKey, StaleRevision,
                             InviteRefused, AccountExists
       IntegrityFailure      DigestMismatch, SizeMismatch, ManifestInvalid, ChunkInvalid, BlobMissing
-      StorageError          StorageFull, StoreUnavailable (StoreFull, StoreDamaged)
+      StorageError          StorageFull, StoreUnavailable (StoreDamaged)
       PeerError             PeerUnreachable, PeerBusy, PeerRefused, PeerMisbehaved, PeerBackingOff
       DirectoryUnavailable
       LeaseLost
@@ -313,12 +313,6 @@ class StoreUnavailable(StorageError):
     code = "store_unavailable"
 
 
-class StoreFull(StoreUnavailable, StorageFull):
-    """The disk of the database is full: it can be read, and not written."""
-
-    code = "store_full"
-
-
 class StoreDamaged(StoreUnavailable):
     """The database is damaged."""
 
@@ -388,3 +382,7 @@ class Stopping(ApplianceError):
 
     code = "stopping"
     retryable = True
+
+
+#: What a database raises that passes by itself: it is away, or its disk is full and it can only be read.
+OUTAGES = (StoreUnavailable, StorageFull)

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from appliance.domain.errors import (
+    OUTAGES,
     ClockSkew,
     PeerError,
     PeerMisbehaved,
     PeerNotFound,
     StaleRevision,
-    StoreUnavailable,
 )
 from appliance.domain.event import EventType
 from appliance.domain.states import PeerState
@@ -109,7 +109,7 @@ class Peers:
             try:
                 seen = await self._store.changed("peers", seen, timeout=3600)
                 await self.load()
-            except StoreUnavailable:
+            except OUTAGES:
                 continue
 
     # Who
@@ -332,7 +332,7 @@ class Peers:
                 else:
                     peer.rev = stored[0]["_rev"] if stored[0] else peer.rev
                     return
-        except StoreUnavailable as exc:
+        except OUTAGES as exc:
             log.debug(
                 "a peer's health was not written", extra={"action": "health_unwritten", "reason": exc.message}
             )

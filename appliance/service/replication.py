@@ -18,11 +18,11 @@ from dataclasses import replace
 from typing import Any
 
 from appliance.domain.errors import (
+    OUTAGES,
     PeerError,
     PeerMisbehaved,
     PeerNotFound,
     PermissionDenied,
-    StoreUnavailable,
 )
 from appliance.domain.job import Job
 from appliance.domain.node import NodeBody
@@ -192,7 +192,7 @@ class Replication:
                         return
                 pause_s = min(2 * pause_s, _GATHER_MOST_S) if len(news) >= _MANY else GATHER_S
                 await asyncio.sleep(pause_s)
-        except (PeerError, PeerNotFound, StoreUnavailable) as exc:
+        except (PeerError, PeerNotFound, *OUTAGES) as exc:
             log.info(
                 "a peer was not told of changes; it will read them",
                 extra={"action": "announcement_lost", "peer": peer, "reason": exc.message},
@@ -294,7 +294,7 @@ class Replication:
                 "a peer's feed could not be read",
                 extra={"action": "feed_unread", "peer": peer, "reason": exc.message},
             )
-        except StoreUnavailable as exc:
+        except OUTAGES as exc:
             log.warning(exc.message, extra={"action": "feed_unread", "peer": peer})
         finally:
             self._reading.pop(peer, None)

@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from appliance.domain.errors import (
+    OUTAGES,
     ApplianceError,
     Conflict,
     DigestMismatch,
     OffsetMismatch,
     PackageExists,
-    StoreUnavailable,
     TooLarge,
     UploadUnknown,
 )
@@ -304,7 +304,7 @@ class UploadService:
                 replace=upload.replace,
                 within=upload.within,
             )
-        except StoreUnavailable:
+        except OUTAGES:
             raise
         except PackageExists as exc:
             if resumed and exc.details.get("sha256") == manifest.sha256:
