@@ -189,7 +189,7 @@ def _condition(record: logging.LogRecord) -> str:
 
 REPEAT_S = 60.0
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
-_CONDITIONS = {"StorageFull", "StoreFull", "StoreUnavailable"}  #: as the runner of jobs describes errors
+_CONDITIONS = {"StorageFull", "StoreUnavailable"}  #: as the runner of jobs describes errors
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:

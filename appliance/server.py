@@ -2,7 +2,8 @@
 
 Start: take the port, so that a second server fails before it touches anything; then the parts, in order; then
 accept connections. What has to be waited for (a database that is away, a full disk) is waited for in `assemble`, which
-makes the application and further parts; meanwhile connections are accepted, and another application answers them.
+makes the application and its parts; when it waits, or takes longer than `PATIENCE_S`, connections are accepted early,
+and another application answers them. Until then they wait in the kernel's queue: a usual start shows no error.
 Stop, at SIGTERM or SIGINT, also in the middle of the start: accept no more and tell the load balancer; let open
 requests end while the early parts (the job runner) stop; close what is left after `grace_s`; then the parts, in
 reverse. Whatever hangs, the process ends `STOP_SLACK_S` later: what was acknowledged is on the disk, the rest resumes.
@@ -37,6 +38,7 @@ EXIT_FAILED = 1
 BACKLOG = 1024  #: connections that the kernel keeps waiting
 OPEN_FILES = 65_536  #: wanted; a node holds a socket and a file for each download
 _JOIN_S = 1.0
+PATIENCE_S = 10.0  #: a start may take so long before somebody else answers
 STOP_SLACK_S = 1.0  #: beyond the grace, the process ends itself
 GC_THRESHOLD = 20_000  #: objects made since the last look for cycles; Python's own 700 costs 3 % of the work
 
@@ -93,7 +95,7 @@ class NodeServer:
         on_drain: Callable[[], None] = lambda: None,
         on_ready: Callable[[], None] = lambda: None,
         on_refused: Callable[[], None] = lambda: None,
-        assemble: Callable[[], Awaitable[Assembled]] | None = None,
+        assemble: Callable[[Callable[[], None]], Awaitable[Assembled]] | None = None,
         on_reload: Callable[[], Awaitable[ssl.SSLContext | None]] | None = None,
         grace_s: float = 8.0,
     ) -> None:
@@ -104,7 +106,8 @@ class NodeServer:
             options: How it listens.
             sockets: Those of `take_port`, if the port is taken already.
             parts: Started in this order.
-            assemble: Makes the real application and the parts, instead of `parts`, however long that takes.
+            assemble: Makes the real application and the parts, instead of `parts`, however long that takes. It is given
+                a function to call when it has to wait: then `application` answers meanwhile.
             on_reload: Called at SIGHUP; returns what to serve TLS with from now on, or None.
             on_drain: Called when the stop begins: turn readiness red.
             on_ready: Called when connections are accepted.
@@ -166,16 +169,18 @@ class NodeServer:
             try:
                 parts, application = self._parts, self._application
                 if self._assemble is not None:
-                    self._connections = self._accept()
                     late.push_async_callback(self._close_connections)
-                    assembled = await self._unless_stopped(self._assemble())
+                    patience = asyncio.get_running_loop().call_later(PATIENCE_S, self._answer_early)
+                    late.callback(patience.cancel)
+                    assembled = await self._unless_stopped(self._assemble(self._answer_early))
+                    patience.cancel()
                     if assembled is not None:
                         parts, application = assembled.parts, assembled.application
                 for part in parts:
                     await self._start(part, early, late)
-                if self._connections is None:
-                    self._connections = self._accept()
-                elif application is not None:
+                if self._connections is None and not self._stop.is_set():
+                    self._connections = self._accept(application)
+                elif self._connections is not None and application is not None:
                     self._connections.request_callback = application
                 if not self._stop.is_set():
                     _keep_what_was_made()
@@ -213,13 +218,17 @@ class NodeServer:
                 await asyncio.wait({working})
         return None if working.cancelled() else working.result()
 
-    def _accept(self) -> Connections | None:
-        if self._application is None:
+    def _answer_early(self) -> None:
+        if self._connections is None:
+            self._connections = self._accept(self._application)
+
+    def _accept(self, application: tornado.web.Application | None) -> Connections | None:
+        if application is None:
             return None
         options = self._options
         raise_open_files(OPEN_FILES)
         connections = Connections(
-            self._application,
+            application,
             max_connections=options.max_connections,
             on_refused=self._on_refused,
             ssl_options=options.tls,

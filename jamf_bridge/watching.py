@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from appliance.domain.errors import StoreUnavailable
+from appliance.domain.errors import OUTAGES
 from appliance.service.catalogue import Catalogue
 from appliance.service.holdings import Holdings
 from appliance.store.ports import Store
@@ -47,7 +47,7 @@ class Watching:
             await asyncio.sleep(LOOK_S)
             try:
                 await self._look()
-            except StoreUnavailable as exc:
+            except OUTAGES as exc:
                 log.debug(exc.message, extra={"action": "mdm_watch"})
 
     async def _look(self) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 from appliance import __version__
-from appliance.domain.errors import StoreFull, StoreUnavailable
+from appliance.domain.errors import OUTAGES, StorageFull
 from appliance.domain.event import EventType
 from appliance.jobs.supervisor import Failing
 from appliance.service.accounts import FIRST
@@ -59,7 +59,7 @@ class Life:
             )
             try:
                 await app.store.batch([started])
-            except StoreFull as exc:  # what is here can be served all the same
+            except StorageFull as exc:  # what is here can be served all the same
                 log.warning(exc.message, extra={"action": "event_lost"})
 
     async def start(self) -> None:
@@ -123,7 +123,7 @@ async def _follow_other_processes(store: Store, catalogue: Catalogue, verifying:
             seen = await store.changed("packages", seen, timeout=3600)
             await catalogue.load()
             await verifying.notice_repairs()
-        except StoreUnavailable:
+        except OUTAGES:
             continue
 
 
@@ -135,5 +135,5 @@ async def _follow_nodes(store: Store, holdings: Holdings) -> None:
         try:
             seen = await store.changed("records", seen, timeout=3600)
             await holdings.follow_nodes()
-        except StoreUnavailable:
+        except OUTAGES:
             continue

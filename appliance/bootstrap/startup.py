@@ -21,11 +21,11 @@ from appliance.log import AccessLog
 from appliance.server import Assembled, Part
 from appliance.service.journal import SYSTEM, entry
 from appliance.service.metrics import LoopLag
-from appliance.service.node_keys import open_keys
+from appliance.service.node_keys import open_keys, refuse_emptied
 from appliance.store.blobs import BlobStore
 from appliance.store.filesystem import lock_directory, storage_error
 from appliance.store.layout import Layout
-from appliance.store.opening import open_store
+from appliance.store.opening import FILE_NAME, open_store
 from config.settings import Settings
 from web.routes import ROUTES as PAGES
 
@@ -72,15 +72,20 @@ class Startup:
         self._serving = serving
         self._announce = announce
         self._graph: Graph | None = None
+        self._answer: Callable[[], None] = lambda: None
 
-    async def assemble(self) -> Assembled:
+    async def assemble(self, answer: Callable[[], None]) -> Assembled:
         """Open everything, in order, however long it takes, and bring files and records into line.
+
+        Args:
+            answer: Called when something has to be waited for: somebody should answer meanwhile.
 
         Raises:
             ApplianceError: What a person has to mend.
             OSError: The data directory cannot be used.
         """
         settings, layout = self._settings, self._layout
+        self._answer = answer
         async with AsyncExitStack() as undo:
             blobs = await self._waited(lambda: asyncio.to_thread(self._open_files))
             store = await self._waited(lambda: open_store(settings.database.url, layout.root))
@@ -143,7 +148,10 @@ class Startup:
             return None
         self._place = place
         if self._graph is not None:
-            await self._graph.moved(place.tls_fingerprint)
+            try:
+                await self._graph.moved(place.tls_fingerprint)
+            except StoreUnavailable as exc:  # the next start says it
+                log.warning(exc.message, extra={"action": "record_unwritten"})
         log.info(
             "the certificate was read again",
             extra={"action": "certificate_read", "file": str(place.certificate)},
@@ -168,6 +176,8 @@ class Startup:
 
     def _open_files(self) -> BlobStore:
         blobs = BlobStore(self._layout, floor_bytes=self._settings.transfers.min_free)
+        if not self._settings.database.url:
+            refuse_emptied(self._layout, self._layout.root / FILE_NAME)
         if self._serving:
             lock_directory(self._layout.root)
         return blobs
@@ -193,6 +203,7 @@ class Startup:
                 self._starting.waits("", "")
                 return done
             self._starting.waits("disk" if isinstance(error, StorageFull) else "store", error.message)
+            self._answer()
             if error.message != told:
                 told = error.message
                 log.warning("the start waits", extra={"action": "start_waits", "error": error.message})

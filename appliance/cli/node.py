@@ -17,7 +17,6 @@ from .output import Output
 
 _AFTER = {
     "identity": "This is a new node now: join its peers again (ods peer join).",
-    "database": "Accounts and settings begin anew; what peers know of this node's packages comes back from them.",
     "secrets-key": "Enter the passwords and secrets of MDM servers and destinations again.",
 }
 
@@ -87,9 +86,6 @@ def _run(settings: Settings, output: Output, *, serving: bool) -> int:
     "--new-identity", "new", flag_value="identity", default="", help="node.key is lost: become a new node."
 )
 @click.option(
-    "--new-database", "new", flag_value="database", help="The database is lost: begin with an empty one."
-)
-@click.option(
     "--new-secrets-key", "new", flag_value="secrets-key", help="secrets.key is lost: make a new one."
 )
 @running
@@ -99,8 +95,8 @@ def init(output: Output, settings: Settings, new: str) -> None:
 
     Doing it twice changes nothing. The first account's password is ODS_ADMIN_PASSWORD, or random and shown once.
 
-    A node whose keys or database were lost does not start by itself as another one. If there is no backup, one of the
-    --new options says that this is meant; the node has to be stopped. Files of packages are kept.
+    A node whose keys were lost does not start by itself as another one. If there is no backup, a --new option says that
+    this is meant; the node has to be stopped. Files of packages are kept.
     """
     from .preparing import prepare  # noqa: PLC0415
 

@@ -7,11 +7,11 @@ from typing import Any
 from appliance.bootstrap import Place, find_place, now_ms
 from appliance.peering.identity import Identity
 from appliance.service.accounts import FIRST, Accounts
-from appliance.service.node_keys import new_database, new_identity, new_secrets_key, open_keys
+from appliance.service.node_keys import new_identity, new_secrets_key, open_keys, refuse_emptied
 from appliance.store.blobs import BlobStore
 from appliance.store.filesystem import lock_directory
 from appliance.store.layout import Layout
-from appliance.store.opening import open_store
+from appliance.store.opening import FILE_NAME, open_store
 from config.settings import Settings
 
 
@@ -20,7 +20,7 @@ def prepare(settings: Settings, *, new: str = "") -> dict[str, Any]:
 
     Args:
         settings: Of the node.
-        new: "identity", "database" or "secrets-key": what was lost for good, and is begun anew on purpose.
+        new: "identity" or "secrets-key": which key was lost for good, and is made anew on purpose.
 
     Returns:
         data_dir, node_id, url, database, tls_fingerprint, and account and password if that was made up now.
@@ -32,6 +32,8 @@ def prepare(settings: Settings, *, new: str = "") -> dict[str, Any]:
     layout = Layout(Path(settings.data_dir).absolute())
     BlobStore(layout, floor_bytes=settings.transfers.min_free)
     place = find_place(settings, layout)
+    if not settings.database.url:
+        refuse_emptied(layout, layout.root / FILE_NAME)
     if new:
         lock_directory(layout.root)
     identity, password = asyncio.run(_prepare_store(settings, layout, place, new))
@@ -54,8 +56,6 @@ async def _prepare_store(
         match new:
             case "identity":
                 await new_identity(store, layout, now_ms)
-            case "database":
-                await new_database(store, layout, now_ms)
             case "secrets-key":
                 await new_secrets_key(store, layout)
         keys = await open_keys(store, layout, create=True, now=now_ms)

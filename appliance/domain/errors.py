@@ -10,7 +10,7 @@
       Conflict              PackageExists, OffsetMismatch, InvalidTransition, DuplicateKey, StaleRevision,
                             InviteRefused, AccountExists, PreconditionFailed
       IntegrityFailure      DigestMismatch (RecordWrong), SizeMismatch, ManifestInvalid, ChunkInvalid, BlobMissing
-      StorageError          StorageFull, SyncFailed, StoreUnavailable (StoreFull, StoreDamaged)
+      StorageError          StorageFull, SyncFailed, StoreUnavailable (StoreDamaged)
       PeerError             PeerUnreachable, PeerBusy, PeerRefused, PeerMisbehaved, PeerBackingOff
       DirectoryUnavailable
       LeaseLost
@@ -357,12 +357,6 @@ class StoreUnavailable(StorageError):
     code = "store_unavailable"
 
 
-class StoreFull(StoreUnavailable, StorageFull):
-    """The disk of the database is full: it can be read, and not written."""
-
-    code = "store_full"
-
-
 class StoreDamaged(StoreUnavailable):
     """The database is damaged."""
 
@@ -438,3 +432,7 @@ class TwinRunning(ApplianceError):
     """Another copy of this node is running. Stop one of the two, then restart the other."""
 
     code = "twin_running"
+
+
+#: What a database raises that passes by itself: it is away, or its disk is full and it can only be read.
+OUTAGES = (StoreUnavailable, StorageFull)

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from appliance.domain.errors import StoreUnavailable
+from appliance.domain.errors import ApplianceError
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ class Outage:
         self._jitter = jitter
         self._since: float | None = None
 
-    def began(self, error: StoreUnavailable) -> float:
+    def began(self, error: ApplianceError) -> float:
         """Note a failure; return how many seconds to wait before the next try.
 
         Half as long as the outage has lasted: several lanes ask, so the count of failures says little.

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from appliance.domain.errors import LeaseLost, Stopping, StoreUnavailable
+from appliance.domain.errors import OUTAGES, LeaseLost, Stopping
 from appliance.domain.job import Job, RetryPolicy
 from appliance.domain.states import JobState
 from appliance.store.ports import Failed, Outcome, Retry, Store
@@ -215,7 +215,7 @@ class Runner:
             await self._recover()
             now = await self._leases.claiming_time()
             jobs = await self._store.claim(queue, self._worker, now=now, lease_ms=self._lease_ms, limit=free)
-        except StoreUnavailable as exc:
+        except OUTAGES as exc:
             await self._pause(self._outage.began(exc))
             return None
         self._outage.over()
@@ -338,15 +338,15 @@ class Runner:
                         lane.changed()
                 if unlooked and await self._leases.stop_cancelled():
                     unlooked = False
-            except StoreUnavailable as exc:
+            except OUTAGES as exc:
                 await self._pause(self._outage.began(exc))
             seen = count
 
     async def _renew(self) -> None:
         """Prolong all leases; every third of their length."""
         try:
-            await self._supervisor.once("jobs.leases", self._leases.renew, passing=(StoreUnavailable,))
-        except StoreUnavailable as exc:
+            await self._supervisor.once("jobs.leases", self._leases.renew, passing=OUTAGES)
+        except OUTAGES as exc:
             self._outage.began(exc)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:

@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from appliance.domain.errors import ApplianceError, LeaseLost, Stopping, StoreUnavailable
+from appliance.domain.errors import OUTAGES, ApplianceError, LeaseLost, Stopping
 from appliance.domain.job import Job
 from appliance.domain.states import JobState
 from appliance.store.ports import Done, Failed, Outcome, Store
@@ -44,7 +44,7 @@ class Settling:
                 return await self._store.settle(job, outcome, now=self._now())
             except LeaseLost:
                 return None
-            except StoreUnavailable as exc:
+            except OUTAGES as exc:
                 await asyncio.sleep(self._outage.began(exc))
             except Exception:  # the runner's net: the lease ends, and the job runs again
                 fields = {"action": "settle_failed", "job": job.id, "job_name": job.name}

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-from appliance.domain.errors import StoreUnavailable
+from appliance.domain.errors import OUTAGES
 from appliance.domain.job import Job
 from appliance.store.ports import Store
 
@@ -37,7 +37,7 @@ class Timers:
             while not self._closing.is_set():
                 try:
                     await self._store.enqueue(job())
-                except StoreUnavailable:
+                except OUTAGES:
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._closing.wait(), RETRY_S)
                 else:

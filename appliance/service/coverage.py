@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 
-from appliance.domain.errors import StaleRevision, StoreUnavailable
+from appliance.domain.errors import OUTAGES, StaleRevision
 from appliance.domain.event import EventType
 from appliance.domain.node import NodeBody, admit
 from appliance.domain.package import PackageBody, Presence
@@ -51,7 +51,7 @@ class Coverage:
                 seen = await self._store.changed("records", seen, timeout=_IDLE_S)
                 while await self.look():
                     pass
-            except (StoreUnavailable, StaleRevision):
+            except (*OUTAGES, StaleRevision):
                 pass  # the database is away, or another process of this node looks too: again after the pause
             await asyncio.sleep(PAUSE_S)
 

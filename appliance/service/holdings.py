@@ -17,7 +17,13 @@ from functools import partial
 from typing import Protocol
 from weakref import WeakValueDictionary
 
-from appliance.domain.errors import BlobMissing, StaleRevision, StorageError, StoreUnavailable, TwinRunning
+from appliance.domain.errors import (
+    OUTAGES,
+    BlobMissing,
+    StaleRevision,
+    StorageError,
+    TwinRunning,
+)
 from appliance.domain.event import EventType
 from appliance.domain.holding import Action, Decision, Proof, SetAside, Situation, decide
 from appliance.domain.job import Job
@@ -252,7 +258,7 @@ class Holdings:
                     "packages.settle",
                     partial(self.settle, id, again=again),
                     step=id,
-                    passing=(StoreUnavailable,),
+                    passing=OUTAGES,
                 )
 
         await asyncio.gather(*(drain() for _ in range(min(16, len(waiting)))))

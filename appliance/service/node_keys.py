@@ -18,7 +18,6 @@ from typing import Any
 
 from appliance.domain.errors import (
     DuplicateKey,
-    InvalidInput,
     InvalidSettings,
     KeysMismatch,
     StoreUnavailable,
@@ -98,6 +97,21 @@ async def open_keys(store: Store, layout: Layout, *, create: bool, now: Callable
         return NodeKeys(identity=identity, box=await _open_box(store, layout))
 
 
+def refuse_emptied(layout: Layout, database: Path) -> None:
+    """Refuse an SQLite file of no bytes in the data directory of a node that was started before.
+
+    Nobody makes such a file on purpose, and opened it would be a new database. One that is deleted is another matter.
+
+    Raises:
+        KeysMismatch: It is one.
+    """
+    if _key_file(layout).exists() and database.exists() and not database.stat().st_size:
+        raise KeysMismatch(
+            f"The database {database} has lost its content: the file is empty. Delete it, and restore it from a backup "
+            "or run `ods import` with the newest export. Without either, the node begins with an empty database."
+        )
+
+
 async def new_identity(store: Store, layout: Layout, now: Callable[[], int]) -> Identity:
     """Make this a new node that keeps its packages: the key is lost, and a person said so. The node is stopped.
 
@@ -126,22 +140,6 @@ async def new_identity(store: Store, layout: Layout, now: Callable[[], int]) -> 
     return identity
 
 
-async def new_database(store: Store, layout: Layout, now: Callable[[], int]) -> None:
-    """Let an empty database belong to the key that is here: the old one is lost, and a person said so.
-
-    Raises:
-        InvalidInput: The database is not empty, or there is no key.
-    """
-    identity = Identity.load(_key_file(layout))
-    if identity is None:
-        raise InvalidInput(f"There is no {_key_file(layout)}; a first start makes it.")
-    if await store.get(NODE, IDENTITY) is not None or not await _is_new(store):
-        raise InvalidInput(
-            "The database is not empty; move it away first, or set database.url to an empty one."
-        )
-    await store.insert(NODE, _identity_doc(identity, now()))
-
-
 async def new_secrets_key(store: Store, layout: Layout) -> None:
     """Make a new key for secrets: the old one is lost, and a person said so. What it sealed has to be entered again."""
     path = _box_file(layout)
@@ -153,17 +151,17 @@ async def new_secrets_key(store: Store, layout: Layout) -> None:
 async def _first(store: Store, path: Path, identity: Identity | None, *, create: bool) -> Identity:
     """The identity to which a database is to belong that does not say whose it is."""
     if await _is_new(store):
-        if identity is not None and await asyncio.to_thread(path.exists):
-            raise KeysMismatch(
-                f"The database is empty, and {path} is the key of a node that was started before. "
-                "Restore the database, run `ods import` with the newest export, or correct database.url. "
-                "If the database is lost for good, `ods init --new-database` lets the node begin with an empty one."
-            )
         if not create:
             raise StoreUnavailable("The node has not been started yet; the worker waits for `ods serve`.")
         if identity is None:
             identity = Identity.generate()
             identity.save(_new(path))
+        elif await asyncio.to_thread(path.exists):
+            log.warning(
+                "the database is empty, although this node was started before. If it is the wrong one, stop the node "
+                "and correct database.url; if it was lost, import a backup",
+                extra={"action": "database_empty"},
+            )
         return identity
     # It was made before databases said whose they are.
     owner = await _owner_by_events(store)

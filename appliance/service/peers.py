@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from appliance.domain.errors import (
+    OUTAGES,
     ClockSkew,
     PeerError,
     PeerMisbehaved,
     PeerNotFound,
     StaleRevision,
-    StoreUnavailable,
 )
 from appliance.domain.event import EventType
 from appliance.domain.holding import SetAside
@@ -153,7 +153,7 @@ class Peers:
             try:
                 seen = await self._store.changed("peers", seen, timeout=3600)
                 await self.load()
-            except StoreUnavailable:
+            except OUTAGES:
                 continue
 
     # Who
@@ -451,7 +451,7 @@ class Peers:
         try:
             async with self._saving:  # one after the other, so that none of ours is stale
                 await self._save_now(peer, events)
-        except StoreUnavailable as exc:
+        except OUTAGES as exc:
             log.debug(
                 "a peer's health was not written", extra={"action": "health_unwritten", "reason": exc.message}
             )

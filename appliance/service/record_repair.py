@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from appliance.domain.errors import StaleRevision, StoreUnavailable
+from appliance.domain.errors import OUTAGES, StaleRevision
 from appliance.domain.record import AHEAD_MS, RecordKind, ahead_ms
 from appliance.store.ports import Store
 
@@ -38,7 +38,7 @@ class RecordRepair:
             await asyncio.sleep(EVERY_S)
             try:
                 await self.look()
-            except StoreUnavailable:
+            except OUTAGES:
                 continue
 
     async def look(self) -> int:

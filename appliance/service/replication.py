@@ -22,12 +22,12 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from appliance.domain.errors import (
+    OUTAGES,
     PeerError,
     PeerMisbehaved,
     PeerNotFound,
     PermissionDenied,
     StaleRevision,
-    StoreUnavailable,
 )
 from appliance.domain.event import EventType
 from appliance.domain.job import Job
@@ -293,7 +293,7 @@ class Replication:
                         return
                 pause_s = min(2 * pause_s, _GATHER_MOST_S) if len(news) >= _MANY else GATHER_S
                 await asyncio.sleep(pause_s)
-        except (PeerError, PeerNotFound, StoreUnavailable) as exc:
+        except (PeerError, PeerNotFound, *OUTAGES) as exc:
             log.info(
                 "a peer was not told of changes; it will read them",
                 extra={"action": "announcement_lost", "peer": peer, "reason": exc.message},
@@ -461,7 +461,7 @@ class Replication:
                 "a peer's feed could not be read",
                 extra={"action": "feed_unread", "peer": peer, "reason": exc.message},
             )
-        except StoreUnavailable as exc:
+        except OUTAGES as exc:
             log.warning(exc.message, extra={"action": "feed_unread", "peer": peer})
         finally:
             self._reading.pop(peer, None)

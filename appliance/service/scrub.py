@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from appliance.domain.errors import StaleRevision, StorageError, StoreUnavailable
+from appliance.domain.errors import OUTAGES, StaleRevision, StorageError
 from appliance.domain.event import EventType
 from appliance.domain.job import Job
 from appliance.jobs.context import JobContext
@@ -378,7 +378,7 @@ class Scrub:
                 if state is not None and state["beat"] > self._now() - _BUSY_MS:
                     until = self._now() + _BUSY_MS
                     await self._store.replace("scrub", {"_id": _BUSY + self._process, "until": until})
-            except StoreUnavailable:
+            except OUTAGES:
                 continue
 
     async def _state(self) -> Doc:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from appliance.domain.errors import StorageError, StoreDamaged, StoreUnavailable
+from appliance.domain.errors import OUTAGES, StorageError, StoreDamaged
 from appliance.domain.job import QUEUES
 from appliance.domain.package import Presence
 from appliance.domain.states import JobState, PeerState, TransferState
@@ -186,13 +186,13 @@ class System:
         ):
             try:
                 counts[name] = await asyncio.wait_for(self._store.count(collection, where), PING_TIMEOUT_S)
-            except (StoreUnavailable, TimeoutError):
+            except (*OUTAGES, TimeoutError):
                 counts[name] = None
         trash = Usage()
         try:
             trash = await asyncio.wait_for(self._trash(), PING_TIMEOUT_S)
             counts["versions"] = trash.versions
-        except (StoreUnavailable, TimeoutError):
+        except (*OUTAGES, TimeoutError):
             counts["versions"] = None
         return SystemReport(
             version=self._version,
@@ -241,7 +241,7 @@ class System:
             await asyncio.wait_for(self._store.ping(), PING_TIMEOUT_S)
         except StoreDamaged as exc:
             return Check(ok=False, reason=exc.message)
-        except (StoreUnavailable, TimeoutError):
+        except (*OUTAGES, TimeoutError):
             return Check(ok=False, reason="The database does not answer.")
         reason = await self._store_probe.ask() if self._store_probe is not None else ""
         return Check(ok=not reason, reason=reason)
@@ -291,7 +291,7 @@ class System:
             return Check(ok=True)
         try:
             idle = await asyncio.wait_for(self._jobs_lie_idle(), PING_TIMEOUT_S)
-        except (StoreUnavailable, TimeoutError):
+        except (*OUTAGES, TimeoutError):
             return Check(ok=True)  # nothing is known; the store's own check says why
         reason = "Jobs have waited for a minute and none runs: is `ods worker` running?" if idle else ""
         return Check(ok=not idle, reason=reason)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from appliance.domain.errors import InvalidTransition, JobUnknown, StaleRevision, StoreUnavailable
+from appliance.domain.errors import OUTAGES, InvalidTransition, JobUnknown, StaleRevision
 from appliance.domain.event import EventType
 from appliance.domain.job import Job
 from appliance.domain.package import Package, Presence
@@ -456,7 +456,7 @@ class Transfers:
             for live in list(self._live.values()):
                 try:
                     await self._tick(live)
-                except StoreUnavailable as exc:
+                except OUTAGES as exc:
                     log.debug(
                         "progress was not written", extra={"action": "progress_unwritten", "reason": str(exc)}
                     )

@@ -17,7 +17,7 @@ from concurrent.futures import CancelledError
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from appliance.domain.errors import StaleRevision, StorageError, StoreUnavailable
+from appliance.domain.errors import OUTAGES, StaleRevision, StorageError
 from appliance.domain.package import Package, PackageBody, Presence
 from appliance.domain.trash import DAY_MS, Keeping, Version, Why, is_back, leaving, version_id
 from appliance.store.blobs import BlobStore
@@ -279,7 +279,7 @@ class Trash:
             return False
         try:
             needed = await self.needs(sha256)
-        except StoreUnavailable:
+        except OUTAGES:
             await asyncio.to_thread(self._blobs.cancel_delete, away)
             raise
         await asyncio.to_thread(self._blobs.cancel_delete if needed else self._blobs.finish_delete, away)

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from appliance.domain.errors import StaleRevision, StoreUnavailable, TwinRunning
+from appliance.domain.errors import OUTAGES, StaleRevision, TwinRunning
 from appliance.domain.event import EventType
 from appliance.domain.record import Record, RecordKind
 from appliance.peering.records import node_body
@@ -97,7 +97,7 @@ class TwinGuard:
             try:
                 seen = await self._store.changed("notices", seen, timeout=_IDLE_S)
                 await self._look()
-            except StoreUnavailable:
+            except OUTAGES:
                 continue
 
     async def _look(self) -> None:

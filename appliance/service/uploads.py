@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from appliance.domain.errors import (
+    OUTAGES,
     ApplianceError,
     Conflict,
     DigestMismatch,
     InvalidInput,
     OffsetMismatch,
     PackageExists,
-    StoreUnavailable,
     SyncFailed,
     TooLarge,
     UploadUnknown,
@@ -368,7 +368,7 @@ class UploadService:
                 resumed=resumed,
                 committed=committed,
             )
-        except StoreUnavailable:
+        except OUTAGES:
             raise
         except PackageExists as exc:
             if resumed and exc.details.get("sha256") == manifest.sha256:

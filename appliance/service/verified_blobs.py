@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from appliance.domain.errors import StoreUnavailable
+from appliance.domain.errors import OUTAGES
 from appliance.store.blobs import BlobStore, Stamp
 from appliance.store.ports import Doc, Remove, Replace, Store
 
@@ -87,7 +87,7 @@ class VerifiedBlobs:
         """As `fits`; what other processes of this node verified counts too."""
         if self.fits(sha256, stamp):
             return True
-        with contextlib.suppress(StoreUnavailable):
+        with contextlib.suppress(*OUTAGES):
             doc = await self._store.get("verified", sha256)
             if doc is not None:
                 self._take(doc)

@@ -15,11 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from appliance.domain.errors import (
+    OUTAGES,
     ApplianceError,
     BlobMissing,
     StaleRevision,
     StorageError,
-    StoreUnavailable,
 )
 from appliance.domain.event import EventType
 from appliance.domain.job import Job
@@ -240,7 +240,7 @@ class Verifying:
         if finding.right:
             async with self._together:
                 finding = await asyncio.to_thread(verify, self._blobs, sha256)
-        with contextlib.suppress(StoreUnavailable):  # a wrong file was set aside, a right one is known here
+        with contextlib.suppress(*OUTAGES):  # a wrong file was set aside, a right one is known here
             await self.found(sha256, finding)
         return finding
 
@@ -324,7 +324,7 @@ class Verifying:
         """As `lost`; one that cannot be dealt with now holds up no other, and no start."""
         try:
             await self.lost(sha256, finding)
-        except StoreUnavailable:
+        except OUTAGES:
             raise
         except ApplianceError as exc:
             log.warning(exc.message, extra={"action": "lost_later", "sha256": sha256})

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 
-from appliance.domain.errors import StoreUnavailable
+from appliance.domain.errors import OUTAGES
 
 from .documents import collection_of
 from .schema import COLLECTIONS
@@ -65,7 +65,7 @@ class Changes:
             while any(self._waiters.values()):
                 try:
                     changed = await self._foreign()
-                except StoreUnavailable:
+                except OUTAGES:
                     blind = True
                 else:
                     # What happened during an outage is unknown: then everybody looks again.

@@ -9,20 +9,21 @@ from typing import Any
 
 import pytest
 
-from appliance.domain.errors import InvalidInput, InvalidSettings, KeysMismatch, StoreUnavailable
+from appliance.domain.errors import InvalidSettings, KeysMismatch, StoreUnavailable
 from appliance.domain.event import EventType
 from appliance.domain.record import RecordKind
 from appliance.peering.identity import Identity
 from appliance.service.node_keys import (
     NodeKeys,
-    new_database,
     new_identity,
     new_secrets_key,
     open_keys,
+    refuse_emptied,
 )
 from appliance.service.records import Records
 from appliance.service.secrets import SecretBox
 from appliance.store.layout import Layout
+from appliance.store.opening import FILE_NAME
 from appliance.store.ports import Store
 
 from .conftest import Place
@@ -210,14 +211,27 @@ def test_a_first_start_that_was_cut_off_is_completed(node: Node, claimed: bool) 
     assert "node.key.new" not in node.files()
 
 
-def test_an_empty_database_in_place_of_a_lost_one_is_refused(node: Node) -> None:
+def test_a_database_that_was_deleted_is_begun_anew_and_told(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
     keys = node.open()
     node.older()  # it has nothing else yet
-    node.refused(r"database is empty.*ods import.*--new-database")
-    node.run(lambda store: new_database(store, node.layout, now))
     assert node.open().identity.node_id == keys.identity.node_id
-    with pytest.raises(InvalidInput, match="not empty"):
-        node.run(lambda store: new_database(store, node.layout, now))
+    assert "the database is empty" in caplog.text
+
+
+def test_a_file_that_lost_its_content_is_no_new_database(tmp_path: Path) -> None:
+    node = Node(Place("sqlite", "", tmp_path), tmp_path)
+    file = tmp_path / FILE_NAME
+    file.touch()
+    refuse_emptied(node.layout, file)  # a first start was cut off
+    node.open()
+    refuse_emptied(node.layout, file)
+    file.write_bytes(b"")
+    with pytest.raises(KeysMismatch, match="ods import"):
+        refuse_emptied(node.layout, file)
+    file.unlink()
+    refuse_emptied(node.layout, file)
 
 
 @pytest.mark.parametrize("lost", ["gone", "broken", "another"])

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from appliance.domain.errors import InvalidSettings, StoreDamaged, StoreFull, StoreUnavailable
+from appliance.domain.errors import InvalidSettings, StorageFull, StoreUnavailable
 from appliance.store.migrations import Migration, migrate
 from appliance.store.mongo.store import MongoStore
 from appliance.store.opening import FILE_NAME, open_store
@@ -184,10 +184,10 @@ def test_the_file_is_private_and_synchronous(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_bytes(b"something else entirely " * 400)
-    with pytest.raises(StoreDamaged, match="not a database"):
+    with pytest.raises(InvalidSettings, match="not a database"):
         asyncio.run(opened_and_closed("", tmp_path))
     (tmp_path / "blocked").write_text("")
-    with pytest.raises(InvalidSettings, match="cannot be opened"):
+    with pytest.raises(StoreUnavailable, match="cannot be opened"):
         asyncio.run(opened_and_closed("", tmp_path / "blocked"))
 
 
@@ -201,7 +201,7 @@ def test_a_full_disk_loses_nothing_and_passes(tmp_path: Path) -> None:
         big: dict[str, Any] = {"blob": b"." * 100_000}
         writes = [store.insert("events", {"_id": f"e{n}", **big}) for n in range(3)]
         done = await asyncio.gather(*writes, return_exceptions=True)
-        assert [type(each) for each in done] == [StoreFull] * 3
+        assert [type(each) for each in done] == [StorageFull] * 3
         assert await store.last_sequence("events") == 1
         connection.execute("PRAGMA max_page_count=1000000")
         assert (await store.insert("events", {"_id": "after", **big}))["seq"] == 2

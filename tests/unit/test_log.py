@@ -262,8 +262,9 @@ def test_known_conditions_are_a_line_without_a_traceback_and_at_most_once_a_minu
         assert first.exc_info is None
         assert first.error  # type: ignore[attr-defined]
         assert not said.filter(record(error))
-    assert said.filter(record(None, error="StoreFull: full")), "as the runner of jobs tells it"
-    assert not said.filter(record(None, error="StoreFull: full"))
+    told = record(None, error="StorageFull: full", msg="a job failed")  # as the runner of jobs tells it
+    assert said.filter(told)
+    assert not said.filter(told)
     clock[0] = 61
     again = record(StorageFull("full"))
     assert said.filter(again)

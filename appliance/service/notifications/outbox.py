@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from appliance.domain.destination import Destination, DestinationState
-from appliance.domain.errors import DuplicateKey, StaleRevision, StoreUnavailable
+from appliance.domain.errors import OUTAGES, DuplicateKey, StaleRevision
 from appliance.store.ports import Doc, Enqueue, Operation, Replace, Store
 
 from .deliveries import Deliveries, delivery_doc, send_job
@@ -54,7 +54,7 @@ class Outbox:
                 await self.wake()
             except StaleRevision:
                 continue  # another process of this node was faster
-            except StoreUnavailable as exc:
+            except OUTAGES as exc:
                 log.warning(
                     "The event log cannot be read", extra={"action": "outbox_waits", "error": exc.message}
                 )

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from appliance.domain.destination import TEST_EVENT, Destination, DestinationKind, WebhookFormat
-from appliance.domain.errors import ApplianceError, InvalidSettings, StoreUnavailable
+from appliance.domain.errors import OUTAGES, ApplianceError, InvalidSettings
 from appliance.domain.event import Event
 from appliance.domain.job import Job
 from appliance.domain.notify_errors import DeliveryError, DeliveryRefused
@@ -117,7 +117,7 @@ class Sending:
         for number in range(_STORE_TRIES):
             try:
                 context.wait(self._deliveries.record(due, attempt))
-            except StoreUnavailable:
+            except OUTAGES:
                 if number == _STORE_TRIES - 1 or context.stopping.wait(_STORE_WAIT_S):
                     raise
             else:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bson.errors import BSONError
 
-from appliance.domain.errors import InvalidSettings, StoreDamaged, StoreFull, StoreUnavailable
+from appliance.domain.errors import InvalidSettings, StorageFull, StoreDamaged, StoreUnavailable
 from appliance.store.filesystem import is_full
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def create(path: Path) -> None:
     Raises:
         InvalidSettings: The file system cannot do WAL, or the file may not be written.
         StoreDamaged: It is no database.
-        StoreFull: There is no room to make it.
+        StorageFull: There is no room to make it.
         StoreUnavailable: It cannot be opened.
     """
     try:
@@ -69,13 +69,13 @@ def create(path: Path) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as exc:
         if is_full(exc):
-            raise StoreFull(f"The disk is full; the database {path} cannot be made.") from exc
-        if exc.errno in {errno.EROFS, errno.EIO}:
-            raise StoreUnavailable(f"The database {path} cannot be opened: {exc.strerror}.") from exc
-        raise InvalidSettings(
-            f"The database {path} cannot be opened: {exc.strerror}. Make it readable and writable for the account "
-            "that runs the node."
-        ) from exc
+            raise StorageFull(f"The disk is full; the database {path} cannot be made.") from exc
+        if exc.errno in {errno.EACCES, errno.EPERM}:
+            raise InvalidSettings(
+                f"The database {path} cannot be opened: {exc.strerror}. Make it readable and writable for the account "
+                "that runs the node."
+            ) from exc
+        raise StoreUnavailable(f"The database {path} cannot be opened: {exc.strerror}.") from exc
     connection = connect(path)
     try:
         mode = _switch_to_wal(connection, path)
@@ -97,6 +97,11 @@ def _switch_to_wal(connection: sqlite3.Connection, path: Path) -> str:
         except FAULTS as exc:
             raise translate(exc, path) from exc
         time.sleep(0.01)
+
+
+def is_no_database(error: BaseException | None) -> bool:
+    """Whether the file is something else, such as one that a setting names by mistake."""
+    return isinstance(error, sqlite3.Error) and _code(error) == sqlite3.SQLITE_NOTADB
 
 
 def is_busy(error: sqlite3.Error) -> bool:
@@ -135,13 +140,15 @@ def damaged(path: Path, why: str) -> StoreDamaged:
     return StoreDamaged(_DAMAGED.format(path=path, name=path.name, why=" ".join(why.split())[:200]))
 
 
-def translate(error: Exception, path: Path) -> StoreUnavailable:
+def translate(error: Exception, path: Path) -> StoreUnavailable | StorageFull:
     """Return our error for one of `FAULTS`."""
     if not isinstance(error, sqlite3.Error):
         return damaged(path, f"a document cannot be read: {error}")
     code = _code(error)
     if code == sqlite3.SQLITE_FULL or (code in _WITHOUT_ROOM and _no_room(path)):
-        return StoreFull("The disk is full; the database cannot write. Free space, and it goes on by itself.")
+        return StorageFull(
+            "The disk is full; the database cannot write. Free space, and it goes on by itself."
+        )
     if code == sqlite3.SQLITE_NOTADB:
         return damaged(path, "it is not a database")
     if code == sqlite3.SQLITE_CORRUPT or "decode to UTF-8" in str(

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
-from appliance.domain.errors import ApplianceError, StoreDamaged
+from appliance.domain.errors import ApplianceError, InvalidSettings, StoreDamaged
 from appliance.domain.job import Job
 from appliance.store import queue
 from appliance.store.changes import Changes
@@ -19,7 +19,7 @@ from appliance.store.ports import Doc, Enqueue, Insert, Operation, Outcome, Remo
 from appliance.store.schema import COLLECTIONS, JOBS, RECORDS
 
 from . import queries
-from .connection import check, connect, create, damaged, translated
+from .connection import check, connect, create, damaged, is_no_database, translated
 from .readers import Readers
 from .snapshot import last_sequence, snapshot
 from .tables import ensure, missing_table, read_feed, stored_version, write_feed
@@ -331,8 +331,13 @@ async def open_sqlite(path: Path, refuse_newer: Callable[[int], None]) -> Sqlite
 
 
 def _prepare_file(path: Path, refuse_newer: Callable[[int], None]) -> sqlite3.Connection:
-    create(path)
-    connection = connect(path)
+    try:
+        create(path)
+        connection = connect(path)
+    except StoreDamaged as exc:
+        if is_no_database(exc.__cause__):
+            raise InvalidSettings(exc.message) from exc
+        raise
     try:
         check(connection, path)
         with translated(path):
