@@ -197,7 +197,9 @@ class Transfers(Section):
 class Uploads(Section):
     """Taking packages in."""
 
-    max_size: Size = Field("100 GiB", ge=1, description="The largest file that is taken.")  # type: ignore[assignment]
+    max_size: Size = Field(
+        "100 GiB", ge=1, description="The largest file that is taken, from people and from peers."
+    )  # type: ignore[assignment]
     expire_hours: float = Field(
         24,
         gt=0,

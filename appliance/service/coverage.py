@@ -73,8 +73,8 @@ class Coverage:
         if not docs:
             return False
         nodes = {record.id: node_body(record) for record in await self._records.nodes()}
-        touched = dict.fromkeys(doc["package"] for doc in docs if doc["package"])
-        if any(doc["kind"] == RecordKind.NODE for doc in docs):
+        touched = dict.fromkeys(package for doc in docs if (package := doc.get("package")))
+        if any(doc.get("kind") == RecordKind.NODE for doc in docs):
             # A node that left, or admits less than before, may have been the last that was missing.
             touched |= dict.fromkeys(await self._waiting())
         await self._judge_all(list(touched), nodes)

@@ -236,10 +236,10 @@ class Records:
             docs = await self._store.find("records", {"package": package}, limit=500, after=after)
             for doc in docs:
                 known = self._known(doc)
-                if doc["kind"] == RecordKind.PACKAGE:
+                if doc.get("kind") == RecordKind.PACKAGE:
                     found.package = known
                 else:
-                    found.replicas[str(doc["node"])] = known
+                    found.replicas[str(doc.get("node"))] = known
             if len(docs) < 500:
                 return found
             after = (docs[-1]["_id"], docs[-1]["_id"])

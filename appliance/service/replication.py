@@ -37,7 +37,7 @@ from appliance.jobs.supervisor import Supervisor
 from appliance.peering.identity import Identity
 from appliance.peering.records import node_body, record_json
 from appliance.peering.wire import Changes
-from appliance.store.ports import Operation, Replace, Store
+from appliance.store.ports import Doc, Operation, Replace, Store
 
 from .catalogue import Catalogue
 from .holdings import Holdings
@@ -164,7 +164,8 @@ class Replication:
             docs = await self._store.find(
                 "records", {"kind": str(RecordKind.PACKAGE)}, limit=200, after=after
             )
-            await self._holdings.settle_many((doc["record_id"] for doc in docs), again=True)
+            ids = (id for doc in docs if isinstance(id := doc.get("record_id"), str))
+            await self._holdings.settle_many(ids, again=True)
             if len(docs) < 200:
                 return
             after = (docs[-1]["_id"], docs[-1]["_id"])
@@ -280,13 +281,14 @@ class Replication:
             while not self._stopped:
                 since = self._told.get(peer, self._start_sequence)
                 docs = await self._store.find("records", {"seq": {"gt": since}}, order="seq", limit=PAGE)
-                if not docs and peer not in self._ungreeted:
+                end = docs[-1]["seq"] if docs else since
+                docs = [doc for doc in docs if _can_be_told(doc)]
+                if end == since and peer not in self._ungreeted:
                     return
                 heard = self._heard.get(peer, set())
                 news = [doc for doc in docs if _mark(doc["record"]) not in heard]
                 heard.difference_update(_mark(doc["record"]) for doc in docs)
-                if docs:
-                    self._told[peer] = docs[-1]["seq"]
+                self._told[peer] = end
                 if news or peer in self._ungreeted:
                     left_alone = await self._call_announce(peer, news)
                     if left_alone:
@@ -545,6 +547,12 @@ class FeedBounds:
 
 async def _nothing(_peer: str) -> None:
     pass
+
+
+def _can_be_told(doc: Doc) -> bool:
+    """Whether a document has what an announcement says of it."""
+    record = doc.get("record")
+    return isinstance(record, dict) and isinstance(record.get("revision"), int) and "record_id" in doc
 
 
 def _mark(record: Mapping[str, Any]) -> tuple[str, int]:

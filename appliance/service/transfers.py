@@ -178,7 +178,11 @@ class Transfers:
         now = self._now()
         await self._peers.forgive(package.id)
         await self._store.batch(
-            [Replace("transfers", new_transfer_doc(package, now)), Enqueue(fetch_job(package, now))]
+            [
+                # A record that was wrong once is no news: its author was struck.
+                Replace("transfers", new_transfer_doc(package, now) | {"retry_at": doc.get("retry_at", 0)}),
+                Enqueue(fetch_job(package, now)),
+            ]
         )
         log.info(
             "a transfer is retried", extra={"action": "transfer_retried", "transfer": id, "actor": actor}

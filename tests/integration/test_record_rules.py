@@ -33,6 +33,7 @@ from appliance.service.intake import Intake
 from appliance.service.packages import Packages
 from appliance.service.record_repair import RecordRepair
 from appliance.service.records import Records, record_doc
+from appliance.store.archive import export_archive, import_archive
 from appliance.store.blobs import BlobStore
 from appliance.store.layout import Layout
 from appliance.store.opening import open_store
@@ -104,7 +105,8 @@ class Services:
         await self.catalogue.load()
         await self.holdings.refresh_nodes()
         ids = [
-            doc["record_id"] for doc in await self.store.find("records", {"kind": "package"}, limit=10_000)
+            doc.get("record_id")
+            for doc in await self.store.find("records", {"kind": "package"}, limit=10_000)
         ]
         await self.holdings.settle_many([id for id in ids if isinstance(id, str)], again=True)
         await self.coverage.look()
@@ -271,15 +273,19 @@ def test_whatever_a_peer_signs_the_others_are_taken_and_a_restart_works(
     stage.run(script)
 
 
-@given(odd=st.lists(st.tuples(odd_records(), values), min_size=1, max_size=4))
+FIELDS = ("kind", "record_id", "deleted", "author", "at", "package", "node", "record")
+missing = st.sets(st.sampled_from(FIELDS), max_size=3) | st.just(set())
+
+
+@given(odd=st.lists(st.tuples(odd_records(), values, missing), min_size=1, max_size=4))
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_whatever_is_in_the_database_the_others_are_there(
-    stage: Stage, odd: Sequence[tuple[Any, Any]]
+    stage: Stage, odd: Sequence[tuple[Any, Any, set[str]]]
 ) -> None:
     async def script(node: Services) -> None:
         name = f"Good-{next(NUMBERS)}.pkg"
         await node.publish(name, name.encode())
-        for number, (record, junk) in enumerate(odd):
+        for number, (record, junk, without) in enumerate(odd):
             kind = record.get("kind", "package") if isinstance(record, dict) else "package"
             kind = kind if isinstance(kind, str) else "package"
             id = f"{package_id(f'odd{number}')}.{PEER.node_id}" if kind == "replica" else IDS.get(kind, "x")
@@ -292,6 +298,7 @@ def test_whatever_is_in_the_database_the_others_are_there(
                 "at": 1,
             }
             doc |= {"package": id.split(".")[0], "node": PEER.node_id, "record": record}
+            doc = {name: value for name, value in doc.items() if name not in without}
             view = {"_id": f"view{number}", "changed_at": NOW, "body": junk, "presence": "held"}
             try:
                 await node.store.replace("records", doc)
@@ -317,6 +324,29 @@ def test_whatever_is_in_the_database_the_others_are_there(
         assert fresh.catalogue.by_id(found.id) is not None
 
     stage.run(script)
+
+
+def test_an_archive_with_such_records_is_put_back_and_started(tmp_path: Path) -> None:
+    async def fill(node: Services) -> None:
+        await node.publish("Kept.pkg", b"kept")
+        doc = record_doc(package_record("Odd.pkg"))
+        await node.store.replace("records", {**doc, "record": {**doc["record"], "body": {"filename": 5}}})
+        await node.store.replace("records", record_doc(package_record("Far.pkg", revision=MAX_NUMBER)))
+        await export_archive(node.store, tmp_path / "site.tar")
+
+    async def look(node: Services) -> None:
+        await import_archive(node.store, tmp_path / "site.tar")
+        await node.start()
+        assert node.supervisor.failing() == []
+        assert {package.body.filename for package in node.catalogue.all()} == {"Kept.pkg", "Far.pkg"}
+        assert len(node.records.broken) == 1
+        await node.publish("Far.pkg", b"mine", replace=True)
+        assert max(record.revision for record in await node.feed()) <= NOW + 1
+
+    with made("", tmp_path / "one") as first:
+        first.run(fill)
+    with made("", tmp_path / "two") as second:
+        second.run(look)
 
 
 # Clocks

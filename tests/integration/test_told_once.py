@@ -10,6 +10,7 @@ import pytest
 from argon2 import PasswordHasher
 
 from appliance.domain.errors import NotAuthenticated, TooManyAttempts
+from appliance.domain.names import package_id
 from appliance.domain.node import NodeBody
 from appliance.domain.package import PackageBody, Presence, ReplicaBody
 from appliance.domain.record import RecordKind, replica_id
@@ -29,6 +30,7 @@ GIB = 1024**3
 DAY_MS = 86_400_000
 NOW = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC)
 NOW_MS = round(NOW.timestamp() * 1000)
+P = package_id("P.pkg")
 PASSWORD = "a password of some length"
 
 
@@ -147,13 +149,13 @@ class Network:
         body = package_body(
             "P.pkg", data, origin=self.nodes[origin].node_id, uploaded_at=NOW_MS - 5000, **fields
         )
-        await self.write("a", RecordKind.PACKAGE, "p" * 32, body)
+        await self.write("a", RecordKind.PACKAGE, P, body)
         return body
 
     async def holds(self, name: str, body: PackageBody, presence: Presence = Presence.HELD) -> None:
         node = self.nodes[name].node_id
-        replica = ReplicaBody(package="p" * 32, node=node, sha256=body.sha256, presence=str(presence))
-        await self.write(name, RecordKind.REPLICA, replica_id("p" * 32, node), replica)
+        replica = ReplicaBody(package=P, node=node, sha256=body.sha256, presence=str(presence))
+        await self.write(name, RecordKind.REPLICA, replica_id(P, node), replica)
 
     async def told(self) -> int:
         while await self.coverage.look():
@@ -209,6 +211,20 @@ def test_only_nodes_that_admit_it_count(in_network: Any) -> None:
         await network.holds("a", body)
         assert await network.told() == 0
         await network.holds("b", body)
+        assert await network.told() == 1
+
+    in_network(test)
+
+
+def test_a_node_that_does_not_take_it_for_a_reason_of_its_own_is_not_waited_for(in_network: Any) -> None:
+    async def test(network: Network) -> None:
+        for name in "abc":
+            await network.node(name)
+        body = await network.package()
+        await network.holds("a", body)
+        await network.holds("b", body)
+        assert await network.told() == 0
+        await network.holds("c", body, Presence.NOT_ADMITTED)  # it takes no file that large
         assert await network.told() == 1
 
     in_network(test)
