@@ -189,6 +189,8 @@ def test_a_record_that_somebody_deleted_is_made_again(tmp_path: Path) -> None:
         await desk.put(package("A.pkg"))
         await desk.run()
         desk.mdm.packages.clear()
+        assert await desk.run() == MirrorSummary(waiting=1, missing=1), "one listing is no proof"
+        assert not desk.mdm.packages
         assert await desk.run() == MirrorSummary(written=1)
         (record,) = desk.mdm.named("A.pkg")
         link = await desk.link("A.pkg")
@@ -201,9 +203,13 @@ def test_a_listing_that_lags_behind_neither_doubles_nor_disowns(tmp_path: Path) 
     async def test(desk: Desk) -> None:
         await desk.put(package("A.pkg"))
         await desk.run()
-        assert await desk.run([]) == MirrorSummary(unchanged=1)
+        assert await desk.run([]) == MirrorSummary(waiting=1, missing=1)
+        assert (await desk.link("A.pkg"))["state"] == "mirrored"
+        for _ in range(3):
+            await desk.run([])
         assert len(desk.mdm.packages) == 1
         assert (await desk.link("A.pkg"))["ours"]
+        assert await desk.run() == MirrorSummary(unchanged=1)
 
     with_desk(tmp_path, test)
 
@@ -508,13 +514,15 @@ def test_a_conflict_that_only_the_driver_sees_is_told_once(tmp_path: Path) -> No
     async def test(desk: Desk) -> None:
         await desk.put(package("A.pkg"))
         desk.mdm.store("A.pkg", b"other")  # after the listing was made
+        assert await desk.run([]) == MirrorSummary(conflicts=1)
+        assert await desk.run([]) == MirrorSummary(waiting=1, missing=1)
         for _ in range(3):
-            assert await desk.run([]) == MirrorSummary(conflicts=1)
             desk.clock.ms += DAY
+            assert await desk.run([]) == MirrorSummary(conflicts=1)
+            assert await desk.run([]) == MirrorSummary(waiting=1, missing=1)
         assert len(await desk.events("mdm.record_conflict")) == 1
         assert not (await desk.link("A.pkg"))["ours"]
         calls = len(desk.mdm.calls)
-        desk.clock.ms -= DAY
         assert await desk.run([]) == MirrorSummary(conflicts=1)
         assert len(desk.mdm.calls) == calls, "not asked again at each run"
 

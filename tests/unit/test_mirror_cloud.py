@@ -192,6 +192,10 @@ async def put_with_bytes(desk: Desk, name: str, data: bytes, **more: Any) -> Non
     await desk.put(made, **more)
 
 
+async def at_once() -> None:
+    """Peers were read."""
+
+
 async def work(desk: Desk, servers: OneServer | None = None) -> int:
     """Run the upload jobs that are queued; return how many."""
     uploading = Uploading(
@@ -199,6 +203,7 @@ async def work(desk: Desk, servers: OneServer | None = None) -> int:
         servers=servers or OneServer(desk),
         catalogue=desk.catalogue,
         blobs=desk.blobs,
+        caught_up=at_once,
         now=desk.clock,
     )
     jobs = await desk.store.claim("transfer", "w", now=desk.clock(), lease_ms=60_000, limit=10)
