@@ -43,6 +43,7 @@ MISSES = 2  #: listings that lack a record, before the MDM is asked for its id
 HIDDEN_MS = (
     10 * 60_000
 )  #: a record that is there, and not listed for so long, says nothing of the listing any more
+CERTAIN_MS = 25_000  #: what was seen for so long was there: a list may be old for a moment
 BACK_LOOKS = 3  #: looks that agree, before earlier bytes are taken
 BACK_MS = 30_000  #: and the time between the first and the last of them
 RESTORE_MS = 10 * 60_000  #: what goes back within this time after many did is one of them
@@ -229,7 +230,7 @@ class Intake:
         past = self._past(look, package, old)
         judged = self._judge(look, package, row, past)
         if judged.settled:
-            self._settle(look, package, row)
+            self._settle(look, package, row, past)
         elif row["settled"] is None:
             row["settled"] = past or {"mark": "", "at": -1}
         if judged.taken:
@@ -242,12 +243,12 @@ class Intake:
         return row
 
     @staticmethod
-    def _settle(look: _Look, package: RemotePackage, row: Doc) -> None:
+    def _settle(look: _Look, package: RemotePackage, row: Doc, past: Doc | None) -> None:
         """Let a row say what the MDM has now."""
         row.update(settled=None, file_name=package.file_name)
         same = same_mark(row["mark"], package.mark)
         if not same or not row["mark_at"]:
-            row["mark_at"] = look.now
+            row.update(mark_at=look.now, before=past)
         if (
             not same or package.size is not None
         ):  # a listing without sizes is not as good as one that had them
@@ -255,14 +256,18 @@ class Intake:
 
     @staticmethod
     def _past(look: _Look, package: RemotePackage, old: Doc | None) -> Doc | None:
-        """What the MDM had under this name before, and when that was last seen; None if nothing is known of it."""
+        """What the MDM certainly had under this name before, and when that was last seen; None if nobody knows.
+
+        What was seen for a moment only is not certain: the list may have been old.
+        """
         row = old or look.by_name.get(unicodedata.normalize("NFC", package.file_name))
-        if row is not None:
-            settled: Doc | None = row.get("settled")
-            return settled or {"mark": row["mark"], "at": look.looked_at}
-        if look.primed and look.is_new(package.id):
-            return {"mark": "", "at": look.looked_at}
-        return None
+        if row is None:
+            is_new = look.primed and look.is_new(package.id)
+            return {"mark": "", "at": look.looked_at} if is_new else None
+        certain: Doc | None = row.get("settled")
+        if certain is None and row.get("mark_at") and look.looked_at - row["mark_at"] >= CERTAIN_MS:
+            certain = {"mark": row["mark"], "at": look.looked_at}
+        return certain or row.get("before")
 
     def _judge(self, look: _Look, package: RemotePackage, row: Doc, past: Doc | None) -> _Judged:
         if package.state is CloudState.ERROR:
@@ -276,9 +281,13 @@ class Intake:
             return _Judged(RowState.NO_BYTES)
         if not package.mark:
             return _Judged(RowState.PENDING, settled=False)
-        stayed = past is not None and same_mark(past["mark"], package.mark)
+        stayed = same_mark(row["mark"], package.mark)
         known = same_mark(row["taken"], package.mark)
-        if known and (past is None or stayed):
+        followed = row["act"] and row["state"] in {
+            RowState.WANTED,
+            RowState.FAILED,
+        }  # taken once, and wanted again
+        if known and not followed and stayed:
             return _Judged(RowState.TAKEN, taken=look.can_open)
         left_out = look.left_out(package)
         if left_out:
@@ -365,7 +374,9 @@ class Intake:
         if ours or not _acted(look, here, package, past):
             look.landed(here, version["sha256"])
             if here.withdrawn:
-                return _Judged(RowState.SKIPPED, "It was withdrawn here.", taken=True)
+                return _Judged(
+                    RowState.SKIPPED, "It was withdrawn here; an upload in the MDM brings it back."
+                )
             return _Judged(RowState.TAKEN, taken=True)
         where = look.server.config.name
         old = row["back"] if row["back"] and row["back"]["mark"] == package.mark else None
@@ -404,7 +415,7 @@ class Intake:
                 again = await find(row["remote"])
                 if again is not None and again.mark == back["mark"]:
                     row.update(mark=again.mark, size=again.size, hashes=dict(again.hashes))
-                    row.update(back=None, settled=None)
+                    row.update(back=None, settled=None, before=row["settled"], mark_at=look.now)
                     _decide(row, RowState.WANTED, "", look.now)
 
     async def _missed(

@@ -34,7 +34,6 @@ def remote_package(data: Mapping[str, Any], file: CloudFile | None, *, listed: b
         file: What the cloud says of the file of its name.
         listed: Whether the cloud's files could be listed.
     """
-    hashes = _stated(data)
     state = CloudState.NONE
     size: int | None = None
     match str(data.get("cloudTransferStatus") or "").upper():
@@ -46,6 +45,7 @@ def remote_package(data: Mapping[str, Any], file: CloudFile | None, *, listed: b
             state = CloudState.READY
         case _ if file is not None:
             state = CloudState.READY  # versions before 11.23 do not say
+    hashes = _stated(data) if state is CloudState.NONE else _computed(data)
     if file is not None and state is CloudState.READY:
         cloud = {kind: value.lower() for kind, value in (("md5", file.md5), ("sha3_512", file.sha3)) if value}
         if file.length == 0:
@@ -76,6 +76,12 @@ def _stated(data: Mapping[str, Any]) -> dict[str, str]:
     if kind and data.get("hashValue"):
         found[kind] = str(data["hashValue"]).lower()
     return found
+
+
+def _computed(data: Mapping[str, Any]) -> dict[str, str]:
+    """What Jamf Pro says of bytes in its cloud. Hashes of other kinds may be those that were written before."""
+    fields = {name: data.get(name) for name in ("md5", "sha3512", "hashType", "hashValue")}
+    return _stated(fields)
 
 
 class PackageRecords:
@@ -184,7 +190,7 @@ class PackageRecords:
         return Mirrored(remote_id=record.id, changed=bool(changed), sent={**kept, **wanted})
 
     def _backed_by_cloud(self, record: Any, facts: PackageFacts, sent: Mapping[str, Any]) -> Mirrored:
-        stated = _stated(record.data)
+        stated = _computed(record.data)
         common = [kind for kind in stated if kind in facts.hashes]
         if common and all(stated[kind] == facts.hashes[kind] for kind in common):
             return Mirrored(remote_id=record.id, sent=sent)

@@ -28,17 +28,22 @@ class UploadStep(Enum):
     GIVE_UP = "give_up"
 
 
-def upload_step(package: Package, link: Doc, remote: RemotePackage | None, *, now: int) -> UploadStep:
+def upload_step(
+    package: Package, link: Doc, remote: RemotePackage | None, *, ahead: bool, now: int
+) -> UploadStep:
     """Decide about a package whose bytes are held here and which is to be uploaded.
 
     Args:
         package: The package.
         link: Its link.
         remote: Its record as it was listed.
+        ahead: Whether the bytes that the MDM has were ours, or are older.
         now: UTC milliseconds.
     """
     if remote is None:
         return UploadStep.NOTHING  # there is no record yet to upload to
+    if remote.state is CloudState.READY and not ahead and not lost(remote):
+        return UploadStep.NOTHING  # bytes that nobody here knows, or those of the package
     same = remote.state in IN_CLOUD and likeness(package, remote) is Likeness.SAME
     upload = link["upload"]
     if upload is None or upload["sha256"] != package.body.sha256:

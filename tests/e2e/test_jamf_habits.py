@@ -76,7 +76,9 @@ def test_a_replacement_soon_after_an_upload_is_not_undone(
     polled(a, 2)
     assert digest_of(a, "Tool.pkg") == new
     assert not a.events("mdm.pulled")
-    assert eventually(lambda: rows(a, "out").get("Tool.pkg") == "mirrored", 30)
+    eventually(
+        lambda: rows(a, "out").get("Tool.pkg") == "mirrored", 90, lambda: f"{rows(a, 'out')}\n{a.tail(30)}"
+    )
 
 
 def test_an_admin_who_goes_back_to_earlier_bytes_is_obeyed(network: Network, jamf: FakeJamf) -> None:
