@@ -18,6 +18,7 @@ from appliance.service.uploads import UploadService
 from appliance.store.blobs import BlobStore
 from appliance.store.ports import Doc, Store
 
+from .catching_up import CatchingUp
 from .hooks.door import HookDoor
 from .intake.comparing import Intake
 from .intake.pulling import PULL_JOB, Pulling, pull_key
@@ -50,8 +51,11 @@ class Bridge(ServerAdmin):
         blobs: BlobStore,
         uploads: UploadService,
         stages: Sequence[str],
+        reading_peers: Callable[[], bool],
         now: Callable[[], int],
     ) -> None:
+        """Make it; `reading_peers` says whether a peer's feed is being read."""
+        caught_up = CatchingUp(reading_peers).wait
         registry = Registry()
         servers = Servers(store, box, now, registry, stages=stages)
         digests = Digests(
@@ -69,8 +73,12 @@ class Bridge(ServerAdmin):
         )
         self._digests = digests
         self._door = HookDoor(store=store, servers=servers, now=now)
-        self._uploading = Uploading(store=store, servers=servers, catalogue=catalogue, blobs=blobs, now=now)
-        self._pulling = Pulling(store=store, servers=servers, uploads=uploads, now=now)
+        self._uploading = Uploading(
+            store=store, servers=servers, catalogue=catalogue, blobs=blobs, caught_up=caught_up, now=now
+        )
+        self._pulling = Pulling(
+            store=store, servers=servers, uploads=uploads, catalogue=catalogue, caught_up=caught_up, now=now
+        )
         self._syncing = Syncing(
             store=store,
             servers=servers,
@@ -79,6 +87,7 @@ class Bridge(ServerAdmin):
             points=points,
             register_webhooks=self._register_hooks,
             gather_hints=self._door.gather,
+            caught_up=caught_up,
             now=now,
         )
         self._watching = Watching(

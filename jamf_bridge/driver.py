@@ -33,6 +33,10 @@ class Capabilities:
     distribution_points: bool = False
     webhooks: bool = False
     notes: tuple[str, ...] = ()  #: sentences for the admin: what is missing or going away, and what follows
+    missing: str = (
+        ""  #: a sentence about an ability that the server refused lately; it is asked for again soon
+    )
+    privilege_missing: bool = False  #: that refusal was for a privilege that a person has to add
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +154,14 @@ class Driver(Protocol):
         """The account name under which the server logs our own requests."""
 
     async def list_packages(self) -> list[RemotePackage]:
-        """Every package record, with what the MDM's storage says of its bytes."""
+        """Every package record, with what the MDM's storage says of its bytes.
+
+        Raises:
+            MdmError: The MDM gave no list, or one that lacks records by its own count.
+        """
+
+    async def find_package(self, remote_id: str) -> RemotePackage | None:
+        """One package record, asked for by its id; None if the MDM says that there is none."""
 
     def open_package(self, package: RemotePackage, offset: int) -> AsyncIterator[bytes]:
         """The bytes from `offset` on, at most as many as the record states; resumes by itself after lost connections.
@@ -162,15 +173,28 @@ class Driver(Protocol):
         """Leave a note in the history of a package record, if the MDM keeps one."""
 
     async def ensure_package_record(
-        self, facts: PackageFacts, *, remote: RemotePackage | None, sent: Mapping[str, Any]
+        self,
+        facts: PackageFacts,
+        *,
+        remote: RemotePackage | None,
+        known_id: str = "",
+        sent: Mapping[str, Any],
     ) -> Mirrored:
         """Create the record, or bring the fields that are ours up to date and leave all others.
 
         Args:
             facts: What it should say.
-            remote: The record of this file name as it was listed, None if there was none. It is looked for again
-                before one is created.
+            remote: The record of this file name as it was listed, None if there was none. It is looked for again,
+                by `known_id` and by its file name, before one is created.
+            known_id: The id that it had before, "" if it is not known.
             sent: What we wrote last time; a field that somebody changed since is left, unless it is a hash.
+
+        Returns:
+            What became of it; `pending` if the server contradicts itself and should be listed again.
+
+        Raises:
+            MdmRefused: The server does not take it; among others because there is such a record, which it does not
+                show. It is never created under another name then.
         """
 
     async def upload_package(self, facts: PackageFacts, remote_id: str, path: str) -> Mirrored:
@@ -179,10 +203,16 @@ class Driver(Protocol):
     async def withdraw_package_record(
         self, remote_id: str, *, policy: str, sent: Mapping[str, Any]
     ) -> Mirrored:
-        """Do with a record what `policy` says: "leave", "mark" or "delete". The caller knows whether it is ours."""
+        """Do with a record what `policy` says: "leave", "mark" or "delete".
+
+        The caller knows that it is ours, and has just read it by its id.
+        """
 
     async def list_distribution_points(self) -> list[Mapping[str, Any]]:
         """Every distribution point record: "id", "name" and the driver's own fields."""
+
+    async def find_distribution_point(self, remote_id: str) -> Mapping[str, Any] | None:
+        """One distribution point record, asked for by its id; None if the MDM says that there is none."""
 
     async def ensure_distribution_point(
         self, node: NodeFacts, *, remote_id: str, sent: Mapping[str, Any], known: Sequence[Mapping[str, Any]]

@@ -5,7 +5,7 @@ the next run; nothing is kept but rows and links that say how far things are.
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from appliance.domain.job import Job
@@ -13,17 +13,24 @@ from appliance.domain.mdm_errors import MdmError, MdmNeedsAttention, ServerUnkno
 from appliance.jobs.context import JobContext
 from appliance.store.ports import Store
 
-from .driver import Driver
+from .driver import Driver, RemotePackage
 from .intake.comparing import Intake
 from .jobs import sync_job
-from .mirror.mirroring import Mirror
-from .points.points import Points
+from .mirror.mirroring import Mirror, MirrorSummary
+from .points.points import Points, PointsSummary
 from .servers.server import Server, ServerState
 from .servers.servers import Servers
 
 log = logging.getLogger(__name__)
 
-ATTENTION_S = 300.0  #: between two tries of a server that a person has to mend: it may be mended over there
+ATTENTION_S = (
+    300.0  #: between two tries, at most, of a server that a person has to mend: it may be mended over there
+)
+ASK_AGAIN_S = (
+    60.0  #: after a first refusal, doubled by each: it may have been a proxy, a restart, or one mistake
+)
+PATIENT = 10  #: so many times a missing ability is asked for again within a minute, then less and less often
+EMPTY_MS = 15_000  #: an empty list of a server is believed when it was empty twice, so far apart
 FIRST_LOOK_S = (
     5.0  #: after this the MDM is asked again about uploads that it still works on, then after longer
 )
@@ -42,8 +49,14 @@ class Syncing:
         points: Points,
         register_webhooks: Callable[[Server], Awaitable[object]],
         gather_hints: Callable[[str], Awaitable[None]],
+        caught_up: Callable[[], Awaitable[None]],
         now: Callable[[], int],
     ) -> None:
+        """Make it; `caught_up` returns when what peers know was read after a start.
+
+        A node that was restored from a backup must not take what the MDM has for newer than what its peers know.
+        """
+        self._caught_up = caught_up
         self._store = store
         self._servers = servers
         self._intake = intake
@@ -60,6 +73,7 @@ class Syncing:
 
     async def run(self, job: Job, _context: JobContext) -> None:
         """Bring everything into line once."""
+        await self._caught_up()
         try:
             server = await self._servers.get(job.args["server"])
         except ServerUnknown:
@@ -79,15 +93,19 @@ class Syncing:
         if "probe" in asked:
             await driver.probe()
         before = driver.requests_made
+        found: dict[str, Any] = {"refusals": 0}
         try:
-            next_s, found = await self._listed(server, driver, verify="verify" in asked)
+            next_s, noted = await self._listed(server, driver, verify="verify" in asked)
+            found |= noted
         except MdmNeedsAttention as exc:
-            next_s, found = ATTENTION_S, {}
+            found["refusals"] = refusals = int(server.health.get("refusals", 0)) + 1
+            found["partial"] = None
+            next_s = min(ATTENTION_S, ASK_AGAIN_S * 2 ** min(refusals - 1, 10))
             await self._servers.attention(server.id, exc)
             await self._servers.ask(server.id, *asked)
         except MdmError as exc:
             await self._servers.ask(server.id, *asked)
-            next_s, found = server.config.intake.poll_s, {}
+            next_s = server.config.intake.poll_s
             await self._servers.unreachable(server.id, exc)
         requests = driver.requests_made - before
         await self._servers.note(
@@ -100,16 +118,35 @@ class Syncing:
 
     async def _listed(self, server: Server, driver: Driver, *, verify: bool) -> tuple[float, dict[str, Any]]:
         """Do all parts; return the seconds until the next look, and what to note."""
+        began = self._now()
         remote = await driver.list_packages()
         found: dict[str, Any] = {"own_account": await driver.own_account(), "packages": len(remote)}
         capabilities = await driver.capabilities()
-        taken = await self._intake.run(server, remote, can_open=capabilities.open_package)
+        taken = await self._intake.run(
+            server, remote, find=driver.find_package, can_open=capabilities.open_package
+        )
         found |= {"listed": True, "last_poll_at": self._now(), "pending": taken.pending}
+        found |= {"looked_at": began, "last_id": _last_id(server, remote), "missing": taken.missing}
         found["notes"] = list(capabilities.notes)
-        parts: list[tuple[bool, Callable[[], Awaitable[object]]]] = [
-            (server.config.mirror.enabled, lambda: self._mirror.run(server, driver, remote, verify=verify)),
-            (server.config.points.enabled, lambda: self._points.run(server, driver)),
-            (_hooks_missing(server), lambda: self._register_webhooks(server)),
+        found["empty_at"] = None if remote else server.health.get("empty_at", began)
+        whole = not taken.missing and (bool(remote) or began - found["empty_at"] >= EMPTY_MS)
+        mirrored, points = MirrorSummary(), PointsSummary()
+
+        async def mirror() -> None:
+            nonlocal mirrored
+            mirrored = await self._mirror.run(server, driver, remote, verify=verify, whole=whole)
+
+        async def keep_points() -> None:
+            nonlocal points
+            points = await self._points.run(server, driver)
+
+        async def register() -> None:
+            await self._register_webhooks(server)
+
+        parts: list[tuple[bool, Callable[[], Awaitable[None]]]] = [
+            (server.config.mirror.enabled, mirror),
+            (server.config.points.enabled, keep_points),
+            (_hooks_missing(server), register),
         ]
         faults: list[MdmError] = []
         for wanted, part in parts:
@@ -118,22 +155,42 @@ class Syncing:
                     await part()
             except MdmError as exc:
                 faults.append(exc)
-        if not faults:
-            await self._servers.recovered(server.id)
+        missing = capabilities.missing if server.config.intake.enabled else ""
+        if missing and capabilities.privilege_missing and not faults:
+            await self._servers.attention(server.id, MdmNeedsAttention(missing))
+        elif not faults:
+            await self._servers.recovered(server.id, missing)
         for fault in faults:
             if isinstance(fault, MdmNeedsAttention):
                 await self._servers.attention(server.id, fault)
             else:
                 log.warning(fault.message, extra={"action": "mdm_part_failed", "mdm": server.id})
-        return self._next_s(server, found, pending=taken.pending), found
+        found["partial"] = True if missing else None
+        unsure = taken.missing + mirrored.missing + points.missing + (not whole)
+        return self._next_s(server, found, pending=taken.pending + unsure, missing=bool(missing)), found
 
     @staticmethod
-    def _next_s(server: Server, found: dict[str, Any], *, pending: int) -> float:
-        """Soon while the MDM works on an upload, less and less often; else at the steady interval."""
+    def _next_s(server: Server, found: dict[str, Any], *, pending: int, missing: bool) -> float:
+        """Soon while the MDM works on an upload or a listing is in doubt, less and less often; else as set.
+
+        What the MDM refused is asked for again within a minute, at first.
+        """
         poll_s = server.config.intake.poll_s
-        looks = int(server.health.get("looks", 0)) + 1 if pending else 0
-        found["looks"] = looks
-        return min(poll_s, FIRST_LOOK_S * 2 ** min(looks - 1, 10)) if pending else poll_s
+        looks = found["looks"] = int(server.health.get("looks", 0)) + 1 if pending else 0
+        lacks = found["lacks"] = int(server.health.get("lacks", 0)) + 1 if missing else 0
+        waits = [poll_s]
+        if pending:
+            waits.append(FIRST_LOOK_S * 2 ** min(looks - 1, 10))
+        if missing:
+            longest = ASK_AGAIN_S * 2 ** max(0, min(lacks - PATIENT, 10))
+            waits.append(min(longest, FIRST_LOOK_S * 2 ** min(lacks - 1, 20)))
+        return min(waits)
+
+
+def _last_id(server: Server, remote: Sequence[RemotePackage]) -> int:
+    """The largest id that was ever listed; 0 if ids are no numbers."""
+    ids = [int(package.id) for package in remote if package.id.isdecimal()]
+    return max([int(server.health.get("last_id", 0)), *ids])
 
 
 def _hooks_missing(server: Server) -> bool:

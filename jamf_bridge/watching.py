@@ -59,7 +59,7 @@ class Watching:
         for server in servers:
             if _due(server, self._now()):
                 await self._store.enqueue(sync_job(server.id, self._now(), reason="poll"))
-            elif changed and server.state in {ServerState.CONNECTED, ServerState.UNREACHABLE}:
+            elif changed and server.usable:
                 await self._store.enqueue(sync_job(server.id, self._now(), reason="changes here"))
 
     def _changed_here(self) -> bool:

@@ -202,7 +202,7 @@ def connect(
     )  # fmt: skip
     bridge = Bridge(
         store=store, box=box, catalogue=catalogue, holdings=holdings, packages=packages, blobs=blobs,
-        uploads=uploads, stages=stages, now=now_ms,
+        uploads=uploads, stages=stages, reading_peers=lambda: replication.reading, now=now_ms,
     )  # fmt: skip
     transfers.pulls = bridge
     runner = None

@@ -175,6 +175,11 @@ class Replication:
         self._ungreeted.update(self._peers.active_ids())
         self.announce()
 
+    @property
+    def reading(self) -> bool:
+        """Whether a peer's feed is being read; after a start, until all were read or could not be."""
+        return bool(self._reading)
+
     def stop(self) -> None:
         """Stop reading and telling."""
         self._stopped = True

@@ -107,6 +107,9 @@ MDM_REMOTE = Collection(
 MDM_LINKS = Collection(
     name="mdm_links", fields={"server": "text", "package": "text", "state": "text"}
 )  #: by "server:package id": what was mirrored to an MDM of a package
+MDM_VERSIONS = Collection(
+    name="mdm_versions", fields={"server": "text", "package": "text"}
+)  #: by "server:package id": the versions of a package, to know their bytes again in an MDM
 MDM_POINTS = Collection(
     name="mdm_points", fields={"server": "text", "state": "text"}
 )  #: by "server:node id": a node's distribution point record in an MDM
@@ -135,7 +138,7 @@ COLLECTIONS: dict[str, Collection] = {
     for collection in (
         RECORDS, PACKAGES, MANIFESTS, VERIFIED, DAMAGED, SCRUB, TRASH, TRANSFERS, JOBS, EVENTS,
         PEERS, CURSORS, INVITES, NONCES, UPLOADS, ACCOUNTS, SESSIONS, TOKENS,
-        MDM_SERVERS, MDM_REMOTE, MDM_LINKS, MDM_POINTS,
+        MDM_SERVERS, MDM_REMOTE, MDM_LINKS, MDM_VERSIONS, MDM_POINTS,
         DESTINATIONS, DELIVERIES, FOLLOWERS, NOTICES, NODE,
     )
 }  # fmt: skip

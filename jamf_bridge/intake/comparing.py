@@ -1,13 +1,27 @@
 """Decides, after each listing of an MDM server, which packages are to be taken in. The bytes come by the job `pulling`.
 
-The listing is the truth. Bytes that the MDM stores are wanted when their mark is not the one that was last taken. Who
-is right when both sides have other bytes under one name? What is uploaded in the MDM while the server is connected is
-an upload like any other, the newest, and replaces what is here. Two files that were already there when the server was
-connected tell no age: neither side is touched, the conflict is shown, and the next upload on either side decides.
+The listing is the truth about what is there, and one listing is no truth about what is not. Bytes that the MDM
+stores are wanted when their mark is not the one that was last taken. Who is right when both sides have other bytes
+under one name?
+
+- Bytes that were never here, seen while the server is connected, are an upload like any other: the newest. They
+  replace what is here, if that does not change before they have come.
+- Bytes of an earlier version (`versions`) are no news: an upload of ours that landed late, an old listing, a record
+  that stayed behind. But if the MDM was seen with other bytes, or without any, when the present version was here
+  already, and no upload of ours can explain them, somebody put them there since, and is obeyed. That is looked at
+  several times over half a minute and once more by the record's id. Many at once look like an MDM that was restored
+  from a backup: they are shown and left alone.
+- Two files that were already there when the server was connected tell no age, unless one is an earlier version of the
+  other: neither side is touched, the conflict is shown, and the next upload on either side decides. The same holds
+  for a record that we lost sight of.
+
+A record that is not listed is forgotten when it was missed twice and the MDM says of its id that there is none.
 """
 
+import asyncio
 import logging
 import re
+import unicodedata
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,16 +29,30 @@ from appliance.domain.errors import InvalidName
 from appliance.domain.names import check_filename, package_id
 from appliance.domain.package import Package
 from appliance.service.catalogue import Catalogue
-from appliance.store.ports import Doc, Enqueue, Operation, Store
+from appliance.store.ports import Doc, Enqueue, Operation, Remove, Store
 
 from ..driver import CloudState, RemotePackage
 from ..servers.server import Server
+from ..versions import agree, earlier, landed, noted, on_its_way, versions_of, versions_write
 from .pulling import pull_job
-from .remote import RowState, new_row, row_write, rows_of, write_rows
+from .remote import RowState, new_row, place_of, row_write, rows_of, same_mark, write_changes
 
 log = logging.getLogger(__name__)
 
-_BATCH = 100
+MISSES = 2  #: listings that lack a record, before the MDM is asked for its id
+HIDDEN_MS = (
+    10 * 60_000
+)  #: a record that is there, and not listed for so long, says nothing of the listing any more
+CERTAIN_MS = 25_000  #: what was seen for so long was there: a list may be old for a moment
+BACK_LOOKS = 3  #: looks that agree, before earlier bytes are taken
+BACK_MS = 30_000  #: and the time between the first and the last of them
+RESTORE_MS = 10 * 60_000  #: what goes back within this time after many did is one of them
+MANY_BACK = 3  #: so many packages at once may go back; more look like a restore
+ASKED_BY_ID = 20  #: records, at most, in one look
+_UNKNOWN_AGE = "*"  #: `first` of a row until the MDM has settled
+_BREATH = 500  #: rows between two turns of the event loop
+
+Find = Callable[[str], Awaitable[RemotePackage | None]]
 
 
 @dataclass(slots=True)
@@ -33,9 +61,12 @@ class IntakeSummary:
 
     listed: int = 0
     wanted: int = 0  #: pulls that were queued now
-    pending: int = 0  #: the MDM still works on them
+    pending: int = 0  #: the MDM still works on them, or they are looked at again
     conflicts: int = 0
     failed: int = 0
+    missing: int = (
+        0  #: records that are known, were not listed, and may be there: the listing may lack others, too
+    )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,8 +76,14 @@ class _Look:
     server: Server
     names: re.Pattern[str]
     can_open: bool
+    now: int
     primed: bool  #: whether it was looked at before
+    last_id: int  #: the largest id that was ever listed: what has a larger one is new
+    looked_at: int  #: when the look before this one began
+    versions: dict[str, Doc]  #: by package id
+    by_name: dict[str, Doc]  #: rows of records by file name
     unsure: list[Package] = field(default_factory=list)  #: here; their hashes are needed to compare
+    changed_versions: dict[str, Doc] = field(default_factory=dict)
 
     def left_out(self, package: RemotePackage) -> str:
         """Why the settings, the server or its name keep a package out; "" if nothing does."""
@@ -59,6 +96,31 @@ class _Look:
         except InvalidName as exc:
             return exc.message
         return "" if self.names.search(package.file_name) else "The settings leave this name out."
+
+    def is_new(self, remote_id: str) -> bool:
+        """Whether a record that has no row was created since the last look, as far as its id tells."""
+        return not remote_id.isdecimal() or int(remote_id) > self.last_id
+
+    def since(self, package: Package) -> int:
+        """When what a package is now was first seen here."""
+        return int(self.versions[package.id]["since"])
+
+    def landed(self, package: Package, sha256: str) -> None:
+        """Note that an upload of ours was seen in the MDM."""
+        doc = self.versions.get(package.id)
+        if doc is not None and any(each["sha256"] == sha256 and each["sent"] for each in doc["versions"]):
+            self.versions[package.id] = self.changed_versions[package.id] = landed(doc, sha256)
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What follows for a row."""
+
+    state: RowState
+    error: str = ""
+    settled: bool = True  #: this is what the MDM has now; else it is looked at again before that is believed
+    taken: bool = False  #: there is nothing to take in of these bytes
+    back: Doc | None = None  #: they are those of an earlier version; see `remote.new_row`
 
 
 class Intake:
@@ -86,130 +148,316 @@ class Intake:
         self._now = now
 
     async def run(
-        self, server: Server, remote: Sequence[RemotePackage], *, can_open: bool = True
+        self, server: Server, remote: Sequence[RemotePackage], *, find: Find, can_open: bool = True
     ) -> IntakeSummary:
         """Bring the rows of a server in line with a listing, and queue a pull for what is wanted.
 
         Args:
             server: The server.
             remote: All its package records.
+            find: Asks for one record by its id.
             can_open: Whether the server lets its bytes be fetched now.
+
+        Raises:
+            MdmError: A record could not be asked for. Nothing was changed.
         """
+        await self._catalogue.load()
         rows = await rows_of(self._store, server.id)
+        look = await self._look(server, rows, can_open=can_open)
+        summary = IntakeSummary(listed=len(remote))
+        found: list[tuple[Doc | None, Doc]] = []
+        for number, package in enumerate(remote, 1):
+            old = rows.pop(package.id, None)
+            found.append((old, self._row(look, package, old)))
+            if number % _BREATH == 0:
+                await asyncio.sleep(0)
+        await self._confirm(look, found, find)
+        changes: list[list[Operation]] = []
+        for old, row in found:
+            if row["state"] == RowState.WANTED and (old is None or old["state"] != RowState.WANTED):
+                summary.wanted += 1
+                changes.append([row_write(row), Enqueue(pull_job(server.id, row["remote"], self._now()))])
+            elif old is None or old != row:
+                changes.append([row_write(row)])
+            summary.pending += row["state"] == RowState.PENDING
+            summary.conflicts += row["state"] == RowState.CONFLICT
+            summary.failed += row["state"] in {RowState.FAILED, RowState.QUARANTINED}
+            if (old is None or old["at"] != row["at"]) and row["state"] in {
+                RowState.CONFLICT,
+                RowState.FAILED,
+            }:
+                _warn(server, row)
+        changes += await self._missed(look, rows, find, summary)
+        await write_changes(
+            self._store, [*([versions_write(doc)] for doc in look.changed_versions.values()), *changes]
+        )
+        for here in look.unsure:
+            await self._ensure_hashes(here)
+        return summary
+
+    async def _look(self, server: Server, rows: Mapping[str, Doc], *, can_open: bool) -> _Look:
+        """What a look at a server has to know; versions that are new are noted."""
+        ids = [int(id) for id in rows if id.isdecimal()]
         look = _Look(
             server=server,
             names=re.compile(server.config.intake.names),
             can_open=can_open,
+            now=self._now(),
             primed=bool(server.health.get("listed")),
+            last_id=max([int(server.health.get("last_id", 0)), *ids]),
+            looked_at=int(server.health.get("looked_at", 0)),
+            versions=await versions_of(self._store, server.id),
+            by_name={unicodedata.normalize("NFC", row["file_name"]): row for row in rows.values()},
         )
-        summary = IntakeSummary(listed=len(remote))
-        changed: list[Doc] = []
-        wanted: list[Doc] = []
-        for package in remote:
-            old = rows.pop(package.id, None)
-            row = self._row(look, package, old)
-            if row["state"] == RowState.WANTED and (old is None or old["state"] != RowState.WANTED):
-                wanted.append(row)
-            elif old is None or _changed(old, row):
-                changed.append(row)
-            summary.pending += row["state"] == RowState.PENDING
-            summary.conflicts += row["state"] == RowState.CONFLICT
-            summary.failed += row["state"] in {RowState.FAILED, RowState.QUARANTINED}
-        summary.wanted = len(wanted)
-        await write_rows(self._store, changed, list(rows.values()))
-        await self._want(server, wanted)
-        for here in look.unsure:
-            await self._ensure_hashes(here)
-        for row in changed:
-            if row["state"] in {RowState.CONFLICT, RowState.FAILED}:
-                log.warning(
-                    row["error"],
-                    extra={
-                        "action": f"mdm_{row['state']}",
-                        "mdm": server.id,
-                        "package_name": row["file_name"],
-                    },
-                )
-        return summary
-
-    async def _want(self, server: Server, rows: Sequence[Doc]) -> None:
-        """Note that these are wanted and queue their pulls, in one operation."""
-        for start in range(0, len(rows), _BATCH):
-            operations: list[Operation] = []
-            for row in rows[start : start + _BATCH]:
-                operations.append(row_write(row))
-                operations.append(Enqueue(pull_job(server.id, row["remote"], self._now())))
-            await self._store.batch(operations)
+        for package in self._catalogue.all():
+            doc = noted(look.versions.get(package.id), server.id, package, look.now)
+            if doc is not None:
+                look.versions[package.id] = look.changed_versions[package.id] = doc
+        return look
 
     def _row(self, look: _Look, package: RemotePackage, old: Doc | None) -> Doc:
         """The row of a record as it should be now."""
-        row = dict(old) if old else new_row(look.server.id, package)
-        if look.primed and old is None:
-            row["first"] = ""  # an upload that happened while we looked
-        if row["mark"] != package.mark or row["file_name"] != package.file_name:
-            row.update(mark=package.mark, file_name=package.file_name)
-            row.update(size=package.size, hashes=dict(package.hashes))
-        state, error = self._judge(look, package, row)
-        if state is RowState.TAKEN:
+        fresh = new_row(look.server.id, package)
+        row = {**fresh, **old} if old else fresh
+        if old is None:
+            if look.primed and look.is_new(package.id):
+                row["first"] = ""  # an upload that happened while we looked
+            elif not package.mark and package.state in {CloudState.PENDING, CloudState.READY}:
+                row["first"] = _UNKNOWN_AGE
+        if row["first"] == _UNKNOWN_AGE and package.mark:
+            row["first"] = package.mark
+        row["misses"] = row["missed_at"] = 0
+        past = self._past(look, package, old)
+        judged = self._judge(look, package, row, past)
+        if judged.settled:
+            self._settle(look, package, row, past)
+        elif row["settled"] is None:
+            row["settled"] = past or {"mark": "", "at": -1}
+        if judged.taken:
             row["taken"] = package.mark
-        if (row["state"], row["error"]) != (str(state), error):
-            row.update(state=str(state), error=error, at=self._now())
+        row["back"] = judged.back
+        if judged.settled and judged.state not in {RowState.WANTED, RowState.FAILED}:
+            row["over"], row["act"] = None, False
+        if (row["state"], row["error"]) != (str(judged.state), judged.error):
+            row.update(state=str(judged.state), error=judged.error, at=look.now)
         return row
 
-    def _judge(self, look: _Look, package: RemotePackage, row: Mapping[str, object]) -> tuple[RowState, str]:
+    @staticmethod
+    def _settle(look: _Look, package: RemotePackage, row: Doc, past: Doc | None) -> None:
+        """Let a row say what the MDM has now."""
+        row.update(settled=None, file_name=package.file_name)
+        same = same_mark(row["mark"], package.mark)
+        if not same or not row["mark_at"]:
+            row.update(mark_at=look.now, before=past)
+        if (
+            not same or package.size is not None
+        ):  # a listing without sizes is not as good as one that had them
+            row.update(mark=package.mark, size=package.size, hashes=dict(package.hashes))
+
+    @staticmethod
+    def _past(look: _Look, package: RemotePackage, old: Doc | None) -> Doc | None:
+        """What the MDM certainly had under this name before, and when that was last seen; None if nobody knows.
+
+        What was seen for a moment only is not certain: the list may have been old.
+        """
+        row = old or look.by_name.get(unicodedata.normalize("NFC", package.file_name))
+        if row is None:
+            is_new = look.primed and look.is_new(package.id)
+            return {"mark": "", "at": look.looked_at} if is_new else None
+        certain: Doc | None = row.get("settled")
+        if certain is None and row.get("mark_at") and look.looked_at - row["mark_at"] >= CERTAIN_MS:
+            certain = {"mark": row["mark"], "at": look.looked_at}
+        return certain or row.get("before")
+
+    def _judge(self, look: _Look, package: RemotePackage, row: Doc, past: Doc | None) -> _Judged:
         if package.state is CloudState.ERROR:
             where = look.server.config.name
-            return (
+            return _Judged(
                 RowState.FAILED,
                 f'The upload of "{package.file_name}" failed in {where}; upload it again there.',
+                settled=False,
             )
         if package.state is CloudState.NONE:
-            return RowState.NO_BYTES, ""
+            return _Judged(RowState.NO_BYTES)
         if not package.mark:
-            return RowState.PENDING, ""
-        if row["taken"] == package.mark:
-            return RowState.TAKEN, ""
+            return _Judged(RowState.PENDING, settled=False)
+        stayed = same_mark(row["mark"], package.mark)
+        known = same_mark(row["taken"], package.mark)
+        followed = row["act"] and row["state"] in {
+            RowState.WANTED,
+            RowState.FAILED,
+        }  # taken once, and wanted again
+        if known and not followed and stayed:
+            return _Judged(RowState.TAKEN, taken=look.can_open)
         left_out = look.left_out(package)
         if left_out:
-            return RowState.SKIPPED, left_out
-        found = self._compared(look, package, row)
-        if found is not None:
-            return found
+            if look.can_open and self._no_news(look, package, past):
+                return _Judged(RowState.TAKEN, taken=True)
+            return _Judged(RowState.SKIPPED, left_out, settled=look.can_open)
+        here = self._catalogue.by_id(package_id(check_filename(package.file_name)))
+        if here is not None:
+            found = self._compared(look, package, row, past, here)
+            if found is not None:
+                return found
         stuck = {str(RowState.QUARANTINED), str(RowState.FAILED)}
         if row["state"] in stuck and row.get("tried") == package.mark:
-            return RowState(str(row["state"])), str(row["error"])
-        return RowState.WANTED, ""
+            return _Judged(RowState(str(row["state"])), str(row["error"]))
+        acted = here is not None and _acted(look, here, package, past)
+        if here is not None and not acted:
+            if known:
+                return _Judged(RowState.TAKEN, taken=True)
+            if stayed and row["mark_at"] and look.since(here) > row["mark_at"]:
+                return self._changed_meanwhile(look, package, row)
+        row["over"], row["act"] = place_of(here), acted
+        return _Judged(RowState.WANTED)
+
+    def _no_news(self, look: _Look, package: RemotePackage, past: Doc | None) -> bool:
+        """Whether bytes that are not taken in anyway are those here, or older ones that came up by themselves."""
+        try:
+            here = self._catalogue.by_id(package_id(check_filename(package.file_name)))
+        except InvalidName:
+            return False
+        if here is None or here.withdrawn:
+            return False
+        if agree({"sha256": here.body.sha256, **here.body.hashes}, package.hashes):
+            return package.size in {None, here.body.size}
+        version = earlier(look.versions.get(here.id), here, package)
+        return version is not None and (
+            on_its_way(version, look.now) or not _acted(look, here, package, past)
+        )
 
     def _compared(
-        self, look: _Look, package: RemotePackage, row: Mapping[str, object]
-    ) -> tuple[RowState, str] | None:
-        """What follows from the package of this name here, None if its bytes are to be replaced or there is none."""
-        here = self._catalogue.by_id(package_id(check_filename(package.file_name)))
-        before = row["first"] == package.mark  # these bytes were there when the server was connected
-        if here is None:
+        self, look: _Look, package: RemotePackage, row: Doc, past: Doc | None, here: Package
+    ) -> _Judged | None:
+        """What follows from the package of this name here, None if its bytes are to be replaced."""
+        if not here.withdrawn and agree({"sha256": here.body.sha256, **here.body.hashes}, package.hashes):
+            if package.size not in {None, here.body.size}:
+                reason = "The MDM states the hash of the file here, and another size; it is looked at again."
+                return _Judged(RowState.PENDING, reason, settled=False)
+            look.landed(here, here.body.sha256)
+            return _Judged(RowState.TAKEN, taken=True)
+        if row["state"] in {RowState.WANTED, RowState.FAILED} and same_mark(row["mark"], package.mark):
+            if row["over"] in {None, place_of(here)}:
+                wanted = row["state"] == RowState.WANTED or row["act"]
+                if wanted and row.get("tried") != package.mark:
+                    return _Judged(RowState.WANTED)  # decided, and nothing changed since
+            elif row["state"] == RowState.WANTED:
+                return self._changed_meanwhile(look, package, row)
+        if not here.withdrawn and _unsure(here, package):
+            look.unsure.append(here)
+            reason = "The hashes of the file here are being computed, to compare."
+            return _Judged(RowState.PENDING, reason, settled=False)
+        version = earlier(look.versions.get(here.id), here, package)
+        if version is not None:
+            return self._earlier(look, package, row, past, here, version)
+        if not same_mark(row["first"], package.mark):
             return None
         if here.withdrawn:
-            reason = "It was withdrawn here before the server was connected."
-            return (RowState.SKIPPED, reason) if before else None
-        if same_bytes(here, package):
-            return RowState.TAKEN, ""
-        if _unsure(here, package):
-            look.unsure.append(here)
-            return RowState.PENDING, "The hashes of the file here are being computed, to compare."
-        if before:
-            return RowState.CONFLICT, (
-                f'"{package.file_name}" was here and in {look.server.config.name} with different bytes before the '
-                "two were connected. Upload the right file again, here or there."
+            return _Judged(RowState.SKIPPED, "It was withdrawn here; an upload in the MDM brings it back.")
+        return _Judged(
+            RowState.CONFLICT,
+            f'"{package.file_name}" has other bytes here than in {look.server.config.name}, and ODS can\'t tell which '
+            "are newer. Upload the right file again, here or there.",
+        )
+
+    def _earlier(
+        self,
+        look: _Look,
+        package: RemotePackage,
+        row: Doc,
+        past: Doc | None,
+        here: Package,
+        version: Doc,
+    ) -> _Judged:
+        """The MDM has bytes of an earlier version: ours, old, or put there by somebody since."""
+        ours = on_its_way(version, look.now)
+        if ours or not _acted(look, here, package, past):
+            look.landed(here, version["sha256"])
+            if here.withdrawn:
+                return _Judged(
+                    RowState.SKIPPED, "It was withdrawn here; an upload in the MDM brings it back."
+                )
+            return _Judged(RowState.TAKEN, taken=True)
+        where = look.server.config.name
+        old = row["back"] if row["back"] and row["back"]["mark"] == package.mark else None
+        if old is not None and old["many"]:
+            return _Judged(RowState.CONFLICT, _many_reason(where), settled=False, back=old)
+        row["over"], row["act"] = place_of(here), True
+        back = old or {"mark": package.mark, "since": look.now, "looks": 0, "many": False}
+        reason = f"{where} went back to earlier bytes of this name. ODS looks again before it follows."
+        back = {**back, "looks": back["looks"] + 1}
+        return _Judged(RowState.PENDING, reason, settled=False, back=back)
+
+    @staticmethod
+    def _changed_meanwhile(look: _Look, package: RemotePackage, row: Doc) -> _Judged:
+        """Bytes that were never here, and what is here changed since they were seen: a person decides."""
+        row["first"] = package.mark
+        return _Judged(
+            RowState.CONFLICT,
+            f'"{package.file_name}" in {look.server.config.name} was not fetched before the file here changed. Upload '
+            "the right file again, here or there.",
+        )
+
+    async def _confirm(self, look: _Look, found: Sequence[tuple[Doc | None, Doc]], find: Find) -> None:
+        """Decide about bytes that went back: taken when they stayed, shown if there are many."""
+        going = [row for _, row in found if row["back"] and row["state"] == RowState.PENDING]
+        lately = [
+            row for _, row in found if row["back"] and row["back"]["many"]
+            and look.now - row["back"]["since"] < RESTORE_MS
+        ]  # fmt: skip
+        many = len(going) > MANY_BACK or bool(lately)
+        for row in going:
+            back = row["back"]
+            if many:
+                row["back"] = {**back, "many": True}
+                _decide(row, RowState.CONFLICT, _many_reason(look.server.config.name), look.now)
+            elif back["looks"] >= BACK_LOOKS and look.now - back["since"] >= BACK_MS:
+                again = await find(row["remote"])
+                if again is not None and again.mark == back["mark"]:
+                    row.update(mark=again.mark, size=again.size, hashes=dict(again.hashes))
+                    row.update(back=None, settled=None, before=row["settled"], mark_at=look.now)
+                    _decide(row, RowState.WANTED, "", look.now)
+
+    async def _missed(
+        self, look: _Look, rows: Mapping[str, Doc], find: Find, summary: IntakeSummary
+    ) -> list[list[Operation]]:
+        """See to the rows of records that were not listed."""
+        changes: list[list[Operation]] = []
+        asked = 0
+        for row in rows.values():
+            misses = int(row.get("misses", 0)) + 1
+            since = row.get("missed_at") or look.now
+            if misses >= MISSES and asked < ASKED_BY_ID:
+                asked += 1
+                if await find(row["remote"]) is None:
+                    changes.append([Remove("mdm_remote", row["_id"])])
+                    continue
+            summary.missing += look.now - since < HIDDEN_MS
+            if misses <= MISSES:
+                changes.append([row_write({**row, "misses": misses, "missed_at": since})])
+        if summary.missing:
+            log.warning(
+                "a listing lacks records that are known",
+                extra={"action": "mdm_listing_lacks", "mdm": look.server.id, "missing": summary.missing},
             )
-        return None
+        return changes
 
 
-def same_bytes(here: Package, package: RemotePackage) -> bool:
-    """Whether a package here has the bytes that an MDM states, by any digest that both name."""
-    if package.size is not None and package.size != here.body.size:
-        return False
-    known = {"sha256": here.body.sha256, **here.body.hashes}
-    return any(known[kind] == digest.lower() for kind, digest in package.hashes.items() if kind in known)
+def _acted(look: _Look, here: Package, package: RemotePackage, past: Doc | None) -> bool:
+    """Whether bytes came up in the MDM after what is here: it had others, or none, when this was here already."""
+    return past is not None and not same_mark(past["mark"], package.mark) and look.since(here) <= past["at"]
+
+
+def _many_reason(server: str) -> str:
+    return (
+        f"{server} went back to earlier bytes of many packages at once, as after a restore from a backup. ODS left "
+        "both sides as they are. Upload the right file again, here or there."
+    )
+
+
+def _decide(row: Doc, state: RowState, error: str, now: int) -> None:
+    if (row["state"], row["error"]) != (str(state), error):
+        row.update(state=str(state), error=error, at=now)
 
 
 def _unsure(here: Package, package: RemotePackage) -> bool:
@@ -222,5 +470,8 @@ def _unsure(here: Package, package: RemotePackage) -> bool:
     )
 
 
-def _changed(old: Doc, row: Doc) -> bool:
-    return any(old[name] != row[name] for name in ("mark", "file_name", "state", "error", "taken", "first"))
+def _warn(server: Server, row: Doc) -> None:
+    log.warning(
+        row["error"],
+        extra={"action": f"mdm_{row['state']}", "mdm": server.id, "package_name": row["file_name"]},
+    )

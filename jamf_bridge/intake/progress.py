@@ -105,6 +105,10 @@ class PullProgress:
         self._doc["chunks_done"] = self._doc["chunks"]
         await self._end(TransferState.DONE, "")
 
+    async def dropped(self, reason: str) -> None:
+        """It is not wanted any more."""
+        await self._end(TransferState.CANCELLED, reason)
+
     async def _end(self, state: TransferState, error: str) -> None:
         self._doc.update(state=str(state), error=error, rate=0.0)
         try:

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from appliance.domain.errors import (
@@ -23,7 +23,10 @@ from appliance.domain.errors import (
 from appliance.domain.event import EventType
 from appliance.domain.job import Job
 from appliance.domain.mdm_errors import BytesWrong, MdmError, MdmNeedsAttention, MdmUnreachable
+from appliance.domain.names import check_filename, package_id
+from appliance.domain.package import Package
 from appliance.jobs.context import JobContext
+from appliance.service.catalogue import Catalogue
 from appliance.service.journal import SYSTEM, entry
 from appliance.service.receiving import Receiver
 from appliance.service.uploads import Upload, UploadService
@@ -32,8 +35,9 @@ from appliance.store.ports import Doc, Operation, Store
 from ..driver import CloudState, Driver, RemotePackage
 from ..servers.server import Server, ServerState
 from ..servers.servers import Servers
+from ..versions import note_digests
 from .progress import Cancelled, PullProgress
-from .remote import RowState, row_id, row_write
+from .remote import RowState, place_of, row_id, row_write
 from .stream_digests import StreamDigests
 
 log = logging.getLogger(__name__)
@@ -66,11 +70,21 @@ class Pulling:
     """Runs the job `mdm.pull`."""
 
     def __init__(
-        self, *, store: Store, servers: Servers, uploads: UploadService, now: Callable[[], int]
+        self,
+        *,
+        store: Store,
+        servers: Servers,
+        uploads: UploadService,
+        catalogue: Catalogue,
+        caught_up: Callable[[], Awaitable[None]],
+        now: Callable[[], int],
     ) -> None:
+        """Make it; `caught_up` returns when what peers know was read after a start."""
         self._store = store
         self._servers = servers
         self._uploads = uploads
+        self._catalogue = catalogue
+        self._caught_up = caught_up
         self._now = now
 
     def run(self, job: Job, context: JobContext) -> None:
@@ -97,6 +111,7 @@ class Pulling:
             raise Stopping() from None
 
     async def _pull(self, server_id: str, remote_id: str) -> None:
+        await self._caught_up()
         server = await self._servers.get(server_id)
         row = await self._store.get("mdm_remote", row_id(server_id, remote_id))
         if row is None or row["state"] != RowState.WANTED:
@@ -118,6 +133,36 @@ class Pulling:
         if package and server.config.intake.note:
             await self._note(server, driver, row_id(server_id, remote_id))
 
+    async def _here(self, row: Doc) -> Package | None:
+        """What is here under the name of a record, as it is in the store."""
+        await self._catalogue.load()
+        return self._catalogue.by_id(package_id(check_filename(row["file_name"])))
+
+    async def _check_wanted(self, row: Doc) -> None:
+        """Let bytes come as long as what they are to replace is what is here. Else the next look decides anew.
+
+        Raises:
+            _NotWanted: It changed.
+        """
+        if row.get("over") not in {None, place_of(await self._here(row))}:
+            raise _NotWanted(f'"{row["file_name"]}" changed here while it was fetched.')
+
+    async def _check_new(self, row: Doc, size: int, found: Mapping[str, str]) -> None:
+        """Let bytes be published that are new here, or that somebody put there since the present ones are here.
+
+        Raises:
+            _NotWanted: They are those of an earlier version, whose further digests were not known.
+        """
+        here = await self._here(row)
+        if here is None or row.get("act"):
+            return
+        sha256 = found["sha256"]
+        past = {*here.body.replaces, *([here.body.sha256] if here.withdrawn else [])}
+        if sha256 in past or await self._store.count("superseded", {"package": here.id, "sha256": sha256}):
+            await note_digests(self._store, row["server"], here, sha256, size, found)
+            await self._mark(row, state=RowState.TAKEN, taken=row["mark"], error="")
+            raise _NotWanted(f'"{row["file_name"]}" is an earlier version of what is here.')
+
     async def _take(self, server: Server, driver: Driver, row: Doc) -> str:
         """Fetch and publish; return the package's id, or "" if somebody cancelled it."""
         upload = await self._upload(server, row)
@@ -125,6 +170,13 @@ class Pulling:
         try:
             if not upload.package:
                 upload = await self._receive(driver, upload, row, progress)
+        except _NotWanted as exc:
+            log.info(
+                exc.reason,
+                extra={"action": "mdm_pull_dropped", "mdm": server.id, "package_name": row["file_name"]},
+            )
+            await progress.dropped(exc.reason)
+            return ""
         except Cancelled:
             await self._mark(row, state=RowState.FAILED, error="cancelled", tried=row["mark"])
             return ""
@@ -188,19 +240,24 @@ class Pulling:
             size=row["size"],
             hashes=row["hashes"],
         )
-        async with (
-            self._uploads.receiving(upload, upload.offset) as receiver,
-            StreamDigests.over(self._uploads.file(upload.id), upload.offset) as digests,
-        ):
-            await self._copy(driver, remote, receiver, digests, progress)
-            found = {"sha256": (await receiver.manifest()).sha256, **await digests.hexdigests()}
-            wrong = _wrong(remote, receiver.offset, found)
-            if not wrong:
+        try:
+            async with (
+                self._uploads.receiving(upload, upload.offset) as receiver,
+                StreamDigests.over(self._uploads.file(upload.id), upload.offset) as digests,
+            ):
+                await self._check_wanted(row)
+                await self._copy(driver, remote, receiver, digests, progress)
+                found = {"sha256": (await receiver.manifest()).sha256, **await digests.hexdigests()}
+                wrong = _wrong(remote, receiver.offset, found)
+                if wrong:
+                    raise BytesWrong(wrong)
+                await self._check_wanted(row)
+                await self._check_new(row, receiver.offset, found)
                 further = {kind: digest for kind, digest in found.items() if kind != "sha256"}
                 await self._uploads.complete(upload, receiver, remember=True, resumed=True, hashes=further)
-        if wrong:
+        except (BytesWrong, _NotWanted):
             await self._uploads.terminate(upload.id)
-            raise BytesWrong(wrong)
+            raise
         return await self._uploads.get(upload.id)
 
     @staticmethod
@@ -297,6 +354,14 @@ class Pulling:
                 row = current
             else:
                 return stored[0] or row
+
+
+class _NotWanted(Exception):
+    """What is being fetched is not to be published."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 def _words(changes: dict[str, Any]) -> dict[str, Any]:

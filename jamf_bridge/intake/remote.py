@@ -1,14 +1,20 @@
 """What is remembered of the package records of an MDM server: one row for each, compared at every poll.
 
 A row's `mark` changes when the bytes in the MDM do; `taken` is the mark of the bytes that were last taken in, or that
-were found to be the same as those here. As long as the two are equal there is nothing to do.
+were found to be the same as those here, or older. As long as the two are equal there is nothing to do.
+
+A row outlives its record's absence: it is removed when two listings lacked the record and the MDM says of its id that
+there is none.
 """
 
+import contextlib
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
-from appliance.store.ports import Doc, Operation, Remove, Replace, Store
+from appliance.domain.errors import StaleRevision
+from appliance.domain.package import Package
+from appliance.store.ports import Doc, Operation, Replace, Store
 
 from ..driver import RemotePackage
 
@@ -44,14 +50,37 @@ def new_row(server: str, package: RemotePackage) -> Doc:
         "mark": package.mark,
         "size": package.size,
         "hashes": dict(package.hashes),
-        "first": package.mark,  #: the mark when it was first seen: bytes of before the server was connected
+        "first": package.mark,  #: the mark of bytes of unknown age, such as those of before the server was connected
         "taken": "",
         "state": str(RowState.NO_BYTES),
         "error": "",
         "package": "",
         "noted": True,
+        "mark_at": 0,  #: UTC milliseconds, when the mark was first seen
+        "before": None,  #: what the MDM certainly had before that: its "mark", and "at" when it was last seen
+        "settled": None,  #: while the MDM works on the bytes: "mark" before it did, and "at" when that was last seen
+        "back": None,  #: bytes of an earlier version that came up: "mark", "since", "looks", and "many" of them at once
+        "over": None,  #: what was here when the bytes became wanted, to be replaced by them; see `place_of`
+        "act": False,  #: the wanted bytes came up after what is here: somebody put them there since
+        "misses": 0,  #: listings in a row that lacked the record
+        "missed_at": 0,  #: UTC milliseconds, of the first of them
         "at": 0,
     }
+
+
+def place_of(package: Package | None) -> str:
+    """A word for what is under a name here: it changes with the bytes, and when they are withdrawn."""
+    if package is None:
+        return ""
+    return f"withdrawn:{package.body.sha256}" if package.withdrawn else package.body.sha256
+
+
+def same_mark(one: str, other: str) -> bool:
+    """Whether two marks are of the same bytes: a listing may lack the size."""
+    if not one or not other:
+        return one == other
+    sizes, digests = zip(*(mark.partition(":")[::2] for mark in (one, other)), strict=True)
+    return digests[0] == digests[1] and (sizes[0] == sizes[1] or "None" in sizes)
 
 
 async def rows_of(store: Store, server: str) -> dict[str, Doc]:
@@ -66,16 +95,19 @@ async def rows_of(store: Store, server: str) -> dict[str, Doc]:
         after = (docs[-1]["_id"], docs[-1]["_id"])
 
 
-async def write_rows(store: Store, changed: Sequence[Doc], gone: Sequence[Doc] = ()) -> None:
-    """Write rows; each only if nobody wrote it since it was read.
+async def write_changes(store: Store, changes: Sequence[Sequence[Operation]]) -> None:
+    """Do many changes, each a document's write and what belongs to it, many in one operation.
 
-    Raises:
-        StaleRevision: Somebody did; the next poll sees it.
+    A change of a document that somebody wrote since it was read is left out: the next run sees it.
     """
-    operations: list[Operation] = [row_write(doc) for doc in changed]
-    operations += [Remove("mdm_remote", doc["_id"]) for doc in gone]
-    for start in range(0, len(operations), _BATCH):
-        await store.batch(operations[start : start + _BATCH])
+    for start in range(0, len(changes), _BATCH):
+        part = changes[start : start + _BATCH]
+        try:
+            await store.batch([operation for change in part for operation in change])
+        except StaleRevision:
+            for change in part:
+                with contextlib.suppress(StaleRevision):
+                    await store.batch(change)
 
 
 def row_write(row: Doc) -> Replace:

@@ -17,6 +17,7 @@ from .errors import (
     JamfBusy,
     JamfConflict,
     JamfError,
+    JamfIncomplete,
     JamfInvalid,
     JamfNotFound,
     JamfNotJamf,
@@ -37,7 +38,7 @@ __all__ = [
     "Authorization", "Categories", "ClassicDistributionPoints", "ClientCredentials", "CloudFile", "CloudFiles",
     "CloudInventory", "Collection", "CredentialsProvider", "Deprecation", "DistributionPoints", "Expression", "Field",
     "InvalidPath", "JamfAuthenticationError", "JamfAuthorizationError", "JamfBusy", "JamfConflict", "JamfError",
-    "JamfInvalid", "JamfNotFound", "JamfNotJamf", "JamfServerError", "JamfSurprise", "JamfTlsError",
+    "JamfIncomplete", "JamfInvalid", "JamfNotFound", "JamfNotJamf", "JamfServerError", "JamfSurprise", "JamfTlsError",
     "JamfUnreachable", "JamfVersion", "NetworkSegments", "Packages", "Record", "Server", "SignedUrl",
     "UserCredentials", "WebHooks",
 ]  # fmt: skip

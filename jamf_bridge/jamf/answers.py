@@ -5,7 +5,7 @@ import html
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .errors import (
@@ -24,6 +24,11 @@ from .privileges import privilege_for
 
 _CLASSIC_ERROR = re.compile(r"<p>\s*(?:Error:\s*)?([^<]{1,300})</p>", re.I)
 _MAX_WAIT_S = 600.0
+_TAKEN_CODE = re.compile(r"DUPLICATE|ALREADY|NOT_UNIQUE|UNIQUE_|_EXISTS$", re.I)
+_TAKEN_WORDS = re.compile(
+    r"\bduplicate (?:name|field|value)|\balready (?:exists|in use|taken|used)|must be unique|\bnot unique",
+    re.I,
+)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -88,7 +93,7 @@ def error_of(method: str, path: str, status: int, headers: Mapping[str, str], bo
             wait = retry_after(headers)
             return JamfBusy(f"{call}: Jamf Pro is busy{tail}.", retry_after=wait, call=call, status=status)
         case _ if 400 <= status < 500:
-            kind = JamfConflict if any("DUPLICATE" in code for code in codes) else JamfInvalid
+            kind = JamfConflict if _exists(codes, said) else JamfInvalid
             return kind(f"{call} was refused{tail}.", call=call, status=status, codes=codes, field=field)
         case _ if status >= 500:
             return JamfServerError(
@@ -96,6 +101,11 @@ def error_of(method: str, path: str, status: int, headers: Mapping[str, str], bo
             )
         case _:
             return JamfSurprise(f"{call}: unexpected status {status}.", call=call, status=status)
+
+
+def _exists(codes: Sequence[str], said: str) -> bool:
+    """Whether a refusal says that there is such a record, in any of the words that Jamf Pro has for it."""
+    return any(_TAKEN_CODE.search(code) for code in codes) or bool(_TAKEN_WORDS.search(said))
 
 
 def _details(body: bytes) -> tuple[list[str], str, str]:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import httpx
 
 from .download import Download, SignedUrl
-from .errors import JamfNotFound, JamfSurprise
+from .errors import JamfIncomplete, JamfNotFound, JamfSurprise
 from .session import Session
 
 _PATH = "/api/v1/jcds/files"
@@ -127,8 +127,14 @@ class CloudInventory:
                 raise JamfSurprise("A list without results.", call=f"GET {self._PATH}/files")
             found += results
             page += 1
-            if not results or len(found) >= int(answer.get("totalCount") or 0):
+            total = int(answer.get("totalCount") or 0)
+            if len(found) >= total:
                 return found
+            if not results:
+                raise JamfIncomplete(
+                    f"Jamf Pro listed {len(found)} of {total} files; the list was not used.",
+                    call=f"GET {self._PATH}/files",
+                )
 
     async def refresh(self, file_name: str | None = None) -> None:
         """Have Jamf Pro look at its cloud again: at one file, or at all (at most once in 15 s)."""

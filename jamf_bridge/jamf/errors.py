@@ -75,3 +75,7 @@ class JamfServerError(JamfError):
 
 class JamfSurprise(JamfError):
     """An answer that the API does not describe."""
+
+
+class JamfIncomplete(JamfError):
+    """A list that lacks records by its own count. What it lacks is not gone."""

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, ClassVar, Generic, TypeVar
 from urllib.parse import quote
 
-from .errors import JamfNotFound, JamfSurprise
+from .errors import JamfIncomplete, JamfNotFound, JamfSurprise
 from .records import Collection, Record
 from .rsql import Expression, Field, matching
 from .session import Session
@@ -14,6 +14,7 @@ PAGE = 200
 MAX_PAGE = 2000
 _READ_AGAIN = 6  #: a cluster may not know yet what it just created
 _READ_AGAIN_S = 0.5
+_LIST_AGAIN = 3  #: readings of a list whose pages do not fit together
 
 P = TypeVar("P", bound="ProRecord")
 
@@ -69,29 +70,60 @@ class ProCollection(Collection[P], Generic[P]):
             yield record
 
     async def _pages(self, where: Expression | None) -> AsyncIterator[P]:
-        """Every record once, by id. What is created or deleted meanwhile moves others to another page."""
-        seen: set[str] = set()
-        page = 0
-        while True:
-            results, total = await self._page(page, where)
-            for data in results:
-                if str(data.get("id")) not in seen:
-                    seen.add(str(data["id"]))
-                    yield self._record(data)
-            page += 1
-            if not results or page * self._page_size >= total:
-                if len(seen) >= total or page > 1 + total // self._page_size:
-                    return
-                if not results:
-                    return
+        """Every record once, by id; all or none.
 
-    async def _page(self, page: int, where: Expression | None) -> tuple[list[dict[str, Any]], int]:
-        params: dict[str, Any] = {"page": page, "page-size": self._page_size, "sort": "id:asc"}
+        What is created or deleted meanwhile moves others to another page, and servers clamp the size of a page without
+        a word: a page says nothing of what follows it. Only as many records as `totalCount`, the same on every page,
+        are a list.
+
+        Raises:
+            JamfIncomplete: The server did not give all records, again and again.
+        """
+        size = self._page_size
+        for attempt in range(1, _LIST_AGAIN + 1):
+            found, total, whole, first = await self._collected(where, size)
+            if whole:
+                break
+            size = (
+                min(size, first) or size
+            )  # perhaps it clamps the page and counts pages by the size that was asked
+            if attempt == _LIST_AGAIN:
+                raise JamfIncomplete(
+                    f"Jamf Pro listed {len(found)} of {total} records; the list was not used.",
+                    call=f"GET {self.record.path}",
+                )
+        for data in found.values():
+            yield self._record(data)
+
+    async def _collected(
+        self, where: Expression | None, size: int
+    ) -> tuple[dict[str, dict[str, Any]], int, bool, int]:
+        """One reading of all pages.
+
+        Returns:
+            Records by id, the last `totalCount`, whether the pages fit together, and the length of the first.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        totals: set[int] = set()
+        page = first = 0
+        while True:
+            results, total = await self._page(page, where, size)
+            totals.add(total)
+            before = len(found)
+            first = first or len(results)
+            for data in results:
+                found.setdefault(str(data["id"]), data)
+            page += 1
+            if len(found) >= total or len(found) == before:
+                return found, total, len(found) == total and len(totals) == 1, first
+
+    async def _page(self, page: int, where: Expression | None, size: int) -> tuple[list[dict[str, Any]], int]:
+        params: dict[str, Any] = {"page": page, "page-size": size, "sort": "id:asc"}
         if where is not None:
             params["filter"] = str(where)
         answer = _object(await self._session.json("GET", self.record.path, params=params), self.record.path)
         results, total = answer.get("results"), answer.get("totalCount")
-        if not isinstance(results, list) or not isinstance(total, int):
+        if not isinstance(results, list) or not isinstance(total, int) or total < 0:
             raise JamfSurprise("A list without results or totalCount.", call=f"GET {self.record.path}")
         return [dict(item) for item in results if isinstance(item, dict) and "id" in item], total
 

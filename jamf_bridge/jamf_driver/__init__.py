@@ -7,12 +7,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from appliance.domain.mdm_errors import MdmRefused
+from appliance.domain.mdm_errors import MdmRefused, MdmUnreachable
 
 from ..driver import Capabilities, CheckLine, Hook, Mirrored, NodeFacts, PackageFacts, RemotePackage
-from ..jamf import CloudFile, JamfAuthorizationError, JamfError, JamfNotFound, Server
+from ..jamf import CloudFile, JamfAuthorizationError, JamfError, JamfNotFound, JamfSurprise, Server
 from . import checks, events, webhooks
-from .known import Known
+from .known import ASK_AGAIN_S, UNKNOWN, Known
 from .records import remote_package
 from .settings import JamfSettings
 from .translating import mdm_errors
@@ -61,7 +61,7 @@ class JamfDriver:
     async def capabilities(self) -> Capabilities:
         """As `Driver.capabilities`."""
         known = await self._know()
-        notes = [*known.notes]
+        notes = list(dict.fromkeys(filter(None, (known.missing, *known.notes))))
         notes += [
             f"Jamf announces the end of {notice.path}: {notice.sunset or notice.deprecation}."
             for notice in self._server.notices
@@ -70,10 +70,12 @@ class JamfDriver:
             list_packages=True,
             open_package=known.cloud_files,
             package_records=True,
-            upload_package=known.cdn != "NONE",
+            upload_package=known.cdn not in {"NONE", UNKNOWN},
             distribution_points=True,
             webhooks=True,
             notes=tuple(notes),
+            missing=known.missing,
+            privilege_missing=known.privilege_missing,
         )
 
     async def own_account(self) -> str:
@@ -84,18 +86,40 @@ class JamfDriver:
         """As `Driver.list_packages`."""
         known = await self._know()
         with mdm_errors():
-            files: Mapping[str, CloudFile] = {}
-            if known.cloud_files:
-                try:
-                    files = await self._server.CloudFiles().refresh()
-                except (JamfNotFound, JamfAuthorizationError) as exc:
-                    known.lose_cloud_files(exc)
+            files = await self._cloud_files(known)
             return [
                 remote_package(
                     record.data, files.get(str(record.data.get("fileName"))), listed=known.cloud_files
                 )
                 async for record in self._server.Packages(page_size=PAGE)
             ]
+
+    async def find_package(self, remote_id: str) -> RemotePackage | None:
+        """As `Driver.find_package`."""
+        known = await self._know()
+        with mdm_errors():
+            try:
+                record = await self._server.Packages().recordWithId(remote_id)
+            except JamfNotFound:
+                return None
+            if str(record.data.get("id")) != remote_id:
+                raise JamfSurprise("The answer is another record than was asked for.")
+            files = await self._cloud_files(known)
+            return remote_package(
+                record.data, files.get(str(record.data.get("fileName"))), listed=known.cloud_files
+            )
+
+    async def _cloud_files(self, known: Known) -> Mapping[str, CloudFile]:
+        """The files of Jamf's cloud by name. One refusal is no answer for the next time."""
+        if not known.may_have_cloud_files:
+            return {}
+        try:
+            files = await self._server.CloudFiles().refresh()
+        except (JamfNotFound, JamfAuthorizationError) as exc:
+            known.cloud_files, known.lost = False, exc
+            return {}
+        known.cloud_files, known.lost = True, None
+        return files
 
     async def open_package(self, package: RemotePackage, offset: int) -> AsyncIterator[bytes]:
         """As `Driver.open_package`."""
@@ -113,14 +137,23 @@ class JamfDriver:
             await record.add_history_note(text)
 
     async def ensure_package_record(
-        self, facts: PackageFacts, *, remote: RemotePackage | None, sent: Mapping[str, Any]
+        self,
+        facts: PackageFacts,
+        *,
+        remote: RemotePackage | None,
+        known_id: str = "",
+        sent: Mapping[str, Any],
     ) -> Mirrored:
         """As `Driver.ensure_package_record`."""
-        return await (await self._know()).records.ensure(facts, remote=remote, sent=sent)
+        known = await self._know()
+        return await known.records.ensure(facts, remote=remote, known_id=known_id, sent=sent)
 
     async def upload_package(self, facts: PackageFacts, remote_id: str, path: str) -> Mirrored:
         """As `Driver.upload_package`."""
-        if (await self._know()).cdn == "NONE":
+        known = await self._know()
+        if known.cdn == UNKNOWN:
+            raise MdmUnreachable(known.missing, retry_after=ASK_AGAIN_S)
+        if known.cdn == "NONE":
             raise MdmRefused("This Jamf Pro has no cloud distribution point to upload to.")
         with mdm_errors():
             record = await self._server.Packages().recordWithId(remote_id)
@@ -145,6 +178,10 @@ class JamfDriver:
     async def list_distribution_points(self) -> list[Mapping[str, Any]]:
         """As `Driver.list_distribution_points`."""
         return await (await self._know()).points.all()
+
+    async def find_distribution_point(self, remote_id: str) -> Mapping[str, Any] | None:
+        """As `Driver.find_distribution_point`."""
+        return await (await self._know()).points.find(remote_id)
 
     async def ensure_distribution_point(
         self, node: NodeFacts, *, remote_id: str, sent: Mapping[str, Any], known: Sequence[Mapping[str, Any]]

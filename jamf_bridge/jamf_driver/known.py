@@ -1,4 +1,8 @@
-"""What a Jamf Pro server is and can do, found out once and believed for an hour."""
+"""What a Jamf Pro server is and can do, found out once and believed for an hour.
+
+A refusal is not believed that long: it may have been a proxy, a restart or a privilege that is being set. What could
+not be read is asked for again after half a minute, and the list of cloud files at every listing.
+"""
 
 import time
 from dataclasses import dataclass, field
@@ -8,10 +12,12 @@ from .points import DistributionPoints
 from .records import PackageRecords
 
 FRESH_S = 3600.0
-_JAMF_CLOUD = "JAMF_CLOUD"
+ASK_AGAIN_S = 30.0  #: what was refused is asked for again after this
+JAMF_CLOUD = "JAMF_CLOUD"
+UNKNOWN = ""
 _GONE = (
-    "Packages cannot be downloaded from Jamf's cloud any more ({reason}). What is uploaded there does not come to the "
-    "nodes: upload to a node instead; everything else goes on."
+    "Packages cannot be downloaded from Jamf's cloud now ({reason}). ODS asks again by itself. What is uploaded there "
+    "does not reach the nodes until then: upload it to a node instead; everything else works."
 )
 
 
@@ -21,17 +27,24 @@ class Known:
 
     version: tuple[int, ...]
     account: str
-    cdn: str  #: NONE, JAMF_CLOUD, AMAZON_S3, ...
-    cloud_files: bool  #: whether the files of its cloud can be listed and fetched
+    cdn: str  #: NONE, JAMF_CLOUD, AMAZON_S3, ...; `UNKNOWN` if it could not be read
     records: PackageRecords
     points: DistributionPoints
-    notes: list[str] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
+    cloud_files: bool = True  #: whether the files of its cloud could be listed at the last listing
+    lost: JamfError | None = None  #: why not
+    refused: JamfError | None = None  #: why its cloud distribution point could not be read
     found_at: float = field(default_factory=time.monotonic)
 
     @property
     def old(self) -> bool:
         """Whether it should be found out again."""
-        return time.monotonic() - self.found_at > FRESH_S
+        return time.monotonic() - self.found_at > (ASK_AGAIN_S if self.refused else FRESH_S)
+
+    @property
+    def may_have_cloud_files(self) -> bool:
+        """Whether to ask for the files of its cloud."""
+        return self.cdn in {JAMF_CLOUD, UNKNOWN}
 
     @classmethod
     async def find_out(cls, server: Server) -> "Known":
@@ -42,27 +55,36 @@ class Known:
         """
         version = tuple(await server.version())
         account = (await server.authorization()).username
-        notes = []
+        notes: tuple[str, ...] = ()
+        refused: JamfError | None = None
         try:
             cdn = str((await server.cloud_distribution_point()).get("cdnType") or "NONE")
         except (JamfNotFound, JamfAuthorizationError) as exc:
-            cdn = "NONE"
-            notes.append(f"The cloud distribution point cannot be read: {exc}")
-        if cdn not in {"NONE", _JAMF_CLOUD}:
-            notes.append(
-                f"Files of a cloud distribution point of the kind {cdn} cannot be fetched; upload to a node."
+            cdn, refused = UNKNOWN, exc
+            notes = (f"The cloud distribution point cannot be read: {exc}",)
+        if cdn not in {"NONE", JAMF_CLOUD, UNKNOWN}:
+            notes = (
+                f"Files of a cloud distribution point of the kind {cdn} cannot be fetched; upload to a node.",
             )
         return cls(
             version=version,
             account=account,
             cdn=cdn,
-            cloud_files=cdn == _JAMF_CLOUD,
+            cloud_files=cdn in {JAMF_CLOUD, UNKNOWN},
             records=PackageRecords(server, version),
-            points=DistributionPoints(server, version, cloud=cdn != "NONE"),
+            points=DistributionPoints(server, version, cloud=None if cdn == UNKNOWN else cdn != "NONE"),
             notes=notes,
+            refused=refused,
         )
 
-    def lose_cloud_files(self, reason: JamfError) -> None:
-        """The calls that fetch from the cloud are gone, or not allowed."""
-        self.cloud_files = False
-        self.notes.append(_GONE.format(reason=reason))
+    @property
+    def missing(self) -> str:
+        """A sentence about an ability that was refused lately, "" if none was."""
+        if self.lost is not None and self.may_have_cloud_files:
+            return _GONE.format(reason=self.lost)
+        return self.notes[0] if self.refused is not None else ""
+
+    @property
+    def privilege_missing(self) -> bool:
+        """Whether it was refused for a missing privilege, which a person has to add."""
+        return isinstance(self.lost if self.lost is not None else self.refused, JamfAuthorizationError)

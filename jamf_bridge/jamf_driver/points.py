@@ -42,7 +42,8 @@ def _digest(secret: str) -> str:
 class DistributionPoints:
     """The distribution point records of one server."""
 
-    def __init__(self, server: Server, version: tuple[int, ...], *, cloud: bool) -> None:
+    def __init__(self, server: Server, version: tuple[int, ...], *, cloud: bool | None) -> None:
+        """Make it; `cloud` says whether there is a cloud distribution point, None if that could not be read."""
         self._server = server
         self._pro = version >= PRO_SINCE
         self._cloud = cloud
@@ -57,7 +58,23 @@ class DistributionPoints:
                 {**record.data, "id": record.id, "name": record.name} async for record in self._collection()
             ]
 
+    async def find(self, remote_id: str) -> Mapping[str, Any] | None:
+        """One record, None if there is none of this id."""
+        with mdm_errors():
+            try:
+                record = await self._collection().recordWithId(remote_id)
+            except JamfNotFound:
+                return None
+            return {**record.data, "id": record.id, "name": record.name}
+
     def _fields(self, node: NodeFacts) -> dict[str, Any]:
+        """The fields that are ours; the failover is left as it is where nobody knows whether there is a cloud."""
+        found = self._all_fields(node)
+        if self._cloud is None and node.failover:
+            found.pop("backupDistributionPointId" if self._pro else "failover_point")
+        return found
+
+    def _all_fields(self, node: NodeFacts) -> dict[str, Any]:
         scheme, host, port = _place(node.url)
         failover = node.failover and self._cloud
         if self._pro:
@@ -105,10 +122,15 @@ class DistributionPoints:
     ) -> Mirrored:
         """As `Driver.ensure_distribution_point`."""
         wanted = self._fields(node)
-        ours = {**wanted, "password": _digest(node.password)}
+        ours = {**sent, **wanted, "password": _digest(node.password)}
         there = next((point for point in known if str(point["id"]) == remote_id), None)
         with mdm_errors():
             if there is None:
+                if await self._collection().recordsWithName(wanted["name"]):
+                    raise MdmRefused(
+                        f'Jamf Pro did not list a distribution point called "{wanted["name"]}", and has one. ODS '
+                        "looks again."
+                    )
                 record = await self._collection().create(
                     {**self._at_creation(), **wanted, **self._password(node)}
                 )

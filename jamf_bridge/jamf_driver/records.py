@@ -6,6 +6,7 @@ a record whose bytes lie in the cloud is left alone.
 """
 
 import logging
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,7 +34,6 @@ def remote_package(data: Mapping[str, Any], file: CloudFile | None, *, listed: b
         file: What the cloud says of the file of its name.
         listed: Whether the cloud's files could be listed.
     """
-    hashes = _stated(data)
     state = CloudState.NONE
     size: int | None = None
     match str(data.get("cloudTransferStatus") or "").upper():
@@ -45,6 +45,7 @@ def remote_package(data: Mapping[str, Any], file: CloudFile | None, *, listed: b
             state = CloudState.READY
         case _ if file is not None:
             state = CloudState.READY  # versions before 11.23 do not say
+    hashes = _stated(data) if state is CloudState.NONE else _computed(data)
     if file is not None and state is CloudState.READY:
         cloud = {kind: value.lower() for kind, value in (("md5", file.md5), ("sha3_512", file.sha3)) if value}
         if file.length == 0:
@@ -65,12 +66,22 @@ def remote_package(data: Mapping[str, Any], file: CloudFile | None, *, listed: b
     )
 
 
+def _same_name(record: Any, file_name: str) -> bool:
+    return unicodedata.normalize("NFC", str(record.data.get("fileName") or "")) == file_name
+
+
 def _stated(data: Mapping[str, Any]) -> dict[str, str]:
     found = {kind: str(data[name]).lower() for name, kind in _FIELDS.items() if data.get(name)}
     kind = _KINDS.get(str(data.get("hashType") or "").upper())
     if kind and data.get("hashValue"):
         found[kind] = str(data["hashValue"]).lower()
     return found
+
+
+def _computed(data: Mapping[str, Any]) -> dict[str, str]:
+    """What Jamf Pro says of bytes in its cloud. Hashes of other kinds may be those that were written before."""
+    fields = {name: data.get(name) for name in ("md5", "sha3512", "hashType", "hashValue")}
+    return _stated(fields)
 
 
 class PackageRecords:
@@ -95,48 +106,71 @@ class PackageRecords:
         return fields
 
     async def ensure(
-        self, facts: PackageFacts, *, remote: RemotePackage | None, sent: Mapping[str, Any]
+        self, facts: PackageFacts, *, remote: RemotePackage | None, known_id: str, sent: Mapping[str, Any]
     ) -> Mirrored:
         """As `Driver.ensure_package_record`."""
         with mdm_errors():
-            packages = self._server.Packages()
-            found = None
-            if remote is not None:
-                try:
-                    found = await packages.recordWithId(remote.id)
-                except JamfNotFound:
-                    found = None
-            if found is None:
-                same = await packages.filter(fileName=facts.file_name)
-                found = next((record for record in same if record.data["fileName"] == facts.file_name), None)
-            if found is None:
-                return await self._create(facts)
-            return await self._merge(found, facts, sent)
+            for id in dict.fromkeys(filter(None, (remote.id if remote is not None else "", known_id))):
+                found = await self._by_id(id, facts.file_name)
+                if found is not None:
+                    return await self._merge(found, facts, sent)
+            if remote is not None:  # listed, and not there by its id: the next listing tells which is true
+                return Mirrored(remote_id=remote.id, sent=sent, pending=True)
+            found = await self._by_file_name(facts.file_name)
+            return await (self._create(facts) if found is None else self._merge(found, facts, sent))
+
+    async def _by_id(self, id: str, file_name: str) -> Any:
+        """The record of an id if it is still that of this file, else None."""
+        try:
+            record = await self._server.Packages().recordWithId(id)
+        except JamfNotFound:
+            return None
+        return record if _same_name(record, file_name) else None
+
+    async def _by_file_name(self, file_name: str) -> Any:
+        same = await self._server.Packages().filter(fileName=file_name)
+        return next((record for record in same if _same_name(record, file_name)), None)
 
     async def _create(self, facts: PackageFacts) -> Mirrored:
-        describing = {
+        """Create a record; the caller did not find one, in the list and by a look-up.
+
+        A refusal that there is such a record means to look again. Another name is taken only if Jamf Pro then shows
+        whose the name is: a record of another file. Else it hides one of ours, and a second one must not be made.
+        """
+        fields = {
             "packageName": facts.record_name or facts.file_name,
             "categoryId": await self._category(facts.record_category),
             "notes": facts.record_notes,
+            **self._hashes(facts),
         }
-        hashes = self._hashes(facts)
-        names = dict.fromkeys(
-            (describing["packageName"], facts.file_name, f"{facts.file_name} (ODS {facts.id[:8]})")
-        )
-        for number, name in enumerate(names, 1):
-            describing["packageName"] = name
-            try:
-                record = await self._server.Packages().create(
-                    {**describing, **hashes, "fileName": facts.file_name}
-                )
-            except JamfConflict as exc:
-                if number == len(names) or exc.field not in {"packageName", ""}:
-                    raise
-            else:
-                return Mirrored(
-                    remote_id=record.id, created=True, changed=True, sent={**describing, **hashes}
-                )
-        raise AssertionError("the loop returns or raises")
+        try:
+            return await self._created(facts, fields)
+        except JamfConflict as exc:
+            found = await self._by_file_name(facts.file_name)
+            if found is not None:
+                return await self._merge(found, facts, {})
+            holders = await self._server.Packages().recordsWithName(fields["packageName"])
+            if fields["packageName"] == facts.file_name or exc.field not in {"packageName", ""}:
+                holders = []
+            if not holders or any(_same_name(record, facts.file_name) for record in holders):
+                raise MdmRefused(
+                    f'Jamf Pro says that there is a record called "{fields["packageName"]}", and does not show it. ODS '
+                    "looks again before it creates one."
+                ) from exc
+        try:
+            return await self._created(facts, {**fields, "packageName": facts.file_name})
+        except JamfConflict as exc:
+            found = await self._by_file_name(facts.file_name)
+            if found is not None:
+                return await self._merge(found, facts, {})
+            raise MdmRefused(
+                f'Jamf Pro has other records called "{fields["packageName"]}" and "{facts.file_name}". Rename them, or '
+                "change the template of names (mirror.name)."
+            ) from exc
+
+    async def _created(self, facts: PackageFacts, fields: Mapping[str, Any]) -> Mirrored:
+        record = await self._server.Packages().create({**fields, "fileName": facts.file_name})
+        return Mirrored(remote_id=record.id, created=True, changed=True, sent=fields)
 
     async def _merge(self, record: Any, facts: PackageFacts, sent: Mapping[str, Any]) -> Mirrored:
         data = record.data
@@ -156,7 +190,7 @@ class PackageRecords:
         return Mirrored(remote_id=record.id, changed=bool(changed), sent={**kept, **wanted})
 
     def _backed_by_cloud(self, record: Any, facts: PackageFacts, sent: Mapping[str, Any]) -> Mirrored:
-        stated = _stated(record.data)
+        stated = _computed(record.data)
         common = [kind for kind in stated if kind in facts.hashes]
         if common and all(stated[kind] == facts.hashes[kind] for kind in common):
             return Mirrored(remote_id=record.id, sent=sent)

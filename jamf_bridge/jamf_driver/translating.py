@@ -11,6 +11,7 @@ from ..jamf import (
     JamfBusy,
     JamfConflict,
     JamfError,
+    JamfIncomplete,
     JamfInvalid,
     JamfNotFound,
     JamfNotJamf,
@@ -42,6 +43,6 @@ def translated(error: JamfError) -> MdmError:
         return MdmBusy(text, **wait)
     if isinstance(error, _REFUSED):
         return MdmRefused(text)
-    if isinstance(error, JamfUnreachable | JamfServerError):
+    if isinstance(error, JamfUnreachable | JamfServerError | JamfIncomplete):
         return MdmUnreachable(text)
     return MdmError(text)

@@ -16,7 +16,7 @@ from appliance.store.blobs import BlobStore
 from appliance.store.ports import Doc, Enqueue, Operation, Store
 
 from ..driver import RemotePackage
-from ..intake.remote import RowState, row_id
+from ..intake.remote import RowState, row_id, same_mark
 from ..servers.server import Server
 from .links import LinkState, UploadState, changed
 from .plan import difference, ownership
@@ -76,18 +76,19 @@ class CloudRecords:
         self, package: Package, link: Doc, remote: RemotePackage
     ) -> tuple[Doc, list[Operation]]:
         """The MDM's storage holds other bytes than a package has: wait, upload, or show a conflict."""
-        if under_way(package, link):
-            waiting = changed(link, self._now(), state=LinkState.WAITING, error=_UPLOADING)
-            return await self.upload(package, waiting, remote)
         row = await self._store.get("mdm_remote", row_id(self._server.id, remote.id)) or {}
         if row.get("state") in {RowState.WANTED, RowState.PENDING} and self._server.config.intake.enabled:
             reason = f"{self._server.config.name} has newer bytes; they are being taken in."
             return changed(link, self._now(), state=LinkState.WAITING, error=reason), []
         past = link["upload"] or {}
-        ahead = bool(remote.mark) and remote.mark in {row.get("taken"), past.get("mark")}
+        ours = (str(row.get("taken") or ""), str(past.get("mark") or ""))
+        ahead = bool(remote.mark) and any(same_mark(mark, remote.mark) for mark in ours)
         ahead = ahead or (bool(past) and lost(remote))
+        if under_way(package, link):
+            waiting = changed(link, self._now(), state=LinkState.WAITING, error=_UPLOADING)
+            return await self.upload(package, waiting, remote, ahead=ahead)
         if ahead and self._uploads:
-            after, more = await self.upload(package, link, remote)
+            after, more = await self.upload(package, link, remote, ahead=True)
             if more:
                 return changed(after, self._now(), state=LinkState.WAITING, error=_UPLOADING), more
         return self._conflict(package, link, remote, self._reason(package, row, past, ahead=ahead))
@@ -133,16 +134,25 @@ class CloudRecords:
         return after, [event]
 
     async def upload(
-        self, package: Package, link: Doc, remote: RemotePackage | None
+        self, package: Package, link: Doc, remote: RemotePackage | None, *, ahead: bool = False
     ) -> tuple[Doc, list[Operation]]:
-        """Queue, finish or give up the upload of a package's bytes, as it is due."""
+        """Queue, finish or give up the upload of a package's bytes, as it is due.
+
+        Args:
+            package: The package.
+            link: Its link.
+            remote: Its record as it was listed.
+            ahead: The bytes that the MDM has were ours or are older: they may be replaced.
+        """
         if not self._uploads or package.held_sha256 != package.body.sha256:
             return link, []
         now = self._now()
-        match upload_step(package, link, remote, now=now):
+        match upload_step(package, link, remote, ahead=ahead, now=now):
             case UploadStep.QUEUE if await self._on_disk(package):
                 job = Enqueue(upload_job(self._server.id, package.id, now))
-                return {**link, "upload": new_upload(package, link, now=now)}, [job]
+                if remote is not None and link["remote_id"] != remote.id:
+                    link = {**link, "remote_id": remote.id, "ours": ownership(package, link, remote)}
+                return {**link, "upload": new_upload(package, link, remote, now=now)}, [job]
             case UploadStep.GIVE_UP:
                 error = f"{MAX_UPLOADS} uploads did not arrive in {self._server.config.name}."
                 log.warning(error, extra={"action": "mdm_upload_failed", "package": package.id})

@@ -4,8 +4,6 @@ A link is written before a record is created (`creating`, with the fact that no 
 and again when it was, so that a run that was killed between the two neither forgets nor doubles a record.
 """
 
-import contextlib
-from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -15,7 +13,6 @@ from appliance.store.ports import Doc, Operation, Replace, Store
 
 COLLECTION = "mdm_links"
 _PAGE = 1000
-_BATCH = 200
 _TRIES = 5
 
 
@@ -55,6 +52,7 @@ def new_link(server: str, package: Package) -> Doc:
         "remote_id": "",
         "ours": False,  #: whether we created the record
         "absent": False,  #: no record of this name was listed when its creation was begun
+        "misses": 0,  #: listings in a row that lacked the record, and could be believed
         "revision": 0,  #: of the package, when it was last mirrored
         "written_at": 0,  #: the time in that revision of the package: two nodes may write one revision
         "sha256": "",  #: of the bytes that were last mirrored
@@ -65,7 +63,8 @@ def new_link(server: str, package: Package) -> Doc:
         "attempts": 0,
         "retry_at": 0,  #: UTC milliseconds
         "tried": "",  #: what was refused: the package's SHA-256 and revision
-        "upload": None,  #: of the bytes, if set: "sha256", "state", "attempts", "at", "error", and "mark" when done
+        "upload": None,  #: of the bytes, if set: "sha256", "state", "attempts", "at", "error", "over": the mark of
+        #: what it is to replace, and "mark" when done
         "at": 0,  #: UTC milliseconds of the last change of state
     }
 
@@ -111,21 +110,6 @@ async def finish_link(store: Store, link: Doc, *more: Operation) -> Doc:
                 break  # the server was removed
             link = {**link, "upload": current["upload"], "_rev": current["_rev"]}
     return link
-
-
-async def write_changes(store: Store, changes: Sequence[Sequence[Operation]]) -> None:
-    """Do many changes, each a link's write and what belongs to it, many in one operation.
-
-    A change of a link that somebody wrote since it was read is left out: the next run sees it.
-    """
-    for start in range(0, len(changes), _BATCH):
-        part = changes[start : start + _BATCH]
-        try:
-            await store.batch([operation for change in part for operation in change])
-        except StaleRevision:
-            for change in part:
-                with contextlib.suppress(StaleRevision):
-                    await store.batch(change)
 
 
 def changed(link: Doc, now: int, **values: Any) -> Doc:

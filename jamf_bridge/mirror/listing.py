@@ -11,8 +11,14 @@ class Listing:
 
     def __init__(self, packages: Iterable[RemotePackage]) -> None:
         self._by_name: dict[str, list[RemotePackage]] = {}
+        self._ids: set[str] = set()
         for package in packages:
             self._by_name.setdefault(unicodedata.normalize("NFC", package.file_name), []).append(package)
+            self._ids.add(package.id)
+
+    def lacks(self, remote_id: str) -> bool:
+        """Whether the record of an id that is known is not listed, under whatever file name."""
+        return bool(remote_id) and remote_id not in self._ids
 
     def record(self, file_name: str, remote_id: str) -> RemotePackage | None:
         """The record of this name: that of this id, else the first; None if there is none.

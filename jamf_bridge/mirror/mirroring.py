@@ -1,8 +1,12 @@
 """Keeps a package record in an MDM for every package of the stages that are mirrored.
 
 One run reads the links of the server once and goes through the catalogue in memory; what is up to date costs no
-request and no write. A package that leaves the mirrored stages keeps its record as it is; only a withdrawal touches it.
-A record that somebody deleted in the MDM is made again as long as its package is to be mirrored.
+request and no write. A package that leaves the mirrored stages keeps its record as it is; only a withdrawal touches
+it. A record that somebody deleted in the MDM is made again as long as its package is to be mirrored.
+
+What a listing lacks is not gone: nothing is created or given up because of one listing. A record that is known is
+missed in two listings that can be believed and then asked for by its id; a name that is new is looked up before it
+is used.
 """
 
 import asyncio
@@ -16,10 +20,11 @@ from appliance.store.blobs import BlobStore
 from appliance.store.ports import Doc, Operation, Store
 
 from ..driver import Driver, RemotePackage
+from ..intake.remote import write_changes
 from ..servers.server import Server
 from .cloud_records import CloudRecords
 from .limited_calls import call_all
-from .links import LinkState, changed, link_write, links_of, new_link, write_changes
+from .links import LinkState, changed, link_write, links_of, new_link
 from .listing import Listing
 from .package_facts import templates_mark
 from .plan import Likeness, Step, backing_off, likeness, plan
@@ -29,6 +34,7 @@ from .upload_plan import not_given_up
 
 __all__ = ["Mirror", "MirrorSummary"]
 
+MISSES = 2  #: listings that lack a record, before it is asked for by its id
 AT_ONCE = 4  #: calls of the driver; Jamf Pro asks for at most five connections
 _BREATH = 500  #: packages between two turns of the event loop
 
@@ -52,7 +58,13 @@ class Mirror:
         self._now = now
 
     async def run(
-        self, server: Server, driver: Driver, remote: Sequence[RemotePackage], *, verify: bool = False
+        self,
+        server: Server,
+        driver: Driver,
+        remote: Sequence[RemotePackage],
+        *,
+        verify: bool = False,
+        whole: bool = True,
     ) -> MirrorSummary:
         """Bring the package records of a server into line with the catalogue.
 
@@ -61,6 +73,7 @@ class Mirror:
             driver: Its driver.
             remote: All its package records, as they were just listed.
             verify: Ask the MDM about every record, even if nothing seems to have changed.
+            whole: Whether the listing can be believed about what it lacks: it has all records that were known before.
 
         Raises:
             MdmError: The server cannot be called now. What was done is noted; the next run goes on.
@@ -72,14 +85,26 @@ class Mirror:
             uploads=server.config.mirror.upload and (await driver.capabilities()).upload_package,
             now=self._now,
         )
-        run = _Run(self._store, self._digests, cloud, server, driver, self._now, verify=verify)
+        run = _Run(
+            self._store, self._catalogue, self._digests, cloud, server, driver, self._now, verify=verify
+        )
         links, listing = await links_of(self._store, server.id), Listing(remote)
         for number, package in enumerate(self._catalogue.all(), 1):
             link = links.get(package.id)
             record = listing.record(package.body.filename, link["remote_id"] if link else "")
-            if package.withdrawn:
-                run.withdraw(package, link, record)
-            elif package.body.stage in server.config.mirror.stages:
+            mirrored = package.withdrawn or package.body.stage in server.config.mirror.stages
+            if not mirrored or (package.withdrawn and (link is None or link["state"] == LinkState.WITHDRAWN)):
+                continue
+            if link is not None:
+                link = run.counted(link, listing)
+                if run.too_early(link, whole=whole):
+                    continue
+            if record is None and not whole and not (link and link["remote_id"]) and not package.withdrawn:
+                run.wait(package, link)
+                continue
+            if package.withdrawn and link is not None:
+                run.withdraw(package, link)
+            else:
                 await run.mirror(package, link, record)
             if number % _BREATH == 0:
                 await asyncio.sleep(0)
@@ -94,6 +119,7 @@ class _Run:
     def __init__(
         self,
         store: Store,
+        catalogue: Catalogue,
         digests: Digests,
         cloud: CloudRecords,
         server: Server,
@@ -112,19 +138,41 @@ class _Run:
         self._verify = verify
         self._templates = templates_mark(server.config.mirror)
         self._writing = RecordWriting(
-            store=store, server=server, driver=driver, now=now, summary=self.summary
+            store=store, server=server, driver=driver, current=catalogue.by_id, now=now, summary=self.summary
         )
 
-    def withdraw(self, package: Package, link: Doc | None, remote: RemotePackage | None) -> None:
-        """See to the record of a withdrawn package, if it was mirrored."""
-        if link is None or link["state"] == LinkState.WITHDRAWN:
-            return
-        if remote is None or self._writing.left(package, link, remote):
+    def counted(self, link: Doc, listing: Listing) -> Doc:
+        """A link with the number of listings that lacked its record."""
+        misses = min(link.get("misses", 0) + 1, MISSES) if listing.lacks(link["remote_id"]) else 0
+        return link if misses == link.get("misses", 0) else {**link, "misses": misses}
+
+    def too_early(self, link: Doc, *, whole: bool) -> bool:
+        """Whether a record that is known is not listed, and that cannot be believed yet: then it stays as it is."""
+        if not link.get("misses", 0) or (whole and link["misses"] >= MISSES):
+            return False
+        self.summary.waiting += 1
+        self.summary.missing += 1
+        if whole:
+            self.changes.append([link_write(link)])
+        return True
+
+    def wait(self, package: Package, link: Doc | None) -> None:
+        """A name that is new waits for a listing that can be believed."""
+        self.summary.waiting += 1
+        self.summary.missing += 1
+        reason = f"The list of {self._server.config.name} lacks records. It is read again first."
+        if link is None:
+            link = new_link(self._server.id, package)
+            self._note(link, changed(link, self._now(), state=LinkState.WAITING, error=reason))
+
+    def withdraw(self, package: Package, link: Doc) -> None:
+        """See to the record of a withdrawn package that was mirrored."""
+        if self._writing.left(link):
             self._note(link, withdrawn(link, self._now()))
         elif backing_off(package, link, self._templates, self._now()) and not self._verify:
             self.summary.failed += 1
         else:
-            self.calls.append(functools.partial(self._writing.withdraw, package, link, remote))
+            self.calls.append(functools.partial(self._writing.withdraw, package, link))
 
     async def mirror(self, package: Package, link: Doc | None, remote: RemotePackage | None) -> None:
         """Decide about a package that is to be mirrored, and note what is to be done."""

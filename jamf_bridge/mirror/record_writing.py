@@ -1,6 +1,7 @@
 """Writes package records of one MDM server, one at a time: the intent first, then the call, then what became of it."""
 
 import logging
+import unicodedata
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from appliance.service.journal import SYSTEM, entry
 from appliance.store.ports import Doc, Insert, Store
 
 from ..driver import Driver, Mirrored, RemotePackage
+from ..intake.remote import same_mark
 from ..servers.server import Server
 from .links import LinkState, UploadState, finish_link, new_link, write_link
 from .package_facts import package_facts, templates_mark
@@ -22,6 +24,7 @@ log = logging.getLogger(__name__)
 
 FIRST_WAIT_MS = 60_000  #: after a refusal; doubled after each further one
 LONGEST_WAIT_MS = 6 * 3_600_000
+_NO_RECORD = {"remote_id": "", "ours": False, "sent": {}, "misses": 0}  #: the MDM has none any more
 
 
 class RecordWriting:
@@ -33,9 +36,11 @@ class RecordWriting:
         store: Store,
         server: Server,
         driver: Driver,
+        current: Callable[[str], Package | None],
         now: Callable[[], int],
         summary: MirrorSummary,
     ) -> None:
+        self._current = current
         self._store = store
         self._server = server
         self._driver = driver
@@ -65,7 +70,10 @@ class RecordWriting:
                 intent = {"state": str(LinkState.CREATING), "absent": True, "error": "", "at": self._now()}
                 link = await write_link(self._store, {**link, **intent})
             result = await self._driver.ensure_package_record(
-                facts, remote=remote, sent=link["sent"] if known else {}
+                facts,
+                remote=remote,
+                known_id=link["remote_id"],
+                sent=link["sent"] if known else {},
             )
         except (MdmRefused, InvalidInput) as exc:
             # An earlier try, whose answer was lost, may have created it all the same: that stays known.
@@ -86,6 +94,8 @@ class RecordWriting:
             data = {"remote": result.remote_id, "created": result.created}
             events.append(self._event(EventType.MDM_RECORD_WRITTEN, package, **data))
         values = self._outcome(package, remote, result)
+        if result.pending and not result.remote_id:
+            values["remote_id"] = link["remote_id"]
         await finish_link(self._store, {**link, **values, "ours": ours}, *events)
 
     def _outcome(self, package: Package, remote: RemotePackage | None, result: Mirrored) -> dict[str, Any]:
@@ -94,6 +104,7 @@ class RecordWriting:
             "file_name": package.body.filename,
             "remote_id": result.remote_id,
             "absent": False,
+            "misses": 0,
             "sent": dict(result.sent),
             "error": result.conflict,
             "difference": _mended(package, remote),
@@ -141,26 +152,30 @@ class RecordWriting:
         )
         await finish_link(self._store, {**link, **values})
 
-    def left(self, package: Package, link: Doc, remote: RemotePackage | None) -> bool:
-        """Whether the record of a withdrawn package is left as it is: by the settings, or since it is not ours.
+    def left(self, link: Doc) -> bool:
+        """Whether the record of a withdrawn package is left as it is: by the settings, or since it is not ours."""
+        return self._server.config.mirror.withdrawal == "leave" or not link["ours"] or not link["remote_id"]
 
-        Bytes that somebody else uploaded to our record would be deleted with it.
-        """
-        policy = self._server.config.mirror.withdrawal
-        if remote is None or policy == "leave" or not ownership(package, link, remote):
-            return True
-        upload = link["upload"] or {}
-        by_us = upload.get("state") == UploadState.DONE and upload["mark"] == remote.mark
-        return policy == "delete" and remote.state in IN_CLOUD and not by_us
+    async def withdraw(self, package: Package, link: Doc) -> None:
+        """Mark or delete the record of a withdrawn package, once, after it was read by its id.
 
-    async def withdraw(self, package: Package, link: Doc, remote: RemotePackage) -> None:
-        """Mark or delete the record of a withdrawn package, once.
+        Bytes that somebody else uploaded to our record would be deleted with it: then it is left.
 
         Raises:
             MdmError: As for `ensure`.
         """
         policy = self._server.config.mirror.withdrawal
         try:
+            remote = await self._driver.find_package(link["remote_id"])
+            if remote is None:
+                await finish_link(self._store, {**withdrawn(link, self._now()), **_NO_RECORD})
+                return
+            if not _still_ours(package, link, remote, policy):
+                await finish_link(self._store, withdrawn(link, self._now()))
+                return
+            current = self._current(package.id)
+            if current is None or not current.withdrawn:
+                return  # it was published again meanwhile
             result = await self._driver.withdraw_package_record(remote.id, policy=policy, sent=link["sent"])
         except MdmRefused as exc:
             await self._refused(package, link, exc)
@@ -171,7 +186,8 @@ class RecordWriting:
             events.append(
                 self._event(EventType.MDM_RECORD_WRITTEN, package, remote=remote.id, withdrawn=policy)
             )
-        await finish_link(self._store, withdrawn(link, self._now()), *events)
+        rest = _NO_RECORD if policy == "delete" else {}
+        await finish_link(self._store, {**withdrawn(link, self._now()), **rest}, *events)
 
     def _event(self, type: EventType, package: Package, **data: Any) -> Insert:
         return entry(
@@ -183,6 +199,17 @@ class RecordWriting:
             server=self._server.config.name,
             **data,
         )
+
+
+def _still_ours(package: Package, link: Doc, remote: RemotePackage, policy: str) -> bool:
+    """Whether a record of ours that was just read is what we made: no other file's, and without anybody's bytes."""
+    if unicodedata.normalize("NFC", remote.file_name) != package.body.filename:
+        return False
+    if policy != "delete" or remote.state not in IN_CLOUD:
+        return True
+    upload = link["upload"] or {}
+    sent = upload.get("state") == UploadState.DONE and same_mark(upload["mark"], remote.mark)
+    return bool(sent)
 
 
 def _mended(package: Package, remote: RemotePackage | None) -> str:

@@ -12,3 +12,4 @@ class MirrorSummary:
     waiting: int = 0  #: for bytes, hashes, an upload, or the MDM
     conflicts: int = 0
     failed: int = 0  #: refused, now or lately
+    missing: int = 0  #: of those that wait: a record was not listed, and is looked for again soon

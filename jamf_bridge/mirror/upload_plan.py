@@ -16,6 +16,7 @@ from .plan import IN_CLOUD, Likeness, likeness
 
 MAX_UPLOADS = 5  #: of the same bytes
 BUDGET_MS = 30 * 60_000  #: for the MDM to state our hash
+FIRST_WAIT_MS = 30_000  #: after a refusal, doubled by each: one may be a mistake of the MDM
 _STALE_MS = 24 * 3_600_000  #: a job that is queued for so long was lost
 
 
@@ -27,17 +28,22 @@ class UploadStep(Enum):
     GIVE_UP = "give_up"
 
 
-def upload_step(package: Package, link: Doc, remote: RemotePackage | None, *, now: int) -> UploadStep:
+def upload_step(
+    package: Package, link: Doc, remote: RemotePackage | None, *, ahead: bool, now: int
+) -> UploadStep:
     """Decide about a package whose bytes are held here and which is to be uploaded.
 
     Args:
         package: The package.
         link: Its link.
         remote: Its record as it was listed.
+        ahead: Whether the bytes that the MDM has were ours, or are older.
         now: UTC milliseconds.
     """
     if remote is None:
         return UploadStep.NOTHING  # there is no record yet to upload to
+    if remote.state is CloudState.READY and not ahead and not lost(remote):
+        return UploadStep.NOTHING  # bytes that nobody here knows, or those of the package
     same = remote.state in IN_CLOUD and likeness(package, remote) is Likeness.SAME
     upload = link["upload"]
     if upload is None or upload["sha256"] != package.body.sha256:
@@ -49,6 +55,9 @@ def upload_step(package: Package, link: Doc, remote: RemotePackage | None, *, no
             if same or (not lost(remote) and now - upload["at"] < BUDGET_MS):
                 return UploadStep.NOTHING
             return UploadStep.QUEUE if upload["attempts"] < MAX_UPLOADS else UploadStep.GIVE_UP
+        case UploadState.FAILED if not same and upload["attempts"] < MAX_UPLOADS:
+            wait = FIRST_WAIT_MS * 2 ** upload["attempts"]
+            return UploadStep.QUEUE if now - upload["at"] >= wait else UploadStep.NOTHING
     return UploadStep.NOTHING
 
 
@@ -62,7 +71,12 @@ def not_given_up(link: Doc) -> Doc:
     upload = link["upload"]
     if not upload or upload["state"] != UploadState.FAILED:
         return link
-    return {**link, "upload": {**upload, "sha256": ""}}
+    return without_upload(link)
+
+
+def without_upload(link: Doc) -> Doc:
+    """A link whose upload is decided anew; what it knows of an earlier one stays."""
+    return {**link, "upload": {**link["upload"], "sha256": "", "state": str(UploadState.FAILED), "error": ""}}
 
 
 def under_way(package: Package, link: Doc | None) -> bool:
@@ -75,8 +89,8 @@ def under_way(package: Package, link: Doc | None) -> bool:
     )
 
 
-def new_upload(package: Package, link: Doc, *, now: int) -> dict[str, object]:
-    """The state of an upload that is queued now."""
+def new_upload(package: Package, link: Doc, remote: RemotePackage | None, *, now: int) -> dict[str, object]:
+    """The state of an upload that is queued now; `remote` is the record whose bytes it replaces."""
     old = link["upload"]
     again = old is not None and old["sha256"] == package.body.sha256
     return {
@@ -85,5 +99,6 @@ def new_upload(package: Package, link: Doc, *, now: int) -> dict[str, object]:
         "attempts": old["attempts"] if again else 0,  # counted when it is sent
         "at": now,
         "mark": old["mark"] if old else "",
+        "over": remote.mark if remote is not None else "",
         "error": "",
     }

@@ -3,27 +3,42 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Awaitable, Callable
+from enum import Enum
 from typing import Any, Protocol
 
 from appliance.domain.errors import InvalidInput, StaleRevision, Stopping
 from appliance.domain.job import Job
 from appliance.domain.mdm_errors import MdmNeedsAttention, MdmRefused, MdmUnreachable
+from appliance.domain.package import Package
 from appliance.jobs.context import JobContext
 from appliance.service.catalogue import Catalogue
 from appliance.store.blobs import BlobStore
 from appliance.store.ports import Doc, Store
 
-from ..driver import Driver
+from ..driver import CloudState, Driver
+from ..intake.remote import row_id, same_mark
 from ..servers.server import Server
+from ..versions import note_sent, was_sent
 from .links import COLLECTION, UploadState, link_id, write_link
 from .package_facts import package_facts
+from .plan import IN_CLOUD, Likeness, likeness
 
 log = logging.getLogger(__name__)
 
 UPLOAD_JOB = "mdm.upload"
 _LATER_S = 60.0  #: a server that may not be called now is asked again after this
+_WORKING_S = 20.0  #: an MDM that works on an upload is asked again after this
 _LOOK_S = 0.5  #: the longest time until a stop is noticed
+
+
+class _Step(Enum):
+    """What to do about an upload that is queued."""
+
+    SEND = "send"
+    SENT = "sent"  #: the MDM has the bytes
+    DECIDE_ANEW = "decide_anew"  #: what it was decided on has changed
 
 
 def upload_job(server: str, package: str, now: int) -> Job:
@@ -62,8 +77,11 @@ class Uploading:
         servers: ServersToCall,
         catalogue: Catalogue,
         blobs: BlobStore,
+        caught_up: Callable[[], Awaitable[None]],
         now: Callable[[], int],
     ) -> None:
+        """Make it; `caught_up` returns when what peers know was read after a start."""
+        self._caught_up = caught_up
         self._store = store
         self._servers = servers
         self._catalogue = catalogue
@@ -92,6 +110,8 @@ class Uploading:
             raise Stopping() from None
 
     async def _upload(self, server_id: str, package_id: str) -> None:
+        await self._caught_up()
+        await self._catalogue.load()
         server = await self._servers.get(server_id)
         link = await self._store.get(COLLECTION, link_id(server_id, package_id))
         package = self._catalogue.by_id(package_id)
@@ -108,11 +128,19 @@ class Uploading:
             )
         driver = await self._servers.driver(server_id)
         try:
-            facts = package_facts(package, server.config.mirror)
-            path = str(self._blobs.path(package.held_sha256))
-            await driver.upload_package(facts, link["remote_id"], path)
+            step = await self._asked_again(driver, package, link)
+            if step is _Step.DECIDE_ANEW:
+                await self._note(link, sha256="", state=UploadState.FAILED, error="")
+                return
+            if step is _Step.SEND:
+                facts = package_facts(package, server.config.mirror)
+                path = str(self._blobs.path(package.held_sha256))
+                await note_sent(self._store, server_id, package, self._now())
+                await driver.upload_package(facts, link["remote_id"], path)
         except (MdmRefused, InvalidInput) as exc:
-            await self._note(link, state=UploadState.FAILED, error=exc.message)
+            await self._note(
+                link, state=UploadState.FAILED, attempts=upload["attempts"] + 1, error=exc.message
+            )
             log.warning(
                 exc.message, extra={"action": "mdm_upload_failed", "mdm": server_id, "package": package_id}
             )
@@ -123,11 +151,32 @@ class Uploading:
         await self._note(link, state=UploadState.PENDING, attempts=upload["attempts"] + 1, error="")
         log.info("a package was uploaded", extra={"action": "mdm_uploaded", "package": package_id})
 
+    async def _asked_again(self, driver: Driver, package: Package, link: Doc) -> "_Step":
+        """What to do about an upload, from the record as it is now: what it was decided on may be old.
+
+        Raises:
+            MdmUnreachable: The MDM works on an upload that may be somebody else's.
+        """
+        remote = await driver.find_package(link["remote_id"])
+        if remote is None or unicodedata.normalize("NFC", remote.file_name) != package.body.filename:
+            return _Step.DECIDE_ANEW
+        same = likeness(package, remote) is Likeness.SAME
+        if same and remote.state in IN_CLOUD:
+            return _Step.SENT  # by an earlier try whose answer was lost
+        if remote.state is CloudState.PENDING and not await was_sent(self._store, link["server"], package):
+            raise MdmUnreachable("The MDM still works on an upload of this name.", retry_after=_WORKING_S)
+        row = await self._store.get("mdm_remote", row_id(link["server"], remote.id)) or {}
+        expected = (str(link["upload"].get("over") or ""), str(row.get("taken") or ""))
+        if remote.mark and not any(same_mark(mark, remote.mark) for mark in expected):
+            return _Step.DECIDE_ANEW  # somebody uploaded other bytes meanwhile
+        return _Step.SEND
+
     async def gave_up(self, job: Job, error: str) -> None:
         """The job failed for the last time."""
         link = await self._store.get(COLLECTION, link_id(job.args["server"], job.args["package"]))
         if link is not None and link["upload"] and link["upload"]["state"] == UploadState.QUEUED:
-            await self._note(link, state=UploadState.FAILED, error=error)
+            attempts = link["upload"]["attempts"] + 1
+            await self._note(link, state=UploadState.FAILED, attempts=attempts, error=error)
 
     async def _note(self, link: Doc, **changes: Any) -> None:
         """Write how the upload goes, unless the link speaks of another upload by now."""

@@ -35,6 +35,7 @@ def new_point(server: str, node: str) -> Doc:
         "state": str(PointState.CREATING),
         "sent": {},  #: the fields that are ours, as last written
         "remade": "",  #: a mark of what the record should say when a deleted one was made again
+        "misses": 0,  #: lists in a row that lacked the record
         "error": "",
         "at": 0,  #: UTC milliseconds of the last change of state
     }

@@ -22,6 +22,12 @@ def same_place(url: str, record: Mapping[str, Any]) -> bool:
     return bool(parts.hostname) and server.casefold() == parts.hostname and port == str(wanted)
 
 
+def same_server(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two records name the same server."""
+    found = [next((str(record[word]) for word in _SERVER if record.get(word)), "") for record in (one, other)]
+    return bool(found[0]) and found[0].casefold() == found[1].casefold()
+
+
 def is_principal(record: Mapping[str, Any]) -> bool:
     """Whether somebody made a record the MDM's principal distribution point."""
     return any(str(record.get(word, "")).casefold() == "true" for word in _PRINCIPAL)

@@ -2,9 +2,10 @@
 
 Records are listed at most once a run, and not at all while nothing changed here and the last look was less than an
 hour ago. A record is ours if we created it. One of the same name that is not ours is left alone: if it names the
-node's own server and port it is taken as the node's record, and never written; else it is a conflict, which is shown.
-A record of ours that somebody deleted in the MDM is made again once; deleted again, it stays away until the node or
-the settings change. Only records of ours are removed, and only if the settings say so.
+node's own server and port it is taken as the node's record, and never written; else it is a conflict, which is
+shown. A record of ours that somebody deleted in the MDM is made again once; deleted again, it stays away until the
+node or the settings change. Only records of ours are removed, and only if the settings say so. A record of ours
+counts as deleted when two lists lacked it and the MDM says of its id that there is none.
 """
 
 import functools
@@ -79,6 +80,8 @@ class Points:
             calls += [functools.partial(writing.gone, row) for row in rows.values()]
         await call_all(calls, at_once=AT_ONCE)
         wait = AFTER_FAULT_MS if writing.summary.failed else LOOK_MS
+        if writing.summary.missing:
+            wait = 0
         self._looked[server.id] = (mark, self._now() + wait, writing.summary)
         return writing.summary
 

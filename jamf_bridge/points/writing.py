@@ -15,9 +15,11 @@ from ..driver import Driver, NodeFacts
 from ..servers.server import Server
 from .documents import PointState, remove_point, write_point
 from .node_facts import facts_mark
-from .places import is_principal, same_place
+from .places import is_principal, same_place, same_server
 
 log = logging.getLogger(__name__)
+
+MISSES = 2  #: lists that lack a record, and the MDM's word that there is none of its id, before it counts as deleted
 
 
 @dataclass(slots=True)
@@ -29,6 +31,7 @@ class PointsSummary:
     conflicts: int = 0
     removed: int = 0
     failed: int = 0  #: refused, now or at the last look
+    missing: int = 0  #: a record that is known was not listed; it is looked for again soon
 
 
 class PointWriting:
@@ -58,12 +61,12 @@ class PointWriting:
         self._server = server
         self._driver = driver
         self._now = now
-        self._known = known
+        self._known: list[Mapping[str, Any]] = []
         self._owners = owners
-        self._by_id = {str(record["id"]): record for record in known}
+        self._by_id: dict[str, Mapping[str, Any]] = {}
         self._by_name: dict[str, list[Mapping[str, Any]]] = {}
         for record in known:
-            self._by_name.setdefault(_key(str(record.get("name", ""))), []).append(record)
+            self._add(record)
         self._created: set[str] = set()
         self.summary = PointsSummary()
 
@@ -77,7 +80,10 @@ class PointWriting:
         Raises:
             MdmError: The server cannot be called now; a refusal of this one record is written into the row instead.
         """
-        there = self._by_id.get(row["remote_id"]) if row["remote_id"] else None
+        there, row = await self._there(row)
+        if there is None and 0 < row.get("misses", 0) < MISSES:
+            self.summary.missing += 1
+            return
         if there is not None and row["ours"]:
             await self._ensure(facts, row, remote_id=row["remote_id"], sent=row["sent"])
             return
@@ -100,6 +106,23 @@ class PointWriting:
             await self._write(row, {**row, "state": str(PointState.DELETED), "error": text})
         else:
             await self._create(facts, row)
+
+    async def _there(self, row: Doc) -> tuple[Mapping[str, Any] | None, Doc]:
+        """A row's record, asked for by its id if the list lacks it; and the row, with how often the list did."""
+        if not row["remote_id"]:
+            return None, row
+        there = self._by_id.get(row["remote_id"])
+        if there is None and row["state"] != PointState.DELETED:
+            there = await self._driver.find_distribution_point(row["remote_id"])
+            if there is not None:
+                self._add(there)
+        misses = row.get("misses", 0) + 1 if there is None and row["state"] != PointState.DELETED else 0
+        return there, await self._write(row, {**row, "misses": min(misses, MISSES)})
+
+    def _add(self, record: Mapping[str, Any]) -> None:
+        self._known.append(record)
+        self._by_id[str(record["id"])] = record
+        self._by_name.setdefault(_key(str(record.get("name", ""))), []).append(record)
 
     async def _named(self, facts: NodeFacts, row: Doc, same: Sequence[Mapping[str, Any]]) -> None:
         """There are records of this name, which are not known to be this node's."""
@@ -141,6 +164,7 @@ class PointWriting:
             "remote_id": result.remote_id,
             "ours": result.created or (row["ours"] and result.remote_id == remote_id),
             "absent": False,
+            "misses": 0,
             "state": str(PointState.CONFLICT if result.conflict else PointState.MIRRORED),
             "error": result.conflict,
             "sent": dict(result.sent),
@@ -172,13 +196,18 @@ class PointWriting:
         Raises:
             MdmError: As for `look`.
         """
-        there = self._by_id.get(row["remote_id"])
+        there, row = await self._there(row)
+        if there is None and row["ours"] and 0 < row.get("misses", 0) < MISSES:
+            self.summary.missing += 1
+            return
         if there is None or not row["ours"]:
             await remove_point(self._store, row)
             return
         kept = "It was left, as the settings say." if not self._server.config.points.remove else ""
         if is_principal(there):
             kept = "It is the principal distribution point; choose another one, then delete it by hand."
+        if not kept and not await self._still_ours(row):
+            kept = "Its record is another one now; it was left alone."
         if kept:
             await self._write(
                 row, {**row, "state": str(PointState.LEFT), "error": f"The node has left the network. {kept}"}
@@ -191,6 +220,14 @@ class PointWriting:
             return
         self.summary.removed += 1
         await remove_point(self._store, row, self._event(row, removed=True))
+
+    async def _still_ours(self, row: Doc) -> bool:
+        """Whether the record of an id is still what we made: after a restore of the MDM it may be somebody else's."""
+        now = await self._driver.find_distribution_point(row["remote_id"])
+        if now is None:
+            return True  # deleted meanwhile
+        named = _key(str(now.get("name", ""))) == _key(row["name"])
+        return not is_principal(now) and (named or same_server(row["sent"], now))
 
     async def _write(self, before: Doc, after: Doc, *events: Insert) -> Doc:
         return await write_point(self._store, before, after, self._now(), *events)

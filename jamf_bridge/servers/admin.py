@@ -92,6 +92,10 @@ class ServerAdmin:
         """As `MdmPort.check`."""
         base = await self._servers.resolve(name) if name else None
         draft = self._servers.draft(fields, base)
+        if base is not None:
+            await self._servers.ask(
+                base.id, "probe"
+            )  # what was found out is found out anew by the next sync as well
         return Report(lines=tuple(_line(line, draft.config) for line in await self._checked(draft)))
 
     async def _checked(self, draft: Server) -> list[CheckLine]:
@@ -115,8 +119,7 @@ class ServerAdmin:
             raise InvalidTransition(
                 f"{server.config.name} is {server.state}: {server.reason} Switch it on or resume it first."
             )
-        if verify:
-            await self._servers.ask(server.id, "verify")
+        await self._servers.ask(server.id, "probe", *(["verify"] if verify else []))
         job = sync_job(server.id, self._now(), reason="verify" if verify else "asked for")
         await self._store.enqueue(job)
         active = await self._store.find_jobs({"active_key": sync_key(server.id)}, limit=1)

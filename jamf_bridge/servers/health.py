@@ -50,14 +50,16 @@ class ServerHealth:
         """The server does not answer now. One that needs attention goes on needing it."""
         await self._fail(id, _UNREACHABLE, error)
 
-    async def recovered(self, id: str) -> None:
-        """All went well."""
+    async def recovered(self, id: str, missing: str = "") -> None:
+        """All went well, but for an ability that the server refused lately: `missing` is a sentence about it."""
 
         def change(doc: Doc) -> list[Operation] | None:
-            if doc["state"] == _CONNECTED:
-                return None
             before = doc["state"]
-            doc.update(state=_CONNECTED, reason="")
+            if (before, doc["reason"]) == (_CONNECTED, missing):
+                return None
+            doc.update(state=_CONNECTED, reason=missing)
+            if before == _CONNECTED:
+                return []
             return self._told(doc, EventType.MDM_RECOVERED, before=before)
 
         await self.edit(id, change)

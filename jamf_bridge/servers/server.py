@@ -32,5 +32,7 @@ class Server:
 
     @property
     def usable(self) -> bool:
-        """Whether it may be called now."""
+        """Whether it may be called now: also if all it needs attention for is one ability of several."""
+        if self.state is ServerState.ATTENTION:
+            return self.config.enabled and bool(self.health.get("partial"))
         return self.config.enabled and self.state in {ServerState.CONNECTED, ServerState.UNREACHABLE}

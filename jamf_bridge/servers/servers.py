@@ -23,7 +23,7 @@ from .registry import Registry
 from .secret_fields import MASK, masked, secret_places
 from .server import Server, ServerState
 
-_OWN_ROWS = ("mdm_remote", "mdm_links", "mdm_points")
+_OWN_ROWS = ("mdm_remote", "mdm_links", "mdm_versions", "mdm_points")
 _PAGE = 500
 _HOOK_SECRET = re.compile(r"[A-Za-z0-9._~-]{16,128}")  #: it may be the last part of a URL
 

@@ -103,6 +103,10 @@ class FakeDriver:
         self._call("list_packages")
         return []
 
+    async def find_package(self, remote_id: str) -> RemotePackage | None:
+        self._call("find_package")
+        return None
+
     async def open_package(self, package: RemotePackage, offset: int) -> AsyncIterator[bytes]:
         self._call("open_package")
         yield b""
@@ -111,7 +115,12 @@ class FakeDriver:
         self._call("add_note")
 
     async def ensure_package_record(
-        self, facts: PackageFacts, *, remote: RemotePackage | None, sent: Mapping[str, Any]
+        self,
+        facts: PackageFacts,
+        *,
+        remote: RemotePackage | None,
+        known_id: str = "",
+        sent: Mapping[str, Any],
     ) -> Mirrored:
         raise MdmRefused("not here")
 
@@ -126,6 +135,10 @@ class FakeDriver:
     async def list_distribution_points(self) -> list[Mapping[str, Any]]:
         self._call("list_distribution_points")
         return []
+
+    async def find_distribution_point(self, remote_id: str) -> Mapping[str, Any] | None:
+        self._call("find_distribution_point")
+        return None
 
     async def ensure_distribution_point(
         self, node: NodeFacts, *, remote_id: str, sent: Mapping[str, Any], known: Sequence[Mapping[str, Any]]

@@ -108,6 +108,11 @@ class FakeMdm:
         await self._call("list")
         return list(self.packages.values())
 
+    async def find_package(self, remote_id: str) -> RemotePackage | None:
+        """As `Driver.find_package`."""
+        await self._call("find", remote_id)
+        return self.packages.get(remote_id)
+
     async def open_package(self, package: RemotePackage, offset: int) -> AsyncIterator[bytes]:
         """As `Driver.open_package`."""
         raise MdmUnreachable("This fake keeps no bytes.")
@@ -117,11 +122,16 @@ class FakeMdm:
         """As `Driver.add_note`."""
 
     async def ensure_package_record(
-        self, facts: PackageFacts, *, remote: RemotePackage | None, sent: Mapping[str, Any]
+        self,
+        facts: PackageFacts,
+        *,
+        remote: RemotePackage | None,
+        known_id: str = "",
+        sent: Mapping[str, Any],
     ) -> Mirrored:
         """As `Driver.ensure_package_record`."""
         await self._call("ensure", facts.file_name)
-        found = self.packages.get(remote.id) if remote else None
+        found = self.packages.get(remote.id if remote else known_id)
         found = found or next(iter(self.named(facts.file_name)), None)
         hashes = {kind: facts.hashes[kind] for kind in HASHES if kind in facts.hashes}
         if found is None:
@@ -164,6 +174,11 @@ class FakeMdm:
         """As `Driver.list_distribution_points`."""
         await self._call("points")
         return [dict(point) for point in self.points.values()]
+
+    async def find_distribution_point(self, remote_id: str) -> Mapping[str, Any] | None:
+        """As `Driver.find_distribution_point`."""
+        await self._call("find point", remote_id)
+        return dict(self.points[remote_id]) if remote_id in self.points else None
 
     async def ensure_distribution_point(
         self, node: NodeFacts, *, remote_id: str, sent: Mapping[str, Any], known: Sequence[Mapping[str, Any]]

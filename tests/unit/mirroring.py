@@ -122,11 +122,11 @@ class Desk:
         return self.catalogue.take(doc)
 
     async def run(
-        self, remote: Sequence[RemotePackage] | None = None, *, verify: bool = False
+        self, remote: Sequence[RemotePackage] | None = None, *, verify: bool = False, whole: bool = True
     ) -> MirrorSummary:
         """One run, on a fresh listing unless one is given."""
         listed = await self.mdm.list_packages() if remote is None else remote
-        return await self.mirror.run(self.server, self.mdm, listed, verify=verify)
+        return await self.mirror.run(self.server, self.mdm, listed, verify=verify, whole=whole)
 
     async def link(self, filename: str) -> Doc:
         """What is kept of a package."""

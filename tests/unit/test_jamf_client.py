@@ -18,6 +18,7 @@ from jamf_bridge.jamf import (
     JamfBusy,
     JamfConflict,
     JamfError,
+    JamfIncomplete,
     JamfInvalid,
     JamfNotFound,
     JamfNotJamf,
@@ -250,16 +251,104 @@ def test_saving_sends_only_what_changed_over_what_is_there_now() -> None:
     assert json.loads(put.content) == {"packageName": "A", "notes": "new", "priority": 3}
 
 
-def test_pages_that_shift_while_they_are_read() -> None:
-    def page(request: httpx.Request) -> httpx.Response:
-        number = int(request.url.params["page"])
-        rows = [[{"id": "1"}, {"id": "2"}], [{"id": "2"}, {"id": "3"}], [{"id": "4"}]]
-        return httpx.Response(200, json={"totalCount": 5, "results": rows[number] if number < 3 else []})
+class Pages:
+    """Answers a list in pages; `change` is called with each request before it is answered."""
 
-    world = World().on("/api/v1/packages", page)
+    def __init__(
+        self, count: int, change: Callable[["Pages", int], None] = lambda _pages, _number: None
+    ) -> None:
+        self.ids = [str(number) for number in range(1, count + 1)]
+        self.most = 10_000
+        self.total = 0  #: another count than the true one
+        self.by_request = False  #: pages are counted by the size that was asked for, whatever is given
+        self.empty = 0  #: so many answers have no records
+        self.asked: list[int] = []
+        self._change = change
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        page, size = int(request.url.params["page"]), int(request.url.params["page-size"])
+        self.asked.append(page)
+        self._change(self, len(self.asked))
+        given = min(size, self.most)
+        first = page * (size if self.by_request else given)
+        rows = [{"id": id} for id in self.ids[first : first + given]]
+        if self.empty:
+            self.empty, rows = self.empty - 1, []
+        return httpx.Response(200, json={"totalCount": self.total or len(self.ids), "results": rows})
+
+
+def listed(pages: Pages, *, page_size: int = 2) -> list[str]:
+    world = World().on("/api/v1/packages", pages)
+    found: list[str] = []
 
     async def work(server: Server) -> None:
-        assert await server.Packages(page_size=2).ids() == ["1", "2", "3", "4"]
+        found.extend(await server.Packages(page_size=page_size).ids())
+
+    world.run(work)
+    return found
+
+
+def test_a_list_is_all_records_or_none() -> None:
+    assert listed(Pages(0)) == []
+    assert listed(Pages(5)) == ["1", "2", "3", "4", "5"]
+    for fault in ("total", "empty"):
+        pages = Pages(5)
+        setattr(pages, fault, 7)
+        with pytest.raises(JamfIncomplete, match=r"of [57] records"):
+            listed(pages)
+
+
+@pytest.mark.parametrize("by_request", [False, True])
+def test_a_page_that_is_clamped_is_not_the_last(by_request: bool) -> None:
+    pages = Pages(1203)
+    pages.most, pages.by_request = 500, by_request
+    assert len(listed(pages, page_size=2000)) == 1203
+
+
+def test_pages_that_shift_while_they_are_read_are_read_again() -> None:
+    def delete(pages: Pages, number: int) -> None:
+        if number == 2:
+            pages.ids.remove("1")  # "3" moves to the page that was read
+
+    assert listed(Pages(5, delete)) == ["2", "3", "4", "5"]
+
+    def insert(pages: Pages, number: int) -> None:
+        if number == 3:
+            pages.ids.insert(0, "0")
+
+    assert listed(Pages(5, insert)) == ["0", "1", "2", "3", "4", "5"]
+
+    def restless(pages: Pages, number: int) -> None:
+        pages.ids.insert(0, f"0{number}")
+
+    with pytest.raises(JamfIncomplete):
+        listed(Pages(5, restless))
+
+
+def test_an_empty_answer_once_costs_a_reading() -> None:
+    pages = Pages(3)
+    pages.empty = 1
+    assert listed(pages) == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "words"),
+    [
+        (400, "DUPLICATE_FIELD", "duplicate name"),
+        (409, "", ""),
+        (400, "ALREADY_EXISTS", ""),
+        (400, "NOT_UNIQUE", ""),
+        (400, "INVALID_FIELD", "A package with this name already exists."),
+        (400, "INVALID_FIELD", "packageName must be unique"),
+    ],
+)
+def test_every_word_for_an_existing_name_is_a_conflict(status: int, code: str, words: str) -> None:
+    body = {"httpStatus": status, "errors": [{"code": code, "field": "packageName", "description": words}]}
+    world = World().on("/api/v1/packages", httpx.Response(status, json=body))
+
+    async def work(server: Server) -> None:
+        with pytest.raises(JamfConflict):
+            await server.Packages().create({"packageName": "x", "fileName": "x.pkg"})
 
     world.run(work)
 

@@ -144,7 +144,7 @@ def test_a_sync_joins_the_one_that_waits(tmp_path: Path) -> None:
         second = await world.admin.sync("Jamf Pro", verify=True)
         assert first.id == second.id
         assert first.args["reason"] == "added"
-        assert await world.servers.take_asked(server["id"]) == {"verify"}, "joined, yet not lost"
+        assert await world.servers.take_asked(server["id"]) == {"probe", "verify"}, "joined, yet not lost"
         await world.store.delete("jobs", {})
         assert (await world.admin.sync("Jamf Pro", verify=True)).args["reason"] == "verify"
         paused = await world.admin.pause("Jamf Pro", seconds=None, actor="admin")

@@ -32,12 +32,27 @@ def remote(
 class World:
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.ms = 1_000_000
+        self.health: dict[str, Any] = {}
+        self.there: dict[str, RemotePackage] = {}  #: by id: what the MDM answers who asks for an id
+        self.asked_by_id: list[str] = []
         self.packages: dict[str, Package] = {}
         self.asked: list[str] = []
         self.config = ServerConfig(name="Jamf", kind="jamf")
         self.listed = False
-        catalogue: Any = SimpleNamespace(by_id=self.packages.get)
-        self.intake = Intake(store=store, catalogue=catalogue, ensure_hashes=self._ensure, now=lambda: 1_000)
+        catalogue: Any = SimpleNamespace(
+            by_id=self.packages.get, all=lambda: list(self.packages.values()), load=self._load
+        )
+        self.intake = Intake(
+            store=store, catalogue=catalogue, ensure_hashes=self._ensure, now=lambda: self.ms
+        )
+
+    async def _load(self) -> None:
+        """As `Catalogue.load`."""
+
+    async def _find(self, id: str) -> RemotePackage | None:
+        self.asked_by_id.append(id)
+        return self.there.get(id)
 
     async def _ensure(self, package: Package) -> bool:
         self.asked.append(package.body.filename)
@@ -60,9 +75,15 @@ class World:
             held_sha256=sha256, held_filename=name,
         )  # fmt: skip
 
-    async def look(self, *found: RemotePackage, can_open: bool = True) -> IntakeSummary:
-        server = Server(id="s", config=self.config, health={"listed": self.listed})
-        summary = await self.intake.run(server, found, can_open=can_open)
+    async def look(self, *found: RemotePackage, can_open: bool = True, after_s: float = 60) -> IntakeSummary:
+        """One look, `after_s` seconds after the one before, at these records."""
+        self.ms += round(after_s * 1000)
+        began = self.ms
+        server = Server(id="s", config=self.config, health={"listed": self.listed, **self.health})
+        self.there |= {package.id: package for package in found}
+        summary = await self.intake.run(server, found, find=self._find, can_open=can_open)
+        ids = [int(package.id) for package in found]
+        self.health |= {"looked_at": began, "last_id": max([self.health.get("last_id", 0), *ids])}
         self.listed = True
         return summary
 
@@ -204,7 +225,12 @@ def test_what_is_left_out_says_why(tmp_path: Path, name: str, intake: dict[str, 
 def test_what_is_gone_in_the_mdm_is_forgotten(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         await world.look(remote("a.pkg", OLD), remote("b.pkg", NEW, id="2"))
-        await world.look(remote("b.pkg", NEW, id="2"))
+        del world.there["1"]
+        assert (await world.look(remote("b.pkg", NEW, id="2"))).missing == 1
+        assert await world.states() == {"a.pkg": "wanted", "b.pkg": "wanted"}
+        assert world.asked_by_id == []
+        assert (await world.look(remote("b.pkg", NEW, id="2"))).missing == 0
+        assert world.asked_by_id == ["1"]
         assert await world.states() == {"b.pkg": "wanted"}
 
     in_world(tmp_path, test)

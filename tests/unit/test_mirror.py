@@ -189,6 +189,8 @@ def test_a_record_that_somebody_deleted_is_made_again(tmp_path: Path) -> None:
         await desk.put(package("A.pkg"))
         await desk.run()
         desk.mdm.packages.clear()
+        assert await desk.run() == MirrorSummary(waiting=1, missing=1), "one listing is no proof"
+        assert not desk.mdm.packages
         assert await desk.run() == MirrorSummary(written=1)
         (record,) = desk.mdm.named("A.pkg")
         link = await desk.link("A.pkg")
@@ -201,9 +203,50 @@ def test_a_listing_that_lags_behind_neither_doubles_nor_disowns(tmp_path: Path) 
     async def test(desk: Desk) -> None:
         await desk.put(package("A.pkg"))
         await desk.run()
-        assert await desk.run([]) == MirrorSummary(unchanged=1)
+        assert await desk.run([]) == MirrorSummary(waiting=1, missing=1)
+        assert (await desk.link("A.pkg"))["state"] == "mirrored"
+        for _ in range(3):
+            await desk.run([])
         assert len(desk.mdm.packages) == 1
         assert (await desk.link("A.pkg"))["ours"]
+        assert await desk.run() == MirrorSummary(unchanged=1)
+
+    with_desk(tmp_path, test)
+
+
+def test_nothing_is_created_from_a_listing_that_cannot_be_believed(tmp_path: Path) -> None:
+    async def test(desk: Desk) -> None:
+        await desk.put(package("A.pkg"))
+        await desk.run()
+        await desk.put(package("B.pkg"))
+        for _ in range(3):
+            assert await desk.run([], whole=False) == MirrorSummary(waiting=2, missing=2)
+        assert len(desk.mdm.packages) == 1
+        assert "read again" in (await desk.link("B.pkg"))["error"]
+        assert (await desk.link("A.pkg"))["state"] == "mirrored"
+        desk.store.writes = 0
+        await desk.run([], whole=False)
+        assert desk.store.writes == 0, "waiting costs no writes"
+        assert await desk.run() == MirrorSummary(written=1, unchanged=1)
+
+    with_desk(tmp_path, test)
+
+
+def test_our_record_that_a_listing_lacks_is_not_given_up_for_another_of_its_name(tmp_path: Path) -> None:
+    async def test(desk: Desk) -> None:
+        await desk.put(package("A.pkg"))
+        await desk.run()
+        (ours,) = desk.mdm.named("A.pkg")
+        theirs = desk.mdm.by_hand("A.pkg")
+        assert await desk.run([theirs]) == MirrorSummary(waiting=1, missing=1)
+        link = await desk.link("A.pkg")
+        assert (link["remote_id"], link["ours"]) == (ours.id, True)
+        assert await desk.run() == MirrorSummary(unchanged=1)
+        del desk.mdm.packages[ours.id]
+        await desk.run()
+        await desk.run()
+        link = await desk.link("A.pkg")
+        assert (link["remote_id"], link["ours"]) == (theirs.id, False)
 
     with_desk(tmp_path, test)
 
@@ -430,6 +473,80 @@ def test_another_record_of_the_name_is_not_deleted_in_place_of_ours(tmp_path: Pa
     with_desk(tmp_path, test)
 
 
+def test_a_withdrawal_is_not_over_because_one_listing_lacks_the_record(tmp_path: Path) -> None:
+    async def test(desk: Desk) -> None:
+        desk.configure(withdrawal="delete")
+        await desk.put(package("A.pkg"))
+        await desk.run()
+        await desk.put(replace(package("A.pkg"), withdrawn=True), revision=2)
+        assert await desk.run([]) == MirrorSummary(waiting=1, missing=1)
+        assert desk.mdm.named("A.pkg")
+        assert await desk.run() == MirrorSummary(written=1)
+        assert not desk.mdm.named("A.pkg")
+
+    with_desk(tmp_path, test)
+
+
+def test_a_record_that_listings_lack_is_deleted_by_its_id(tmp_path: Path) -> None:
+    async def test(desk: Desk) -> None:
+        desk.configure(withdrawal="delete")
+        await desk.put(package("A.pkg"))
+        await desk.run()
+        await desk.put(replace(package("A.pkg"), withdrawn=True), revision=2)
+        await desk.run([])
+        assert await desk.run([]) == MirrorSummary(written=1)
+        assert not desk.mdm.named("A.pkg")
+        assert (await desk.link("A.pkg"))["state"] == "withdrawn"
+
+    with_desk(tmp_path, test)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"file_name": "Else.pkg"},
+        {"state": CloudState.READY, "size": 5, "hashes": {"md5": "0" * 32}},
+        {"state": CloudState.PENDING},
+    ],
+)
+def test_a_record_is_read_by_its_id_before_it_is_deleted(tmp_path: Path, change: dict[str, Any]) -> None:
+    """The listing is old: since then the id became another file's, or somebody uploaded to it."""
+
+    async def test(desk: Desk) -> None:
+        desk.configure(withdrawal="delete")
+        await desk.put(package("A.pkg"))
+        await desk.run()
+        listed = await desk.mdm.list_packages()
+        desk.mdm.edit(listed[0].id, **change)
+        await desk.put(replace(package("A.pkg"), withdrawn=True), revision=2)
+        await desk.run(listed)
+        assert listed[0].id in desk.mdm.packages
+        assert (await desk.link("A.pkg"))["state"] == "withdrawn"
+
+    with_desk(tmp_path, test)
+
+
+def test_a_package_that_is_published_again_meanwhile_keeps_its_record(tmp_path: Path) -> None:
+    async def test(desk: Desk) -> None:
+        desk.configure(withdrawal="delete")
+        await desk.put(package("A.pkg"))
+        await desk.run()
+        await desk.put(replace(package("A.pkg"), withdrawn=True), revision=2)
+        find = desk.mdm.find_package
+
+        async def publish_again(id: str) -> Any:
+            await desk.put(package("A.pkg"), revision=3)
+            return await find(id)
+
+        desk.mdm.find_package = publish_again  # type: ignore[method-assign]
+        await desk.run()
+        assert desk.mdm.named("A.pkg")
+        assert await desk.run() == MirrorSummary(unchanged=1)
+        assert (await desk.link("A.pkg"))["ours"]
+
+    with_desk(tmp_path, test)
+
+
 def test_a_package_that_was_never_mirrored_is_withdrawn_without_a_trace(tmp_path: Path) -> None:
     async def test(desk: Desk) -> None:
         await desk.put(replace(package("A.pkg"), withdrawn=True))
@@ -508,13 +625,15 @@ def test_a_conflict_that_only_the_driver_sees_is_told_once(tmp_path: Path) -> No
     async def test(desk: Desk) -> None:
         await desk.put(package("A.pkg"))
         desk.mdm.store("A.pkg", b"other")  # after the listing was made
+        assert await desk.run([]) == MirrorSummary(conflicts=1)
+        assert await desk.run([]) == MirrorSummary(waiting=1, missing=1)
         for _ in range(3):
-            assert await desk.run([]) == MirrorSummary(conflicts=1)
             desk.clock.ms += DAY
+            assert await desk.run([]) == MirrorSummary(conflicts=1)
+            assert await desk.run([]) == MirrorSummary(waiting=1, missing=1)
         assert len(await desk.events("mdm.record_conflict")) == 1
         assert not (await desk.link("A.pkg"))["ours"]
         calls = len(desk.mdm.calls)
-        desk.clock.ms -= DAY
         assert await desk.run([]) == MirrorSummary(conflicts=1)
         assert len(desk.mdm.calls) == calls, "not asked again at each run"
 

@@ -192,6 +192,10 @@ async def put_with_bytes(desk: Desk, name: str, data: bytes, **more: Any) -> Non
     await desk.put(made, **more)
 
 
+async def at_once() -> None:
+    """Peers were read."""
+
+
 async def work(desk: Desk, servers: OneServer | None = None) -> int:
     """Run the upload jobs that are queued; return how many."""
     uploading = Uploading(
@@ -199,6 +203,7 @@ async def work(desk: Desk, servers: OneServer | None = None) -> int:
         servers=servers or OneServer(desk),
         catalogue=desk.catalogue,
         blobs=desk.blobs,
+        caught_up=at_once,
         now=desk.clock,
     )
     jobs = await desk.store.claim("transfer", "w", now=desk.clock(), lease_ms=60_000, limit=10)
@@ -253,6 +258,117 @@ def test_a_newer_package_replaces_what_we_uploaded_before(tmp_path: Path) -> Non
         desk.mdm.edit(record.id, state=CloudState.READY, size=11, hashes=digests(b"newer bytes"))
         assert await desk.run() == MirrorSummary(unchanged=1)
         assert await desk.events("mdm.record_conflict") == []
+
+    with_desk(tmp_path, test)
+
+
+@pytest.mark.parametrize(
+    ("hashes", "size"),
+    [({}, 6), ({"sha3_512": digests(b"theirs")["sha3_512"]}, None), ({"sha512": "f" * 128}, 6)],
+)
+def test_bytes_that_cannot_be_compared_are_not_replaced_by_an_upload(
+    tmp_path: Path, hashes: dict[str, str], size: int | None
+) -> None:
+    async def test(desk: Desk) -> None:
+        desk.configure(upload=True)
+        theirs = desk.mdm.by_hand("A.pkg", state=CloudState.READY, size=size, hashes=hashes)
+        made = package("A.pkg", b"bytes", hashes={})
+        path = desk.blobs.path(made.held_sha256)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"bytes")
+        await desk.put(made)
+        for _ in range(3):
+            await desk.run()
+            await work(desk)
+        assert desk.mdm.uploaded == []
+        assert desk.mdm.packages[theirs.id] == theirs
+
+    with_desk(tmp_path, test)
+
+
+async def queued(desk: Desk) -> str:
+    """A package whose newer bytes wait to be uploaded over those that we uploaded before; the record's id."""
+    desk.configure(upload=True)
+    await put_with_bytes(desk, "A.pkg", b"bytes")
+    await desk.run()
+    await desk.run()
+    await work(desk)
+    (record,) = desk.mdm.named("A.pkg")
+    desk.mdm.edit(record.id, state=CloudState.READY, size=5, hashes=digests(b"bytes"))
+    await desk.run()
+    await put_with_bytes(desk, "A.pkg", b"newer bytes", revision=2)
+    await desk.run()
+    return record.id
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"size": 6, "hashes": digests(b"theirs")},
+        {"file_name": "Else.pkg"},
+        None,  # deleted
+    ],
+)
+def test_an_upload_is_not_sent_over_what_came_up_since_it_was_decided(
+    tmp_path: Path, change: dict[str, Any] | None
+) -> None:
+    async def test(desk: Desk) -> None:
+        id = await queued(desk)
+        if change is None:
+            del desk.mdm.packages[id]
+        else:
+            desk.mdm.edit(id, **change)
+        assert await work(desk) == 1
+        assert desk.mdm.uploaded == ["A.pkg"], "the first one"
+        assert (await desk.link("A.pkg"))["upload"]["sha256"] == "", "the next run decides anew"
+
+    with_desk(tmp_path, test)
+
+
+def test_an_upload_whose_answer_was_lost_is_not_sent_again(tmp_path: Path) -> None:
+    async def test(desk: Desk) -> None:
+        id = await queued(desk)
+        desk.mdm.edit(id, size=11, hashes=digests(b"newer bytes"))
+        assert await work(desk) == 1
+        assert desk.mdm.uploaded == ["A.pkg"], "the first one"
+        assert await desk.run() == MirrorSummary(unchanged=1)
+        assert (await desk.link("A.pkg"))["upload"]["state"] == "done"
+
+    with_desk(tmp_path, test)
+
+
+def test_an_upload_waits_while_the_mdm_works_on_somebody_elses(tmp_path: Path) -> None:
+    async def test(desk: Desk) -> None:
+        id = await queued(desk)
+        desk.mdm.edit(id, state=CloudState.PENDING)
+        with pytest.raises(MdmUnreachable, match="still works"):
+            await work(desk)
+        assert desk.mdm.uploaded == ["A.pkg"]
+
+    with_desk(tmp_path, test)
+
+
+def test_a_refused_upload_is_tried_again_within_a_minute_and_five_times_at_most(tmp_path: Path) -> None:
+    async def test(desk: Desk) -> None:
+        desk.configure(upload=True)
+        await put_with_bytes(desk, "A.pkg", b"bytes")
+        await desk.run()
+        await desk.run()
+        desk.mdm.fault = refuse(MdmRefused("404: there is no such thing"))
+        for _ in range(12):
+            await work(desk)
+            desk.clock.ms += 3_600_000
+            await desk.run()
+        assert len([call for call in desk.mdm.calls if call.startswith("upload")]) == MAX_UPLOADS
+        await desk.run(verify=True)
+        await desk.run()
+        desk.mdm.fault = refuse(MdmRefused("404: there is no such thing"))
+        await work(desk)
+        desk.mdm.fault = lambda _call, _about: None
+        desk.clock.ms += 60_000
+        await desk.run()
+        await work(desk)
+        assert desk.mdm.uploaded == ["A.pkg"]
 
     with_desk(tmp_path, test)
 

@@ -264,8 +264,10 @@ def test_a_deleted_record_is_made_again_once_for_each_change(tmp_path: Path) -> 
         desk.network.add("zurich")
         await desk.run()
         desk.mdm.points.clear()
-        assert await desk.look() == PointsSummary(written=1)
+        assert await desk.look() == PointsSummary(missing=1), "one list is no proof"
+        assert await desk.run() == PointsSummary(written=1)
         desk.mdm.points.clear()
+        assert await desk.look() == PointsSummary(missing=1)
         for _ in range(3):
             assert await desk.look() == PointsSummary(unchanged=1)
         assert desk.mdm.points == {}
@@ -275,6 +277,61 @@ def test_a_deleted_record_is_made_again_once_for_each_change(tmp_path: Path) -> 
         desk.network.add("zurich", context="/ods")
         assert await desk.run() == PointsSummary(written=1)
         assert (await desk.row("zurich"))["error"] == ""
+
+    with_desk(tmp_path, test)
+
+
+def test_a_list_that_is_empty_for_a_while_makes_no_second_record(tmp_path: Path) -> None:
+    async def test(desk: Desk) -> None:
+        for name in ("zurich", "bern"):
+            desk.network.add(name)
+        await desk.run()
+        real = desk.mdm.list_distribution_points
+
+        async def empty() -> list[Any]:
+            return []
+
+        desk.mdm.list_distribution_points = empty  # type: ignore[method-assign]
+        for _ in range(4):
+            assert await desk.look() == PointsSummary(unchanged=2)
+        desk.network.add("bern", url="https://other.example.com")
+        assert (await desk.look()).written == 1
+        desk.mdm.list_distribution_points = real  # type: ignore[method-assign]
+        assert await desk.look() == PointsSummary(unchanged=2)
+        assert desk.names() == ["ODS - bern", "ODS - zurich"]
+
+    with_desk(tmp_path, test)
+
+
+def test_the_record_of_a_node_that_left_is_not_forgotten_because_one_list_lacks_it(tmp_path: Path) -> None:
+    async def test(desk: Desk) -> None:
+        desk.network.add("zurich")
+        desk.network.add("bern")
+        await desk.run()
+        row = await desk.row("zurich")
+        kept = desk.mdm.points.pop(row["remote_id"])
+        del desk.network.nodes["z" * 52]
+        assert await desk.run() == PointsSummary(unchanged=1, missing=1)
+        desk.mdm.points[row["remote_id"]] = kept
+        assert await desk.run() == PointsSummary(unchanged=1, removed=1)
+        assert desk.names() == ["ODS - bern"]
+
+    with_desk(tmp_path, test)
+
+
+def test_a_record_that_is_another_one_by_now_is_not_removed(tmp_path: Path) -> None:
+    """After the MDM was restored from a backup an id may be somebody else's."""
+
+    async def test(desk: Desk) -> None:
+        desk.network.add("zurich")
+        desk.network.add("bern")
+        await desk.run()
+        row = await desk.row("zurich")
+        desk.mdm.points[row["remote_id"]].update(name="Headquarters", serverName="hq.example.com")
+        del desk.network.nodes["z" * 52]
+        assert (await desk.run()).removed == 0
+        assert row["remote_id"] in desk.mdm.points
+        assert "another one" in (await desk.row("zurich"))["error"]
 
     with_desk(tmp_path, test)
 

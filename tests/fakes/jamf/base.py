@@ -52,6 +52,11 @@ class Handler(tornado.web.RequestHandler):
             self.set_header("Retry-After", "1")
             self.fail(faults.busy_status)
             return
+        status, left = faults.refuse.get(self.request.path, [0, 0])
+        if left > 0:
+            faults.refuse[self.request.path] = [status, left - 1]
+            self.fail(status)
+            return
         if faults.fail > 0:
             faults.fail -= 1
             self.fail(500, "SYSTEM_EXCEPTION")
@@ -139,10 +144,12 @@ def page_of(handler: Handler, items: list[dict[str, Any]]) -> dict[str, Any]:
     """A page of a list, as page, page-size and sort ask for it."""
     page = int(handler.get_argument("page", "0"))
     size = int(handler.get_argument("page-size", "100"))
-    if page < 0 or not 1 <= size <= 2000:
+    if page < 0 or size < 1:
         raise ApiError(400, "INVALID_FIELD", "page-size")
+    faults = handler.state.faults
+    size = min(size, faults.page_most)
     for sort in reversed(handler.get_arguments("sort")):
         name, _, direction = sort.partition(":")
         items.sort(key=lambda item: (int(item[name]) if name == "id" else str(item.get(name, ""))),
                    reverse=direction == "desc")  # fmt: skip
-    return {"totalCount": len(items), "results": items[page * size : (page + 1) * size]}
+    return {"totalCount": len(items) + faults.count_more, "results": items[page * size : (page + 1) * size]}

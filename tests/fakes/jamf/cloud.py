@@ -37,7 +37,8 @@ class FilesHandler(JcdsHandler):
 
     def get(self) -> None:
         now = time.monotonic()
-        self.answer([_listed(name, file) for name, file in self.state.cloud.items() if file.ready_at <= now])
+        cloud = self.state.stale_cloud if self.state.faults.stale_lists > 0 else self.state.cloud
+        self.answer([_listed(name, file) for name, file in cloud.items() if file.ready_at <= now])
 
 
 def _listed(name: str, file: CloudFile) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 from typing import Any
 
 import tornado.web
@@ -120,6 +121,20 @@ class Control:
             if name not in known:
                 raise ValueError(name)
             setattr(self._state.faults, name, value)
+        if changes.get("stale_lists"):
+            self._state.freeze()
+
+    async def freeze(self) -> None:
+        """Remember what lists show now."""
+        self._state.freeze()
+
+    async def show_frozen(self, lists: int) -> None:
+        """The next lists show what was remembered last."""
+        self._state.faults.stale_lists = lists
+
+    async def empty_for(self, seconds: float) -> None:
+        """For so long no list and no look-up by name finds a package; look-ups by id do."""
+        self._state.faults.empty_until = time.monotonic() + seconds
 
     async def privileges(self, without: list[str]) -> None:
         """Take privileges away; those that are not named come back."""

@@ -35,10 +35,18 @@ def checked(handler: Handler, data: dict[str, Any], own: int | None) -> dict[str
         raise ApiError(400, "INVALID_FIELD", sorted(unknown)[0])
     for id, record in handler.state.packages.items():
         if id != own and record["packageName"] == data["packageName"]:
-            raise ApiError(400, "DUPLICATE_FIELD", "packageName", "duplicate name")
+            raise _exists(handler.state.faults.duplicate)
     if not isinstance(data["priority"], int) or not 1 <= data["priority"] <= 20:
         raise ApiError(400, "INVALID_FIELD", "priority")
     return {**PACKAGE_DEFAULTS, **{name: value for name, value in data.items() if name not in READ_ONLY}}
+
+
+def _exists(word: str) -> ApiError:
+    """How a name that exists is refused."""
+    if word == "409":
+        return ApiError(409)
+    code = word if word.isupper() else "INVALID_FIELD"
+    return ApiError(400, code, "packageName", "duplicate name" if word.isupper() else word)
 
 
 class PackagesHandler(Handler):
@@ -48,8 +56,8 @@ class PackagesHandler(Handler):
 
     def get(self) -> None:
         state = self.state
-        items = [state.shown(id) for id in list(state.packages)]
         where = self.get_argument("filter", "")
+        items = state.listed(whole=not where)
         if where:
             try:
                 test = parse(where, _FILTERS)

@@ -112,6 +112,20 @@ class Faults:
     hooks_for_api: bool = True  #: RestAPIOperation for calls of the API, our own included
     hooks_for_gui: bool = True
     insert_while_paging: int = 0  #: so many records appear in front while a list is read
+    refuse: dict[str, list[int]] = field(
+        default_factory=dict
+    )  #: by path: a status, and how many calls of exactly this path are answered with it
+    stale_lists: int = (
+        0  #: so many lists show packages as they were when this was set; look-ups by id are right
+    )
+    empty_lists: int = 0  #: so many lists and look-ups by name find no package, and count none
+    empty_until: float = 0.0  #: or all until then, in seconds of the monotonic clock; see `Control.empty_for`
+    missing_once: list[str] = field(
+        default_factory=list
+    )  #: file names that the next list lacks, and its count too
+    count_more: int = 0  #: `totalCount` says so many more than there are
+    page_most: int = 2000  #: larger pages are clamped to this, without a word
+    duplicate: str = "DUPLICATE_FIELD"  #: how an existing name is refused: this code, another one, or "409"
 
 
 class State:
@@ -143,6 +157,8 @@ class State:
         self.signatures: dict[str, tuple[str, float, int]] = {}  #: signature to file, expiry, bytes left
         self.next_id = 1
         self.refreshed_at = -1e9
+        self.snapshot: list[dict[str, Any]] = []  #: what stale lists show
+        self.stale_cloud: dict[str, CloudFile] = {}
 
     def new_id(self) -> int:
         """The next id of anything."""
@@ -174,6 +190,26 @@ class State:
             cloudTransferStatus="READY", hashType="SHA3_512", hashValue=digests["sha3"], sha3512=digests["sha3"],
             md5=digests["md5"], size=str(length),
         )  # fmt: skip
+
+    def freeze(self) -> None:
+        """Keep what lists show from here on if they are stale."""
+        self.snapshot = [self.shown(id) for id in list(self.packages)]
+        self.stale_cloud = dict(self.cloud)
+
+    def listed(self, *, whole: bool) -> list[dict[str, Any]]:
+        """The records of a list: all of them (`whole`), or those that a filter looks through."""
+        faults = self.faults
+        if faults.empty_lists > 0 or time.monotonic() < faults.empty_until:
+            faults.empty_lists = max(0, faults.empty_lists - 1)
+            return []
+        if whole and faults.stale_lists > 0:
+            faults.stale_lists -= 1
+            return [dict(record) for record in self.snapshot]
+        items = [self.shown(id) for id in list(self.packages)]
+        if whole and faults.missing_once:
+            items = [item for item in items if item["fileName"] not in faults.missing_once]
+            faults.missing_once = []
+        return items
 
     def by_file(self, file_name: str) -> int | None:
         """The id of the record of a file name."""
