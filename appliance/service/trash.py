@@ -17,9 +17,10 @@ from concurrent.futures import CancelledError
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from appliance.domain.errors import OUTAGES, StaleRevision, StorageError
-from appliance.domain.package import Package, PackageBody, Presence
+from appliance.domain.errors import OUTAGES, StaleRevision, StorageError, WireInvalid
+from appliance.domain.package import Package, Presence
 from appliance.domain.trash import DAY_MS, Keeping, Version, Why, is_back, leaving, version_id
+from appliance.peering.record_bodies import parse_package_body
 from appliance.store.blobs import BlobStore
 from appliance.store.ports import Doc, Operation, Remove, Replace, Store
 from appliance.store.schema import TRASH
@@ -306,18 +307,23 @@ def _doc(version: Version) -> Doc:
 
 
 def _version(doc: Doc) -> Version:
-    """The version of a row; those of an older program have neither size, reason nor body."""
-    body = doc.get("body")
-    if body is not None:
-        body = PackageBody(**{**body, "tags": tuple(body["tags"]), "replaces": tuple(body["replaces"])})
+    """The version of a row; those of an older program have neither size, reason nor body, and odd ones even less."""
+    try:
+        body = parse_package_body(doc["body"]) if doc.get("body") is not None else None
+        why = Why(doc.get("why", Why.SUPERSEDED))
+    except (
+        WireInvalid,
+        ValueError,
+    ):  # something else wrote it: its bytes are kept for their time all the same
+        body, why = None, Why.SUPERSEDED
     return Version(
-        package=doc["package"],
-        sha256=doc["sha256"],
-        filename=doc["filename"],
+        package=doc.get("package", ""),
+        sha256=doc.get("sha256", ""),
+        filename=doc.get("filename", ""),
         size=doc.get("size"),
-        revision=doc["revision"],
-        author=doc["author"],
-        why=Why(doc.get("why", Why.SUPERSEDED)),
-        at=doc["at"],
+        revision=doc.get("revision", 0),
+        author=doc.get("author", ""),
+        why=why,
+        at=doc.get("at", 0),
         body=body,
     )
