@@ -77,7 +77,12 @@ def site(tmp_path: Path) -> Callable[[Callable[[Site], Awaitable[None]]], None]:
             store = await open_store("", tmp_path)
             site = Site(store, tmp_path)
             identity = SimpleNamespace(node_id="a" * 52)
-            app = SimpleNamespace(system=site.system, metrics=site.metrics, identity=identity)
+
+            async def refresh() -> None:
+                """The scrub has no figures."""
+
+            scrub = SimpleNamespace(refresh=refresh)
+            app = SimpleNamespace(system=site.system, metrics=site.metrics, identity=identity, scrub=scrub)
             server = tornado.httpserver.HTTPServer(
                 tornado.web.Application(ROUTES, app=app, log_function=AccessLog(site.metrics.observe_request))
             )
