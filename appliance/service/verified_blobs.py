@@ -16,7 +16,7 @@ from appliance.store.ports import Doc, Remove, Replace, Store
 from .catalogue import Catalogue
 
 _PAGE = 500
-_SLACK_MS = 5_000  #: other processes write what they verified a while after they did
+_SLACK_MS = 60_000  #: other processes write what they verified a while after they did
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,15 +78,15 @@ def test_every_request_is_signed_for_that_very_peer() -> None:
         (answer(b"", status="503 Later"), PeerBusy),
         (answer(b"", status="429 Slow"), PeerBusy),
         (answer(b"", status="404 No"), PeerRefused),
-        (answer(b"", "Location: http://127.0.0.1:1/", status="302 Found"), PeerMisbehaved),
-        (answer(b"", "Location: http://127.0.0.1:1/", status="307 Found"), PeerMisbehaved),
-        (answer(b"<html>"), PeerMisbehaved),
-        (answer(b"\xff\xfe"), PeerMisbehaved),
-        (answer(b"[" * 100_000), PeerMisbehaved),
+        (answer(b"", "Location: http://127.0.0.1:1/", status="302 Found"), PeerUnreachable),
+        (answer(b"", "Location: http://127.0.0.1:1/", status="307 Found"), PeerUnreachable),
+        (answer(b"<html>"), PeerUnreachable),
+        (answer(b"\xff\xfe"), PeerUnreachable),
+        (answer(b"[" * 100_000), PeerUnreachable),
         (answer(b"[]"), PeerMisbehaved),
         (answer(b"null"), PeerMisbehaved),
         (answer(b""), PeerMisbehaved),
-        (answer(NODE[:-1]), PeerMisbehaved),
+        (answer(NODE[:-1]), PeerUnreachable),
         (answer(NODE, length=len(NODE) + 10), PeerUnreachable),
         (answer(NODE, "Content-Encoding: gzip"), PeerError),
         (answer(b"", status="204 No Content"), PeerMisbehaved),
@@ -111,7 +111,7 @@ def test_bad_answers_are_errors_of_the_peer(data: bytes, error: type[PeerError])
 def test_redirects_are_not_followed() -> None:
     with RawServer(saying(answer(NODE))) as other:
         data = answer(b"", f"Location: {other.url}/peer/v1/node", status="301 Moved")
-        with RawServer(saying(data)) as server, pytest.raises(PeerMisbehaved, match="redirect"):
+        with RawServer(saying(data)) as server, pytest.raises(PeerUnreachable, match="redirect"):
             client(server).node()
         assert other.heads == []
 

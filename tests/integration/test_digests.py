@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from appliance.domain.errors import InvalidDigest
+from appliance.domain.holding import SetAside
 from appliance.domain.job import Job, RetryPolicy
 from appliance.domain.names import package_id
 from appliance.domain.node import NodeBody
@@ -55,8 +56,12 @@ class Clock:
 class Alone:
     """No peer can be reached."""
 
-    def usable_sources(self, ids: Any) -> list[str]:
+    def usable_sources(self, ids: Any, package: str) -> list[str]:
         """As `Sources.usable_sources`."""
+        return []
+
+    def set_aside(self, ids: Any, package: str) -> list[SetAside]:
+        """As `Sources.set_aside`."""
         return []
 
     def is_down(self, id: str) -> bool:

@@ -106,12 +106,17 @@ def site(tmp_path: Path) -> Callable[[Callable[[Site], Awaitable[None]]], None]:
             watchdog = Watchdog(
                 store=store, catalogue=Catalogue(store), after_s=600, node_id="a" * 52, now=lambda: NOW
             )
+
+            async def refresh() -> None:
+                """The scrub has no figures."""
+
             app = SimpleNamespace(
                 system=site.system,
                 metrics=site.metrics,
                 identity=identity,
                 watchdog=watchdog,
                 trash=site.trash,
+                scrub=SimpleNamespace(refresh=refresh),
             )
             server = tornado.httpserver.HTTPServer(
                 tornado.web.Application(ROUTES, app=app, log_function=AccessLog(site.metrics.observe_request))
