@@ -23,7 +23,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import tornado.web
@@ -38,6 +38,7 @@ EXIT_FAILED = 1
 BACKLOG = 1024  #: connections that the kernel keeps waiting
 OPEN_FILES = 65_536  #: wanted; a node holds a socket and a file for each download
 _JOIN_S = 1.0
+_TELL_S = 0.3
 PATIENCE_S = 10.0  #: a start may take so long before somebody else answers
 STOP_SLACK_S = 1.0  #: beyond the grace, the process ends itself
 GC_THRESHOLD = 20_000  #: objects made since the last look for cycles; Python's own 700 costs 3 % of the work
@@ -152,8 +153,10 @@ class NodeServer:
 
     async def _reload(self, on_reload: Callable[[], Awaitable[ssl.SSLContext | None]]) -> None:
         context = await on_reload()
-        if context is not None and self._connections is not None:
-            self._connections.ssl_options = context
+        if context is not None:
+            self._options = replace(self._options, tls=context)
+            if self._connections is not None:
+                self._connections.ssl_options = context
 
     async def run(self) -> None:
         """Start everything, serve until a stop is requested, stop everything.
@@ -355,10 +358,14 @@ async def _serve(build: Callable[[], Awaitable[NodeServer]]) -> None:
 
 
 def _cut_off() -> None:
-    log.warning(
-        "What did not end in time was cut off; it goes on after the next start", extra={"action": "stop_cut"}
+    text = "What did not end in time was cut off; it resumes after the next start"
+    # In a thread of its own: whoever reads the log may hang as well.
+    telling = threading.Thread(
+        target=log.warning, args=(text,), kwargs={"extra": {"action": "stop_cut"}}, daemon=True
     )
-    _exit_now(EXIT_OK)
+    telling.start()
+    telling.join(_TELL_S)
+    os._exit(EXIT_OK)
 
 
 def _say(text: str) -> None:

@@ -96,6 +96,7 @@ class Life:
         self._graph.app.replication.stop()
         self._graph.app.uploads.close()
         self._graph.pool.close()
+        self._graph.app.system.close()
         if self._graph.app.directory is not None:
             self._graph.app.directory.close()
         self._graph.calls.shutdown(wait=False, cancel_futures=True)

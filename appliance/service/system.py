@@ -148,6 +148,10 @@ class System:
         self._stopping.set()
         self._checked = None
 
+    def close(self) -> None:
+        """Let go of the thread."""
+        self._thread.shutdown(wait=False)
+
     async def ready(self) -> Readiness:
         """Check the store, the disk and the worker; at most once a second, whoever asks."""
         async with self._checking:
