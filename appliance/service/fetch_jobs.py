@@ -10,6 +10,7 @@ from appliance.store.ports import Doc
 
 FETCH_JOB = "transfer.fetch"
 FETCH_SMALL_JOB = "transfer.fetch_small"
+STOPPED = frozenset({TransferState.STALLED, TransferState.FAILED})
 SMALL = 8 * 1024 * 1024  #: bytes; packages of at most so many are brought several in one run
 
 
@@ -30,6 +31,11 @@ def fetch_job(view: Package, now: int) -> Job:
 def transfer_id(package: str, sha256: str) -> str:
     """The id of the transfer of these bytes of a package; also the name of its partial file."""
     return f"{package}-{sha256[:16]}"
+
+
+def put_off(transfer: Doc | None, now: int) -> bool:
+    """Whether a transfer stopped because no source can give what is right; it states when it is looked at again."""
+    return transfer is not None and transfer["state"] in STOPPED and bool(transfer.get("retry_at", 0) > now)
 
 
 def new_transfer_doc(view: Package, now: int) -> Doc:

@@ -32,7 +32,7 @@ from appliance.store.rounds import Rounds
 
 from .catalogue import Catalogue, package_doc
 from .consequences import events_of, lost_to_another, view_of
-from .fetch_jobs import fetch_job, new_transfer_doc, transfer_id
+from .fetch_jobs import STOPPED, fetch_job, new_transfer_doc, put_off, transfer_id
 from .journal import SYSTEM, entry
 from .records import About, Known, Records
 
@@ -43,7 +43,6 @@ _TRIES = 8
 SAID_FROM = 64 * 1024 * 1024  #: bytes; a smaller package is here almost before a record says that it arrives
 RESTART_MS = 3_600_000  #: a transfer that gave up is begun anew after so long
 REASON_LENGTH = 1000  #: characters of a reason that a record tells others
-_STOPPED = {TransferState.STALLED, TransferState.FAILED}
 _UNDER_WAY = {TransferState.PENDING, TransferState.FETCHING, TransferState.VERIFYING}
 
 
@@ -254,7 +253,7 @@ class Holdings:
         stopped = bool(situation.trouble)
         operations = [*self._operations(old, view, about, decision, actor, stopped=stopped), *extra]
         due = again or self._due(old, situation, transfer)
-        if decision.action is Action.FETCH and due and not self._put_off(transfer):
+        if decision.action is Action.FETCH and due and not put_off(transfer, self._now()):
             operations.extend(self._fetch(view, transfer, self._now()))
         if operations:
             stored = await self._store.batch(operations)
@@ -291,7 +290,7 @@ class Holdings:
             on_disk=on_disk,
             damaged=old is not None and old.presence is Presence.DAMAGED,
             cancelled=transfer is not None and transfer["state"] == TransferState.CANCELLED,
-            trouble=transfer["error"] if transfer is not None and transfer["state"] in _STOPPED else "",
+            trouble=transfer["error"] if transfer is not None and transfer["state"] in STOPPED else "",
             sources=[self._name(node) for node in near],
             out_of_reach=[self._name(replica.node) for replica in others if replica.node not in near],
             safe_elsewhere=any(
@@ -367,22 +366,16 @@ class Holdings:
 
     def _due(self, old: Package | None, situation: Situation, transfer: Doc | None) -> bool:
         """Whether to begin a transfer now. One that stopped goes on when its job does, or at once for a new source."""
-        if transfer is None or transfer["state"] not in _STOPPED:
+        if transfer is None or transfer["state"] not in STOPPED:
             return True
         if old is None or old.presence is not Presence.ARRIVING:
             return True
         if set(situation.sources) - {source["name"] for source in transfer["sources"]}:
             return True
+        if transfer.get("retry_at", 0):
+            return True  # that time has come: see `put_off`
         gave_up = transfer["state"] == TransferState.FAILED
         return gave_up and bool(self._now() - transfer["updated_at"] > RESTART_MS)
-
-    def _put_off(self, transfer: Doc | None) -> bool:
-        """Whether no source can give what is right, until a time that the transfer states; see `bringing`."""
-        return (
-            transfer is not None
-            and transfer["state"] in _STOPPED
-            and transfer.get("retry_at", 0) > self._now()
-        )
 
     @staticmethod
     def _fetch(view: Package, transfer: Doc | None, now: int) -> list[Operation]:

@@ -20,7 +20,7 @@ from appliance.peering.records import replica_body
 from appliance.store.ports import Doc, Enqueue, Operation, Replace, Store
 
 from .catalogue import Catalogue
-from .fetch_jobs import fetch_job, new_transfer_doc, transfer_id
+from .fetch_jobs import fetch_job, new_transfer_doc, put_off, transfer_id
 from .fetcher import Progress, Source
 from .holdings import Holdings
 from .journal import SYSTEM, entry
@@ -242,7 +242,7 @@ class Transfers:
             id = transfer_id(package.id, package.body.sha256)
             doc = await self._store.get("transfers", id)
         doc = doc or new_transfer_doc(package, self._now())
-        if doc["state"] == TransferState.CANCELLED:
+        if doc["state"] == TransferState.CANCELLED or put_off(doc, self._now()):
             return None
         doc["attempts"] += 1
         live = Live(
