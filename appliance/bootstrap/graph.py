@@ -197,7 +197,7 @@ def connect(
     graph = Graph(
         app=app, maintenance=maintenance, bridge=bridge, coverage=coverage, vigil=vigil,
         record_repair=RecordRepair(
-            store=store, records=records, holdings=holdings, node_id=node_id, now=now_ms
+            store=store, records=records, holdings=holdings, node_id=node_id
         ),
         supervisor=supervisor, pool=ContentPool(identity, now_ms), calls=calls, files=files,
     )  # fmt: skip

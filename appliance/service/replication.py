@@ -134,7 +134,7 @@ class Replication:
         if (
             known.record is not None
             and not known.record.deleted
-            and self._records.goes_out(known.record)  # else it was written while the clock was wrong
+            and not self._records.is_ahead(known.record)  # else it was written while the clock was wrong
             and node_body(known.record) == self._own
         ):
             return known.record
