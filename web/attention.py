@@ -97,7 +97,7 @@ def concerns(handler: BaseHandler, report: SystemReport, readiness: Readiness) -
 def _inner_concerns(handler: BaseHandler) -> list[Concern]:
     """What is odd about background tasks and records, and about the stages and clocks of other nodes."""
     app, found = handler.app, []
-    for failing in app.system.failing():
+    for failing in {one.task: one for one in app.system.failing()}.values():
         text = f"The background task {failing.task} fails and is restarted: {failing.error}"
         found.append(Concern(kind="bad" if failing.persistent else "warn", text=text))
     if app.records.broken:

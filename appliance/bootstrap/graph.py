@@ -266,7 +266,7 @@ def connect(
         app=app, maintenance=maintenance, verified=verified, bridge=bridge, coverage=coverage, vigil=vigil,
         folders=folders, twins=twins,
         record_repair=RecordRepair(
-            store=store, records=records, holdings=holdings, node_id=node_id, now=now_ms
+            store=store, records=records, holdings=holdings, node_id=node_id
         ),
         supervisor=supervisor, pool=pool, calls=calls, files=files,
     )  # fmt: skip

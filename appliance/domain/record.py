@@ -112,7 +112,7 @@ def oddity(value: object) -> str | None:
             if isinstance(outer, dict):
                 for name, inner in outer.items():
                     if not isinstance(name, str) or "\0" in name or name == "$ref":
-                        return f"a field named {name!r}"
+                        return f"a field named {name!r:.80}"
                     deeper.append(inner)
             elif isinstance(outer, list | tuple):
                 deeper.extend(outer)

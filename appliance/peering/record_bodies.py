@@ -54,7 +54,10 @@ class _Package(TypedDict):
     notes: NotRequired[str]
     metadata: NotRequired[dict[str, Any]]
     hashes: NotRequired[
-        Annotated[dict[str, Annotated[str, Field(max_length=256)]], Field(max_length=MAX_HASHES)]
+        Annotated[
+            dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=256)]],
+            Field(max_length=MAX_HASHES),
+        ]
     ]
     uploaded_at: NotRequired[_Number]
     uploaded_by: NotRequired[_Line]
@@ -132,7 +135,7 @@ def _parse(adapter: TypeAdapter[B], kind: RecordKind, body: Mapping[str, Any]) -
         return adapter.validate_python(body)
     except ValidationError as exc:
         first = exc.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
+        field = ".".join(str(part) for part in first["loc"])[:100]
         raise WireInvalid(f'The body of a {kind} record is not valid: "{field}": {first["msg"]}.') from exc
 
 

@@ -52,6 +52,11 @@ def fetch_key(transfer: str) -> str:
     return f"fetch:{transfer}"
 
 
+def put_off(transfer: Doc | None, now: int) -> bool:
+    """Whether a transfer stopped because no source can give what is right; it states when it is looked at again."""
+    return transfer is not None and transfer["state"] in STOPPED and bool(transfer.get("retry_at", 0) > now)
+
+
 def new_transfer_doc(view: Package, now: int) -> Doc:
     """The document of a transfer that has not begun."""
     return {
@@ -156,7 +161,7 @@ def _wanted(view: Package, transfer: Doc | None, job: Job | None, *, at_once: bo
         return Step(enqueue=unbegun)
     if running(transfer):
         return Step() if job is not None else _again(transfer, now)
-    if transfer.get("retry_at", 0) > now:
+    if put_off(transfer, now):
         return Step()
     if not at_once and (job is not None or retry_time(transfer) > now):
         return Step()  # it goes on when its job does, or at its time

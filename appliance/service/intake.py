@@ -73,7 +73,7 @@ class Intake:
         if faults:
             for code, count in Counter(fault.code for fault in faults).items():
                 self._refused(code, count)
-            reason = faults[0].message
+            reason = faults[0].message[:500]
             log.warning(
                 "records were refused",
                 extra={"action": "records_refused", "peer": peer, "count": len(faults), "reason": reason},

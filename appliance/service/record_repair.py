@@ -6,10 +6,9 @@ this node's clock, the clock is right and the record is not: it is written again
 
 import asyncio
 import logging
-from collections.abc import Callable
 
 from appliance.domain.errors import OUTAGES, StaleRevision
-from appliance.domain.record import AHEAD_MS, RecordKind, ahead_ms
+from appliance.domain.record import RecordKind
 from appliance.store.ports import Store
 
 from .holdings import Holdings
@@ -23,14 +22,11 @@ EVERY_S = 30.0
 class RecordRepair:
     """Looks after records that are ahead of the clock."""
 
-    def __init__(
-        self, *, store: Store, records: Records, holdings: Holdings, node_id: str, now: Callable[[], int]
-    ) -> None:
+    def __init__(self, *, store: Store, records: Records, holdings: Holdings, node_id: str) -> None:
         self._store = store
         self._records = records
         self._holdings = holdings
         self._node_id = node_id
-        self._now = now
 
     async def follow(self) -> None:
         """Look now and then, until cancelled."""
@@ -61,7 +57,7 @@ class RecordRepair:
         known = await self._records.known(kind, id)
         record = known.record
         self._records.ahead.pop(f"{kind}:{id}", None)
-        if record is None or record.author != self._node_id or ahead_ms(record, self._now()) <= AHEAD_MS:
+        if record is None or record.author != self._node_id or not self._records.is_ahead(record):
             return False  # another took its place meanwhile, or its time came
         _, operation = self._records.write(kind, id, record.body, known, deleted=record.deleted)
         try:

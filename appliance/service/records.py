@@ -119,17 +119,14 @@ class Records:
         self._identity = identity
         self._now = now
         self.check_writing = check_writing  #: raises TwinRunning if this node must not write
-        self.clock_trusted: Callable[[], bool] = lambda: (
-            False
-        )  #: whether a peer agreed with our clock just now
-        self._checked: dict[str, int] = {}  #: write counters of records that break no rule, by id
-        self.broken: dict[
-            str, str
-        ] = {}  #: stored records that break a rule, as far as they were read, and which
+        #: whether a peer agreed with our clock just now
+        self.clock_trusted: Callable[[], bool] = lambda: False
+        #: stored records that break a rule, as far as they were read, and which rule
+        self.broken: dict[str, str] = {}
+        #: stored records that are ahead of the clock, as far as they were read, and whether we wrote them
+        self.ahead: dict[str, bool] = {}
         self._ahead_told = False
-        self.ahead: dict[
-            str, bool
-        ] = {}  #: stored ones that are ahead of the clock, and whether we wrote them
+        self._checked: dict[str, int] = {}  #: write counters of records that break no rule, by id
 
     def read(self, doc: Doc) -> Record | None:
         """The record of a document, or None if it breaks a rule: that is noted."""
@@ -144,7 +141,7 @@ class Records:
                 self._checked.clear()
             self._checked[id] = rev
             self.broken.pop(id, None)
-        if ahead_ms(record, self._now()) > AHEAD_MS:
+        if self.is_ahead(record):
             self._note_ahead(id, own=record.author == self._identity.node_id)
         elif self.ahead:
             self.ahead.pop(id, None)
@@ -169,6 +166,10 @@ class Records:
             )
         if len(self.ahead) < _REMEMBERED:
             self.ahead[id] = own
+
+    def is_ahead(self, record: Record) -> bool:
+        """Whether a record is so far ahead of the clock that nobody takes it."""
+        return ahead_ms(record, self._now()) > AHEAD_MS
 
     def goes_out(self, record: Record) -> bool:
         """Whether peers would take a record: one that is ahead of the clock is not passed on until its time comes."""

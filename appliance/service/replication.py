@@ -215,8 +215,8 @@ class Replication:
 
     def _is_current(self, record: Record, own: NodeBody) -> bool:
         stands = not record.deleted and self._twins.is_current(record)
-        # One that does not go out was written while the clock was wrong.
-        stands = stands and self._records.goes_out(record)
+        # One that is ahead was written while the clock was wrong.
+        stands = stands and not self._records.is_ahead(record)
         return stands and (not self._speaks or node_body(record) == own)
 
     async def _overtake(self, record: Record) -> None:

@@ -28,6 +28,7 @@ from .fetch_jobs import (
     fetch_job,
     fetch_key,
     new_transfer_doc,
+    put_off,
     retry_time,
     transfer_id,
 )
@@ -301,7 +302,8 @@ class Transfers:
             id = transfer_id(package.id, package.body.sha256)
             sources, doc = await self.sources(package), await self._store.get("transfers", id)
         doc = doc or new_transfer_doc(package, self._now())
-        if doc["state"] == TransferState.CANCELLED or id in self._live:
+        stopped = doc["state"] == TransferState.CANCELLED or put_off(doc, self._now())
+        if stopped or id in self._live:
             return None
         doc["attempts"] += 1
         live = Live(

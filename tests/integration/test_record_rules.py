@@ -87,9 +87,7 @@ class Services:
         self.coverage = Coverage(
             store=store, records=self.records, stages=STAGES, node_id=node_id, now=self.now
         )
-        self.repair = RecordRepair(
-            store=store, records=self.records, holdings=self.holdings, node_id=node_id, now=self.now
-        )
+        self.repair = RecordRepair(store=store, records=self.records, holdings=self.holdings, node_id=node_id)
 
     def now(self) -> int:
         return self.time
@@ -415,6 +413,24 @@ def test_a_record_that_was_frozen_before_gives_way_to_any_other(stage: Stage) ->
         kept = (await node.records.known(RecordKind.PACKAGE, frozen.id)).record
         assert kept is not None
         assert kept.signature == usual.signature
+
+    stage.run(script)
+
+
+def test_a_reason_that_a_peer_can_write_is_short(stage: Stage) -> None:
+    async def script(node: Services) -> None:
+        for body in (
+            {"metadata": {"a\0" + "x" * 30_000: 1}},
+            {"hashes": {"y" * 30_000: 5}},
+            {"z" * 100: [{"$ref": 1}]},
+        ):
+            record = record_json(package_record("Long.pkg"))
+            record["body"] = {**record["body"], **body}
+            del record["signature"]
+            record["signature"] = base64.b64encode(PEER.sign(rfc8785.dumps(record))).decode()
+            await node.intake.take(PEER.node_id, [record])
+        assert len(node.strikes) == 3
+        assert max(map(len, node.strikes)) < 700
 
     stage.run(script)
 
