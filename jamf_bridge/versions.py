@@ -2,8 +2,8 @@
 
 An MDM states MD5 and SHA3-512 of a file, a package record only the SHA-256 of what it replaces. So the further
 digests of each version are kept when it is replaced, one document for each server and package: `versions` newest
-first, and `since`, when the newest was first seen here. `sent` is when an upload of a version to the MDM was begun
-whose arrival was not seen yet: its bytes may appear there at any time.
+first, and `since`, when the newest was first seen here, 0 if it came from the MDM itself. `sent` is when an upload of
+a version to the MDM was begun whose arrival was not seen yet: its bytes may appear there at any time.
 """
 
 import contextlib

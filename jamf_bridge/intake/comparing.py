@@ -7,10 +7,10 @@ under one name?
 - Bytes that were never here, seen while the server is connected, are an upload like any other: the newest. They
   replace what is here, if that does not change before they have come.
 - Bytes of an earlier version (`versions`) are no news: an upload of ours that landed late, an old listing, a record
-  that stayed behind. But if the MDM was seen with other bytes, or without any, when the present version was here
-  already, and no upload of ours can explain them, somebody put them there since, and is obeyed. That is looked at
-  several times over half a minute and once more by the record's id. Many at once look like an MDM that was restored
-  from a backup: they are shown and left alone.
+  that stayed behind. But if the MDM certainly had other bytes, or none, when the present version was here already, and
+  no upload of ours can explain them, somebody put them there since, and is obeyed. That is looked at several times
+  over half a minute and once more by the record's id. Many at once look like an MDM that was restored from a backup:
+  they are shown and left alone.
 - Two files that were already there when the server was connected tell no age, unless one is an earlier version of the
   other: neither side is touched, the conflict is shown, and the next upload on either side decides. The same holds
   for a record that we lost sight of.
