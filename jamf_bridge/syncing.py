@@ -125,6 +125,7 @@ class Syncing:
         taken = await self._intake.run(
             server, remote, find=driver.find_package, can_open=capabilities.open_package
         )
+        remote = [taken.corrected.get(package.id, package) for package in remote]
         found |= {"listed": True, "last_poll_at": self._now(), "pending": taken.pending}
         found |= {"looked_at": began, "last_id": _last_id(server, remote), "missing": taken.missing}
         found["notes"] = list(capabilities.notes)

@@ -2,10 +2,11 @@
 
 An MDM states MD5 and SHA3-512 of a file, a package record only the SHA-256 of what it replaces. So the further
 digests of each version are kept when it is replaced, one document for each server and package: `versions` newest
-first, and `since`, when the newest was first seen here. `sent` is when an upload of a version to the MDM was begun
-whose arrival was not seen yet: its bytes may appear there at any time.
+first, and `since`, when the newest was first seen here, 0 if it came from the MDM itself. `sent` is when an upload of
+a version to the MDM was begun whose arrival was not seen yet: its bytes may appear there at any time.
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,9 @@ from .driver import RemotePackage
 
 COLLECTION = "mdm_versions"
 KEPT = 32  #: versions of one package
+FORGOTTEN_MS = (
+    120 * 86_400_000
+)  #: what is known of a package that is not known itself any more goes after this
 LANDING_MS = 6 * 3_600_000  #: an upload that was not seen for so long is not on its way any more
 _PAGE = 1000
 _TRIES = 5
@@ -50,6 +54,9 @@ def noted(doc: Doc | None, server: str, package: Package, now: int) -> Doc | Non
     """
     body = package.body
     old = list(doc["versions"]) if doc else []
+    same = bool(doc and old[0]["sha256"] == body.sha256 and doc["withdrawn"] == package.withdrawn)
+    if same and body.hashes.items() <= old[0]["hashes"].items():
+        return None
     known = next((version for version in old if version["sha256"] == body.sha256), None)
     newest = {
         "sha256": body.sha256,
@@ -57,9 +64,6 @@ def noted(doc: Doc | None, server: str, package: Package, now: int) -> Doc | Non
         "hashes": {**(known["hashes"] if known else {}), **body.hashes},
         "sent": known["sent"] if known else 0,
     }
-    same = bool(doc and old[0]["sha256"] == body.sha256 and doc["withdrawn"] == package.withdrawn)
-    if doc and same and old[0] == newest:
-        return None
     rest = [version for version in old if version["sha256"] != body.sha256]
     return {
         **(doc or {"_id": versions_id(server, package.id), "server": server, "package": package.id}),
@@ -67,6 +71,11 @@ def noted(doc: Doc | None, server: str, package: Package, now: int) -> Doc | Non
         "withdrawn": package.withdrawn,
         "since": doc["since"] if doc and same else now,
     }
+
+
+def forgotten(doc: Doc, now: int) -> bool:
+    """Whether the document of a package that this node does not know any more, not even as withdrawn, can go."""
+    return bool(now - doc["since"] > FORGOTTEN_MS)
 
 
 def agree(known: Mapping[str, str], stated: Mapping[str, str]) -> bool | None:
@@ -128,6 +137,16 @@ async def note_sent(store: Store, server: str, package: Package, now: int) -> No
             continue
         return
     raise StaleRevision("The versions of a package are being written by others; try again.")
+
+
+async def note_pulled(store: Store, server: str, package: Package | None, sha256: str) -> None:
+    """Note that what a package is now came from an MDM: what comes up there from now on is newer, whenever that is."""
+    if package is None or package.withdrawn or package.body.sha256 != sha256:
+        return
+    old = await store.get(COLLECTION, versions_id(server, package.id))
+    doc = {**(noted(old, server, package, 0) or old or {}), "since": 0}
+    with contextlib.suppress(StaleRevision):
+        await store.batch([versions_write(doc)])
 
 
 async def was_sent(store: Store, server: str, package: Package) -> bool:

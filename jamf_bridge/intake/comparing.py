@@ -7,10 +7,10 @@ under one name?
 - Bytes that were never here, seen while the server is connected, are an upload like any other: the newest. They
   replace what is here, if that does not change before they have come.
 - Bytes of an earlier version (`versions`) are no news: an upload of ours that landed late, an old listing, a record
-  that stayed behind. But if the MDM was seen with other bytes, or without any, when the present version was here
-  already, and no upload of ours can explain them, somebody put them there since, and is obeyed. That is looked at
-  several times over half a minute and once more by the record's id. Many at once look like an MDM that was restored
-  from a backup: they are shown and left alone.
+  that stayed behind. But if the MDM certainly had other bytes, or none, when the present version was here already, and
+  no upload of ours can explain them, somebody put them there since, and is obeyed. That is looked at several times
+  over half a minute and once more by the record's id. Many at once look like an MDM that was restored from a backup:
+  they are shown and left alone.
 - Two files that were already there when the server was connected tell no age, unless one is an earlier version of the
   other: neither side is touched, the conflict is shown, and the next upload on either side decides. The same holds
   for a record that we lost sight of.
@@ -33,17 +33,16 @@ from appliance.store.ports import Doc, Enqueue, Operation, Remove, Store
 
 from ..driver import CloudState, RemotePackage
 from ..servers.server import Server
-from ..versions import agree, earlier, landed, noted, on_its_way, versions_of, versions_write
+from ..versions import COLLECTION as VERSIONS
+from ..versions import agree, earlier, forgotten, landed, noted, on_its_way, versions_of, versions_write
 from .pulling import pull_job
 from .remote import RowState, new_row, place_of, row_write, rows_of, same_mark, write_changes
 
 log = logging.getLogger(__name__)
 
 MISSES = 2  #: listings that lack a record, before the MDM is asked for its id
-HIDDEN_MS = (
-    10 * 60_000
-)  #: a record that is there, and not listed for so long, says nothing of the listing any more
-CERTAIN_MS = 25_000  #: what was seen for so long was there: a list may be old for a moment
+HIDDEN_MS = 10 * 60_000  #: a record that is there and was not listed for so long says nothing of a listing
+CERTAIN_MS = 55_000  #: what was seen for so long was there: a cluster agrees with itself once a minute
 BACK_LOOKS = 3  #: looks that agree, before earlier bytes are taken
 BACK_MS = 30_000  #: and the time between the first and the last of them
 RESTORE_MS = 10 * 60_000  #: what goes back within this time after many did is one of them
@@ -64,9 +63,9 @@ class IntakeSummary:
     pending: int = 0  #: the MDM still works on them, or they are looked at again
     conflicts: int = 0
     failed: int = 0
-    missing: int = (
-        0  #: records that are known, were not listed, and may be there: the listing may lack others, too
-    )
+    missing: int = 0  #: known records that were not listed, and may be there: it may lack others, too
+    #: by id: records as they are by their own word, where the list was old
+    corrected: dict[str, RemotePackage] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -105,11 +104,24 @@ class _Look:
         """When what a package is now was first seen here."""
         return int(self.versions[package.id]["since"])
 
-    def landed(self, package: Package, sha256: str) -> None:
+    def is_current(self, package: str, sha256: str) -> bool:
+        """Whether a version is what a package is now."""
+        return bool(self.versions[package]["versions"][0]["sha256"] == sha256)
+
+    def expected(self, landing: tuple[str, str] | None) -> bool:
+        """Whether a version in the MDM is an upload of ours that was on its way."""
+        if landing is None:
+            return False
+        doc = self.versions.get(landing[0])
+        versions = doc["versions"] if doc else []
+        return any(each["sha256"] == landing[1] and on_its_way(each, self.now) for each in versions)
+
+    def landed(self, landing: tuple[str, str]) -> None:
         """Note that an upload of ours was seen in the MDM."""
-        doc = self.versions.get(package.id)
-        if doc is not None and any(each["sha256"] == sha256 and each["sent"] for each in doc["versions"]):
-            self.versions[package.id] = self.changed_versions[package.id] = landed(doc, sha256)
+        package, sha256 = landing
+        if self.expected(landing):
+            doc = landed(self.versions[package], sha256)
+            self.versions[package] = self.changed_versions[package] = doc
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +133,17 @@ class _Judged:
     settled: bool = True  #: this is what the MDM has now; else it is looked at again before that is believed
     taken: bool = False  #: there is nothing to take in of these bytes
     back: Doc | None = None  #: they are those of an earlier version; see `remote.new_row`
+    landing: tuple[str, str] | None = None  #: the package and the SHA-256 of its version that the MDM has
+
+
+@dataclass(slots=True)
+class _Found:
+    """A listed record, its row before and now, and which package's version arrived there."""
+
+    package: RemotePackage
+    old: Doc | None
+    row: Doc
+    landing: tuple[str, str] | None
 
 
 class Intake:
@@ -165,15 +188,20 @@ class Intake:
         rows = await rows_of(self._store, server.id)
         look = await self._look(server, rows, can_open=can_open)
         summary = IntakeSummary(listed=len(remote))
-        found: list[tuple[Doc | None, Doc]] = []
+        found: list[_Found] = []
         for number, package in enumerate(remote, 1):
             old = rows.pop(package.id, None)
-            found.append((old, self._row(look, package, old)))
+            row, landing = self._row(look, package, old)
+            found.append(_Found(package, old, row, landing))
             if number % _BREATH == 0:
                 await asyncio.sleep(0)
+        await self._ask_again(look, found, find, summary)
         await self._confirm(look, found, find)
         changes: list[list[Operation]] = []
-        for old, row in found:
+        for each in found:
+            old, row = each.old, each.row
+            if each.landing is not None:
+                look.landed(each.landing)
             if row["state"] == RowState.WANTED and (old is None or old["state"] != RowState.WANTED):
                 summary.wanted += 1
                 changes.append([row_write(row), Enqueue(pull_job(server.id, row["remote"], self._now()))])
@@ -188,6 +216,11 @@ class Intake:
             }:
                 _warn(server, row)
         changes += await self._missed(look, rows, find, summary)
+        changes += [
+            [Remove(VERSIONS, doc["_id"])]
+            for id, doc in look.versions.items()
+            if forgotten(doc, look.now) and self._catalogue.by_id(id) is None
+        ]
         await write_changes(
             self._store, [*([versions_write(doc)] for doc in look.changed_versions.values()), *changes]
         )
@@ -209,14 +242,18 @@ class Intake:
             versions=await versions_of(self._store, server.id),
             by_name={unicodedata.normalize("NFC", row["file_name"]): row for row in rows.values()},
         )
-        for package in self._catalogue.all():
+        for number, package in enumerate(self._catalogue.all(), 1):
             doc = noted(look.versions.get(package.id), server.id, package, look.now)
             if doc is not None:
                 look.versions[package.id] = look.changed_versions[package.id] = doc
+            if number % _BREATH == 0:
+                await asyncio.sleep(0)
         return look
 
-    def _row(self, look: _Look, package: RemotePackage, old: Doc | None) -> Doc:
-        """The row of a record as it should be now."""
+    def _row(
+        self, look: _Look, package: RemotePackage, old: Doc | None
+    ) -> tuple[Doc, tuple[str, str] | None]:
+        """The row of a record as it should be now, and which package's version arrived there."""
         fresh = new_row(look.server.id, package)
         row = {**fresh, **old} if old else fresh
         if old is None:
@@ -240,7 +277,7 @@ class Intake:
             row["over"], row["act"] = None, False
         if (row["state"], row["error"]) != (str(judged.state), judged.error):
             row.update(state=str(judged.state), error=judged.error, at=look.now)
-        return row
+        return row, judged.landing
 
     @staticmethod
     def _settle(look: _Look, package: RemotePackage, row: Doc, past: Doc | None) -> None:
@@ -249,23 +286,23 @@ class Intake:
         same = same_mark(row["mark"], package.mark)
         if not same or not row["mark_at"]:
             row.update(mark_at=look.now, before=past)
-        if (
-            not same or package.size is not None
-        ):  # a listing without sizes is not as good as one that had them
+        if not same or package.size is not None:  # sizes that are known stay
             row.update(mark=package.mark, size=package.size, hashes=dict(package.hashes))
 
     @staticmethod
     def _past(look: _Look, package: RemotePackage, old: Doc | None) -> Doc | None:
         """What the MDM certainly had under this name before, and when that was last seen; None if nobody knows.
 
-        What was seen for a moment only is not certain: the list may have been old.
+        What one list showed for a moment only is not certain: it may have been old.
         """
         row = old or look.by_name.get(unicodedata.normalize("NFC", package.file_name))
         if row is None:
             is_new = look.primed and look.is_new(package.id)
             return {"mark": "", "at": look.looked_at} if is_new else None
         certain: Doc | None = row.get("settled")
-        if certain is None and row.get("mark_at") and look.looked_at - row["mark_at"] >= CERTAIN_MS:
+        sure = row.get("sure") is not None and same_mark(row["sure"], row["mark"])
+        long = row.get("mark_at") and look.looked_at - row["mark_at"] >= CERTAIN_MS
+        if certain is None and (sure or long):
             certain = {"mark": row["mark"], "at": look.looked_at}
         return certain or row.get("before")
 
@@ -283,11 +320,8 @@ class Intake:
             return _Judged(RowState.PENDING, settled=False)
         stayed = same_mark(row["mark"], package.mark)
         known = same_mark(row["taken"], package.mark)
-        followed = row["act"] and row["state"] in {
-            RowState.WANTED,
-            RowState.FAILED,
-        }  # taken once, and wanted again
-        if known and not followed and stayed:
+        going_back = row["act"] and row["state"] in {RowState.WANTED, RowState.FAILED}
+        if known and stayed and not going_back:
             return _Judged(RowState.TAKEN, taken=look.can_open)
         left_out = look.left_out(package)
         if left_out:
@@ -334,8 +368,7 @@ class Intake:
             if package.size not in {None, here.body.size}:
                 reason = "The MDM states the hash of the file here, and another size; it is looked at again."
                 return _Judged(RowState.PENDING, reason, settled=False)
-            look.landed(here, here.body.sha256)
-            return _Judged(RowState.TAKEN, taken=True)
+            return _Judged(RowState.TAKEN, taken=True, landing=(here.id, here.body.sha256))
         if row["state"] in {RowState.WANTED, RowState.FAILED} and same_mark(row["mark"], package.mark):
             if row["over"] in {None, place_of(here)}:
                 wanted = row["state"] == RowState.WANTED or row["act"]
@@ -372,12 +405,11 @@ class Intake:
         """The MDM has bytes of an earlier version: ours, old, or put there by somebody since."""
         ours = on_its_way(version, look.now)
         if ours or not _acted(look, here, package, past):
-            look.landed(here, version["sha256"])
+            landing = (here.id, str(version["sha256"]))
             if here.withdrawn:
-                return _Judged(
-                    RowState.SKIPPED, "It was withdrawn here; an upload in the MDM brings it back."
-                )
-            return _Judged(RowState.TAKEN, taken=True)
+                reason = "It was withdrawn here; an upload in the MDM brings it back."
+                return _Judged(RowState.SKIPPED, reason, landing=landing)
+            return _Judged(RowState.TAKEN, taken=True, landing=landing)
         where = look.server.config.name
         old = row["back"] if row["back"] and row["back"]["mark"] == package.mark else None
         if old is not None and old["many"]:
@@ -398,13 +430,37 @@ class Intake:
             "the right file again, here or there.",
         )
 
-    async def _confirm(self, look: _Look, found: Sequence[tuple[Doc | None, Doc]], find: Find) -> None:
+    @staticmethod
+    async def _ask_again(look: _Look, found: Sequence[_Found], find: Find, summary: IntakeSummary) -> None:
+        """Believe that a record has other bytes of ours now, or none any more, if it says so itself: a list may be old.
+
+        An upload of ours is expected, and bytes that were never here are checked when they have come.
+        """
+        asked = 0
+        for each in found:
+            old, row = each.old, each.row
+            known = row["state"] in {RowState.TAKEN, RowState.SKIPPED, RowState.NO_BYTES}
+            if old is None or not known or same_mark(old["mark"], row["mark"]):
+                continue
+            if look.expected(each.landing):
+                row["sure"] = row["mark"]
+                continue
+            asked += 1
+            again = await find(row["remote"]) if asked <= ASKED_BY_ID else None
+            if again is not None and same_mark(again.mark, each.package.mark):
+                if each.landing is not None and look.is_current(*each.landing):
+                    row["sure"] = row["mark"]
+                continue
+            each.row, each.landing = {**old, "misses": 0, "missed_at": 0}, None
+            summary.pending += 1
+            if again is not None:
+                summary.corrected[again.id] = again
+
+    async def _confirm(self, look: _Look, found: Sequence[_Found], find: Find) -> None:
         """Decide about bytes that went back: taken when they stayed, shown if there are many."""
-        going = [row for _, row in found if row["back"] and row["state"] == RowState.PENDING]
-        lately = [
-            row for _, row in found if row["back"] and row["back"]["many"]
-            and look.now - row["back"]["since"] < RESTORE_MS
-        ]  # fmt: skip
+        rows = [each.row for each in found if each.row.get("back")]
+        going = [row for row in rows if row["state"] == RowState.PENDING]
+        lately = [row for row in rows if row["back"]["many"] and look.now - row["back"]["since"] < RESTORE_MS]
         many = len(going) > MANY_BACK or bool(lately)
         for row in going:
             back = row["back"]
@@ -415,7 +471,9 @@ class Intake:
                 again = await find(row["remote"])
                 if again is not None and again.mark == back["mark"]:
                     row.update(mark=again.mark, size=again.size, hashes=dict(again.hashes))
-                    row.update(back=None, settled=None, before=row["settled"], mark_at=look.now)
+                    row.update(
+                        back=None, settled=None, before=row["settled"], mark_at=look.now, sure=again.mark
+                    )
                     _decide(row, RowState.WANTED, "", look.now)
 
     async def _missed(

@@ -35,7 +35,7 @@ from appliance.store.ports import Doc, Operation, Store
 from ..driver import CloudState, Driver, RemotePackage
 from ..servers.server import Server, ServerState
 from ..servers.servers import Servers
-from ..versions import note_digests
+from ..versions import note_digests, note_pulled
 from .progress import Cancelled, PullProgress
 from .remote import RowState, place_of, row_id, row_write
 from .stream_digests import StreamDigests
@@ -201,6 +201,7 @@ class Pulling:
             *events,
             state=RowState.TAKEN,
             taken=row["mark"],
+            sure=row["mark"],
             package=upload.package,
             noted=not note,
             error="",
@@ -255,6 +256,7 @@ class Pulling:
                 await self._check_new(row, receiver.offset, found)
                 further = {kind: digest for kind, digest in found.items() if kind != "sha256"}
                 await self._uploads.complete(upload, receiver, remember=True, resumed=True, hashes=further)
+                await note_pulled(self._store, row["server"], await self._here(row), found["sha256"])
         except (BytesWrong, _NotWanted):
             await self._uploads.terminate(upload.id)
             raise
@@ -349,7 +351,7 @@ class Pulling:
                     changes = {
                         name: value
                         for name, value in changes.items()
-                        if name in {"taken", "package", "noted"}
+                        if name in {"taken", "sure", "package", "noted"}
                     }
                 row = current
             else:

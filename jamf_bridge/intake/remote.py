@@ -57,6 +57,7 @@ def new_row(server: str, package: RemotePackage) -> Doc:
         "package": "",
         "noted": True,
         "mark_at": 0,  #: UTC milliseconds, when the mark was first seen
+        "sure": None,  #: the mark, if it is certain: its bytes were fetched, uploaded by us, or are those here
         "before": None,  #: what the MDM certainly had before that: its "mark", and "at" when it was last seen
         "settled": None,  #: while the MDM works on the bytes: "mark" before it did, and "at" when that was last seen
         "back": None,  #: bytes of an earlier version that came up: "mark", "since", "looks", and "many" of them at once

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from appliance.domain.mdm_errors import MdmRefused, MdmUnreachable
 
 from ..driver import Capabilities, CheckLine, Hook, Mirrored, NodeFacts, PackageFacts, RemotePackage
-from ..jamf import CloudFile, JamfAuthorizationError, JamfError, JamfNotFound, JamfSurprise, Server
+from ..jamf import JamfError, JamfNotFound, JamfSurprise, Server
 from . import checks, events, webhooks
 from .known import ASK_AGAIN_S, UNKNOWN, Known
 from .records import remote_package
@@ -19,6 +19,7 @@ from .translating import mdm_errors
 
 __all__ = ["JamfDriver", "JamfDriverFactory", "factory"]
 
+FILES_FRESH_S = 10.0  #: for a look at one record, a list of cloud files may be so old
 PAGE = 2000  #: records in one request, Jamf Pro's most: 5,000 unchanged packages cost three requests
 
 
@@ -86,7 +87,7 @@ class JamfDriver:
         """As `Driver.list_packages`."""
         known = await self._know()
         with mdm_errors():
-            files = await self._cloud_files(known)
+            files = await known.read_files(self._server)
             return [
                 remote_package(
                     record.data, files.get(str(record.data.get("fileName"))), listed=known.cloud_files
@@ -104,22 +105,10 @@ class JamfDriver:
                 return None
             if str(record.data.get("id")) != remote_id:
                 raise JamfSurprise("The answer is another record than was asked for.")
-            files = await self._cloud_files(known)
+            files = await known.read_files(self._server, fresh_s=FILES_FRESH_S)
             return remote_package(
                 record.data, files.get(str(record.data.get("fileName"))), listed=known.cloud_files
             )
-
-    async def _cloud_files(self, known: Known) -> Mapping[str, CloudFile]:
-        """The files of Jamf's cloud by name. One refusal is no answer for the next time."""
-        if not known.may_have_cloud_files:
-            return {}
-        try:
-            files = await self._server.CloudFiles().refresh()
-        except (JamfNotFound, JamfAuthorizationError) as exc:
-            known.cloud_files, known.lost = False, exc
-            return {}
-        known.cloud_files, known.lost = True, None
-        return files
 
     async def open_package(self, package: RemotePackage, offset: int) -> AsyncIterator[bytes]:
         """As `Driver.open_package`."""

@@ -5,9 +5,10 @@ not be read is asked for again after half a minute, and the list of cloud files 
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..jamf import JamfAuthorizationError, JamfError, JamfNotFound, Server
+from ..jamf import CloudFile, JamfAuthorizationError, JamfError, JamfNotFound, Server
 from .points import DistributionPoints
 from .records import PackageRecords
 
@@ -32,7 +33,9 @@ class Known:
     points: DistributionPoints
     notes: tuple[str, ...] = ()
     cloud_files: bool = True  #: whether the files of its cloud could be listed at the last listing
-    lost: JamfError | None = None  #: why not
+    files: Mapping[str, CloudFile] = field(default_factory=dict)  #: as they were listed last
+    listed_at: float = float("-inf")  #: and when
+    lost: JamfError | None = None  #: why they could not be
     refused: JamfError | None = None  #: why its cloud distribution point could not be read
     found_at: float = field(default_factory=time.monotonic)
 
@@ -41,10 +44,27 @@ class Known:
         """Whether it should be found out again."""
         return time.monotonic() - self.found_at > (ASK_AGAIN_S if self.refused else FRESH_S)
 
-    @property
-    def may_have_cloud_files(self) -> bool:
-        """Whether to ask for the files of its cloud."""
-        return self.cdn in {JAMF_CLOUD, UNKNOWN}
+    async def read_files(self, server: Server, *, fresh_s: float = 0.0) -> Mapping[str, CloudFile]:
+        """The files of the cloud by name, {} if they cannot be listed. One refusal is no answer for the next time.
+
+        Args:
+            server: The server.
+            fresh_s: A list that is younger than this is as good.
+
+        Raises:
+            JamfError: The server fails.
+        """
+        if self.cdn not in {JAMF_CLOUD, UNKNOWN}:
+            return {}
+        if time.monotonic() - self.listed_at < fresh_s:
+            return self.files
+        try:
+            files = await server.CloudFiles().refresh()
+        except (JamfNotFound, JamfAuthorizationError) as exc:
+            self.cloud_files, self.lost, self.files, self.listed_at = False, exc, {}, float("-inf")
+        else:
+            self.cloud_files, self.lost, self.files, self.listed_at = True, None, files, time.monotonic()
+        return self.files
 
     @classmethod
     async def find_out(cls, server: Server) -> "Known":
@@ -80,7 +100,7 @@ class Known:
     @property
     def missing(self) -> str:
         """A sentence about an ability that was refused lately, "" if none was."""
-        if self.lost is not None and self.may_have_cloud_files:
+        if self.lost is not None:
             return _GONE.format(reason=self.lost)
         return self.notes[0] if self.refused is not None else ""
 

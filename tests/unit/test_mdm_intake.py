@@ -35,6 +35,7 @@ class World:
         self.ms = 1_000_000
         self.health: dict[str, Any] = {}
         self.there: dict[str, RemotePackage] = {}  #: by id: what the MDM answers who asks for an id
+        self.says: dict[str, RemotePackage] = {}  #: what it answers instead, whatever lists show
         self.asked_by_id: list[str] = []
         self.packages: dict[str, Package] = {}
         self.asked: list[str] = []
@@ -52,7 +53,7 @@ class World:
 
     async def _find(self, id: str) -> RemotePackage | None:
         self.asked_by_id.append(id)
-        return self.there.get(id)
+        return self.says.get(id) or self.there.get(id)
 
     async def _ensure(self, package: Package) -> bool:
         self.asked.append(package.body.filename)

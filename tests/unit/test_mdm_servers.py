@@ -220,10 +220,10 @@ def test_removing_forgets_all_rows_of_this_server_alone(tmp_path: Path) -> None:
         one = await world.servers.add(FIELDS, actor="admin")
         two = await world.servers.add({**FIELDS, "name": "second"}, actor="admin")
         for server in (one, two):
-            for collection in ("mdm_remote", "mdm_links", "mdm_points"):
+            for collection in ("mdm_remote", "mdm_links", "mdm_versions", "mdm_points"):
                 await world.store.insert(collection, {"_id": f"{server.id}:1", "server": server.id})
         await world.servers.remove(one.id, actor="admin")
-        for collection in ("mdm_remote", "mdm_links", "mdm_points"):
+        for collection in ("mdm_remote", "mdm_links", "mdm_versions", "mdm_points"):
             assert [doc["server"] for doc in await world.store.find(collection)] == [two.id]
         with pytest.raises(ServerUnknown):
             await world.servers.get(one.id)

@@ -11,7 +11,7 @@ from appliance.domain.names import package_id
 from jamf_bridge.driver import CloudState, RemotePackage
 from jamf_bridge.intake.comparing import BACK_LOOKS, MANY_BACK
 from jamf_bridge.intake.remote import rows_of, same_mark
-from jamf_bridge.versions import KEPT, LANDING_MS, agree, note_sent, noted, versions_of
+from jamf_bridge.versions import KEPT, LANDING_MS, agree, note_pulled, note_sent, noted, versions_of
 from tests.unit.test_mdm_intake import World, in_world, remote
 
 V0, V1, V2, V3 = ("0" * 128, "1" * 128, "2" * 128, "3" * 128)
@@ -92,6 +92,7 @@ def test_bytes_that_stayed_behind_are_no_news(tmp_path: Path) -> None:
 def test_who_goes_back_after_the_newest_was_seen_is_obeyed(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         await converged(world, V1, V2)
+        world.asked_by_id.clear()
         for _ in range(BACK_LOOKS - 1):
             assert (await world.look(remote(NAME, V1), after_s=20)).pending == 1
             assert "looks again" in (await row_of(world))["error"]
@@ -106,6 +107,22 @@ def test_who_goes_back_after_the_newest_was_seen_is_obeyed(tmp_path: Path) -> No
         await world.look(remote(NAME, V1))
         assert await state_of(world) == "taken"
         assert await world.pulls() == 1
+
+    in_world(tmp_path, test)
+
+
+def test_who_goes_back_right_after_an_upload_was_fetched_is_obeyed(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        await converged(world, V1)
+        await world.look(remote(NAME, V2), after_s=5)
+        row = await row_of(world)
+        world.holds(NAME, V2)  # its bytes have come
+        package = world.packages[package_id(NAME)]
+        await note_pulled(world.store, "s", package, package.body.sha256)
+        done = {"state": "taken", "taken": row["mark"], "sure": row["mark"]}
+        await world.store.replace("mdm_remote", {**row, **done})
+        await stayed(world, remote(NAME, V1))
+        assert await state_of(world) == "wanted"
 
     in_world(tmp_path, test)
 
@@ -135,14 +152,19 @@ def test_a_list_that_is_old_for_a_moment_changes_nothing(tmp_path: Path) -> None
     in_world(tmp_path, test)
 
 
+@pytest.mark.parametrize("honest", [False, True])
 @pytest.mark.parametrize("shown", [V1, ""])
-def test_what_an_old_list_showed_is_no_ground_to_go_back(tmp_path: Path, shown: str) -> None:
+def test_what_an_old_list_showed_is_no_ground_to_go_back(tmp_path: Path, shown: str, honest: bool) -> None:
     async def test(world: World) -> None:
         await converged(world, V1, V2)
+        if honest:
+            world.says["1"] = remote(NAME, V2)
         world.holds(NAME, V3)
-        for _ in range(2):  # an old list, twice, a few seconds apart
+        for _ in range(
+            4
+        ):  # an old list: for a few seconds, or for long, but then the record itself contradicts it
             state = CloudState.READY if shown else CloudState.NONE
-            await world.look(remote(NAME, shown, state=state), after_s=5)
+            await world.look(remote(NAME, shown, state=state), after_s=61 if honest else 5)
         await stayed(world, remote(NAME, V2), looks=6)
         assert await state_of(world) == "taken", "it went from one list to the other, nobody went back"
         assert await world.pulls() == 0
@@ -153,13 +175,7 @@ def test_what_an_old_list_showed_is_no_ground_to_go_back(tmp_path: Path, shown: 
 def test_a_list_that_the_record_itself_contradicts_is_not_followed(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         await converged(world, V1, V2)
-        real = world._find
-
-        async def find(id: str) -> RemotePackage | None:
-            await real(id)
-            return remote(NAME, V2)
-
-        world._find = find  # type: ignore[method-assign]
+        world.says["1"] = remote(NAME, V2)
         await stayed(world, remote(NAME, V1), looks=6)
         assert await state_of(world) == "pending"
         assert await world.pulls() == 0
@@ -471,6 +487,11 @@ def test_versions_are_bounded_and_an_upload_is_not_awaited_for_ever(tmp_path: Pa
         (doc,) = (await versions_of(world.store, "s")).values()
         assert doc["versions"][0]["sent"] == world.ms
         assert LANDING_MS > 3_600_000
+        world.packages.clear()
+        await world.look(after_s=100 * 86_400)
+        assert await versions_of(world.store, "s")
+        await world.look(after_s=30 * 86_400)
+        assert not await versions_of(world.store, "s")
 
     in_world(tmp_path, test)
 
