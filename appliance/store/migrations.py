@@ -39,8 +39,9 @@ async def fill_fingerprints(store: Store) -> int:
     while True:
         docs = await store.find("records", {"fingerprint": None}, limit=_PAGE, after=after)
         for doc in docs:
-            record = doc.get("record") or {}  # a document that is broken must not stop the start
-            doc["fingerprint"] = fingerprint(doc["_id"], str(record.get("signature", "")))
+            record = doc.get("record")
+            signature = record.get("signature", "") if isinstance(record, dict) else ""  # one may be broken
+            doc["fingerprint"] = fingerprint(doc["_id"], str(signature))
         filled += await store.rewrite("records", docs)
         if len(docs) < _PAGE:
             return filled

@@ -135,7 +135,8 @@ def test_damage_while_it_is_open_is_an_outage_and_no_other_error(directory: Path
             for page in range(2, len(data) // PAGE):
                 data[page * PAGE : (page + 1) * PAGE] = b"\x5a" * PAGE
             file.write_bytes(data)
-            await store.ping()
+            with contextlib.suppress(StoreDamaged):  # it may not meet any of it
+                await store.ping()
             for number in range(2):
                 with pytest.raises(StoreDamaged):
                     await store.find("packages", limit=10_000)

@@ -422,8 +422,6 @@ def test_workers_beside_the_node_do_not_fetch_it_again_either(any_network: Netwo
                 found = [
                     one for one in node.api("GET", "/transfers")["items"] if one["filename"] == "Wrong.pkg"
                 ]
-                if found and found[0]["state"] == "pending":
-                    node.api("POST", f"/transfers/{found[0]['id']}/retry")
                 return bool(found) and found[0]["state"] == "stalled" and found[0]["retry_at"] is not None
 
             eventually(stalled, 30, lambda: node.tail() + (tmp_path / "worker.log").read_text()[-2000:])

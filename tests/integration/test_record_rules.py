@@ -18,10 +18,12 @@ import rfc8785
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from appliance.domain.holding import SetAside
 from appliance.domain.names import package_id
 from appliance.domain.node import NodeBody
 from appliance.domain.package import PackageBody, Presence, ReplicaBody
 from appliance.domain.record import AHEAD_MS, MAX_NUMBER, Record, RecordKind, replica_id
+from appliance.domain.trash import Keeping
 from appliance.jobs.supervisor import Supervisor
 from appliance.peering.identity import Identity
 from appliance.peering.records import package_body, record_json, sign_record, verify_record
@@ -33,6 +35,7 @@ from appliance.service.intake import Intake
 from appliance.service.packages import Packages
 from appliance.service.record_repair import RecordRepair
 from appliance.service.records import Records, record_doc
+from appliance.service.trash import Trash
 from appliance.store.archive import export_archive, import_archive
 from appliance.store.blobs import BlobStore
 from appliance.store.layout import Layout
@@ -51,8 +54,14 @@ OTHER = Identity.generate()
 class Everyone:
     """Sources: every node is a registered peer."""
 
-    def usable_sources(self, ids: Any) -> list[str]:
+    def usable_sources(self, ids: Any, package: str) -> list[str]:
         return list(ids)
+
+    def set_aside(self, ids: Any, package: str) -> list[SetAside]:
+        return []
+
+    def is_down(self, id: str) -> bool:
+        return False
 
 
 class Services:
@@ -71,14 +80,21 @@ class Services:
         self.supervisor = Supervisor(now=self.now)
         self.own = NodeBody(name="n", url="https://n.example.com", stage="prod", version="1")
         node_id = identity.node_id
+        trash = Trash(
+            store=store,
+            catalogue=self.catalogue,
+            blobs=self.blobs,
+            keeping=Keeping(days=7, versions=2),
+            now=self.now,
+        )
         self.holdings = Holdings(
             store=store, records=self.records, catalogue=self.catalogue, blobs=self.blobs, sources=Everyone(),
-            stages=STAGES, max_size=2**30, node_id=node_id, own=self.own, now=self.now, files=files,
+            trash=trash, stages=STAGES, max_size=2**30, node_id=node_id, own=self.own, now=self.now, files=files,
             supervisor=self.supervisor,
         )  # fmt: skip
         self.packages = Packages(
             store=store, records=self.records, catalogue=self.catalogue, holdings=self.holdings, stages=STAGES,
-            node_id=node_id, now=self.now,
+            node_id=node_id, now=self.now, trash=trash,
         )  # fmt: skip
         self.intake = Intake(
             store=store, records=self.records, holdings=self.holdings, node_id=node_id, strike=self._strike,

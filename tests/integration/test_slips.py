@@ -533,7 +533,11 @@ def test_a_large_file_that_is_sent_to_the_wrong_place(
     with path.open("wb") as file:
         file.truncate(3 * 1024**3)
     began = time.monotonic()
-    found, problem = curl("-H", expect, "-T", str(path), f"{one_node.url}{place}")
+    found = 0
+    for _ in range(5):  # a client that sends on after the answer may be cut off before it has read that
+        found, problem = curl("-H", expect, "-T", str(path), f"{one_node.url}{place}")
+        if found:
+            break
     assert found == status, problem
     assert f"curl -T FILE {one_node.url}/api/v1/packages/" in problem["detail"]
     assert time.monotonic() - began < 20, "it was not read to its end"
