@@ -45,6 +45,8 @@ def remote_package(data: Mapping[str, Any], file: CloudFile | None, *, listed: b
             state = CloudState.READY
         case _ if file is not None:
             state = CloudState.READY  # versions before 11.23 do not say
+        case _ if _has_size(data):
+            state = CloudState.PENDING  # nor whether a file is missing from this one list
     hashes = _stated(data) if state is CloudState.NONE else _computed(data)
     if file is not None and state is CloudState.READY:
         cloud = {kind: value.lower() for kind, value in (("md5", file.md5), ("sha3_512", file.sha3)) if value}
@@ -76,6 +78,11 @@ def _stated(data: Mapping[str, Any]) -> dict[str, str]:
     if kind and data.get("hashValue"):
         found[kind] = str(data["hashValue"]).lower()
     return found
+
+
+def _has_size(data: Mapping[str, Any]) -> bool:
+    """Whether a record of a version that does not state the transfer has a size: only files in the cloud have one."""
+    return "cloudTransferStatus" not in data and str(data.get("size") or "0").strip("0") != ""
 
 
 def _computed(data: Mapping[str, Any]) -> dict[str, str]:
@@ -174,7 +181,7 @@ class PackageRecords:
 
     async def _merge(self, record: Any, facts: PackageFacts, sent: Mapping[str, Any]) -> Mirrored:
         data = record.data
-        if str(data.get("cloudTransferStatus") or "").upper() in {"READY", "PENDING"}:
+        if str(data.get("cloudTransferStatus") or "").upper() in {"READY", "PENDING"} or _has_size(data):
             return self._backed_by_cloud(record, facts, sent)
         wanted: dict[str, Any] = {}
         notes = facts.record_notes

@@ -4,6 +4,7 @@ Nothing irreversible follows from one answer, and bytes of an earlier version ne
 """
 
 import hashlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -223,3 +224,31 @@ def test_a_list_that_counts_more_than_it_gives_is_none_and_a_clamped_page_is_not
         jamf.faults(count_more=0)
         eventually(lambda: server_of(a)["state"] == "connected", 60, lambda: a.tail(30))
         assert len(jamf.packages()) == 1235
+
+
+def test_a_bridge_that_was_restored_reads_its_peers_before_it_takes_what_jamf_has(
+    network: Network, jamf: FakeJamf, tmp_path: Path
+) -> None:
+    a, b = network.chain("a", "b")
+    connect(a, jamf)
+    eventually(lambda: server_of(a)["health"].get("listed"), 60)
+    first = jamf.upload("Tool.pkg", MIB, seed=1)
+    for node in (a, b):
+        eventually(lambda node=node: digest_of(node, "Tool.pkg") == first["sha3"], 60, lambda: a.tail(30))
+    polled(a)
+    a.stop()
+    shutil.copytree(a.data, tmp_path / "backup")
+    a.start()
+    second = jamf.upload("Tool.pkg", MIB, seed=2)
+    eventually(lambda: digest_of(b, "Tool.pkg") == second["sha3"], 60, lambda: a.tail(30))
+    third = make_file(tmp_path / "third.pkg", 2 * MIB, seed=3)
+    assert b.upload(third.path, "Tool.pkg", replace="true").status == 200
+    new = digest(third.path.read_bytes())
+    eventually(lambda: digest_of(a, "Tool.pkg") == new, 60, lambda: a.tail(30))
+    a.stop()
+    shutil.rmtree(a.data)
+    shutil.copytree(tmp_path / "backup", a.data)
+    a.start()
+    eventually(lambda: digest_of(a, "Tool.pkg") == new, 60, lambda: a.tail(30))
+    polled(a, 3)
+    assert [digest_of(node, "Tool.pkg") for node in (a, b)] == [new, new], "what Jamf has is older than it"

@@ -32,11 +32,12 @@ from jamf_bridge.intake.pulling import PULL_JOB
 from jamf_bridge.jamf_driver import known
 from jamf_bridge.jobs import SYNC_JOB, sync_job
 from jamf_bridge.mirror.uploading import UPLOAD_JOB
+from tests.conftest import DATABASES
 from tests.fakes.jamf.app import make_app
 from tests.fakes.jamf.state import Content, State
 from tests.integration.test_digests import STAGES, Clock, Node
 
-STEPS = int(os.environ.get("ODS_JAMF_STEPS", "120"))
+STEPS = int(os.environ.get("ODS_JAMF_STEPS", "100"))
 SEEDS = int(os.environ.get("ODS_JAMF_SEEDS", "1"))
 NAMES = [f"Tool-{number:02}.pkg" for number in range(30)]
 NEVER = float("inf")
@@ -276,9 +277,11 @@ class Sides:
 
 
 @contextlib.asynccontextmanager
-async def both_sides(root: Path, chance: random.Random, **jamf: Any) -> AsyncIterator[tuple[Sides, str]]:
+async def both_sides(
+    root: Path, chance: random.Random, database: str = "", **jamf: Any
+) -> AsyncIterator[tuple[Sides, str]]:
     """A node and a Jamf Pro in this process, not connected yet; and the URL of the latter."""
-    store = await open_store("", root / "store")
+    store = await open_store(database, root / "store")
     sides = Sides(Node(store, root, Clock()), root, chance, **jamf)
     sockets = bind_sockets(0, "127.0.0.1")
     server = HTTPServer(make_app(sides.jamf))
@@ -292,9 +295,9 @@ async def both_sides(root: Path, chance: random.Random, **jamf: Any) -> AsyncIte
         await store.close()
 
 
-async def _live(root: Path, seed: int) -> Counter[str]:
+async def _live(root: Path, seed: int, database: str = "") -> Counter[str]:
     chance = random.Random(seed)
-    async with both_sides(root, chance) as (sides, url):
+    async with both_sides(root, chance, database) as (sides, url):
         for name in NAMES[:20]:
             await sides.put_here(name, sides.fresh(name))
         for name in NAMES[10:]:
@@ -320,14 +323,21 @@ async def _live(root: Path, seed: int) -> Counter[str]:
         return sides.done
 
 
+@pytest.mark.parametrize("database", DATABASES)
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_what_is_edited_on_both_sides_is_neither_lost_nor_doubled_nor_taken_back(
-    tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    seed: int,
+    database: str,
+    request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    url = request.getfixturevalue("mongod").url(f"sides{seed}") if database == "mongo" else ""
     monkeypatch.setattr(known, "ASK_AGAIN_S", 0.0)  # of a clock that the test does not move
-    done = asyncio.run(_live(tmp_path, seed))
+    done = asyncio.run(_live(tmp_path, seed, url))
     with capsys.disabled():
-        print(f"\nseed {seed}: {dict(done)}")
+        print(f"\n{database}, seed {seed}: {dict(done)}")
     assert done["taken in"] > 5
     assert done["uploaded"] > 5
     assert done["shown"] < len(NAMES) // 2

@@ -12,6 +12,7 @@ from appliance.domain.mdm_errors import MdmRefused, MdmUnreachable
 from jamf_bridge.catching_up import CatchingUp
 from jamf_bridge.driver import CloudState, NodeFacts, PackageFacts
 from jamf_bridge.jamf_driver import JamfDriver, JamfSettings, known
+from jamf_bridge.jamf_driver.records import remote_package
 from jamf_bridge.jobs import sync_job
 from tests.fakes.jamf.state import PACKAGE_DEFAULTS, Content
 from tests.integration.test_jamf_both_sides import Sides, both_sides
@@ -199,6 +200,15 @@ def test_hashes_that_were_written_before_an_upload_are_not_those_of_its_bytes(tm
         assert found.hashes["md5"] == sides.jamf.cloud[NAME].content.digests()["md5"]
 
     with_jamf(tmp_path, test)
+
+
+def test_before_11_23_a_file_that_one_list_lacks_is_still_in_the_cloud() -> None:
+    data = {"id": "1", "fileName": NAME, "size": "5", "hashType": "SHA3_512", "hashValue": "a" * 128}
+    assert remote_package(data, None, listed=True).state is CloudState.PENDING
+    for size in ("", "0", None):
+        assert remote_package({**data, "size": size}, None, listed=True).state is CloudState.NONE
+    stated = {**data, "cloudTransferStatus": ""}
+    assert remote_package(stated, None, listed=True).state is CloudState.NONE
 
 
 # Whole syncs
