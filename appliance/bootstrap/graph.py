@@ -159,7 +159,7 @@ def connect(
         speaks=serving, reconcile_s=settings.replication.reconcile_s,
     )  # fmt: skip
     anti_entropy = AntiEntropy(
-        store=store, peers=peers, calls=calls, every_s=settings.replication.digest_s, now=now_ms,
+        store=store, records=records, peers=peers, calls=calls, every_s=settings.replication.digest_s, now=now_ms,
         read=replication.read, take=replication.take_found, observe=metrics.compared,
     )  # fmt: skip
     replication.on_gap = anti_entropy.due

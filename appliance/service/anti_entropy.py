@@ -35,11 +35,13 @@ from appliance.domain.fingerprint import (
 )
 from appliance.domain.job import Job
 from appliance.domain.record import TOMBSTONE_LIFE_MS, Record
+from appliance.peering.records import record_json
 from appliance.peering.wire import BUCKETS_LIMIT, FETCHED_LIMIT
 from appliance.store.migrations import fill_fingerprints
 from appliance.store.ports import Store
 
 from .peers import Peers, compared_id
+from .records import Records
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +55,8 @@ FRUITLESS_MS = 6 * 3600 * 1000
 TURN_MS = 10_000  #: between two comparisons that a peer brings about
 _AT_ONCE = 4  #: peers that are compared with at a time
 _SURPLUS = 1_000  #: fingerprints that only this node has, of which one is enough
-_EMPTY_HANDED = 50  #: fingerprints of one request of which a peer that means well has at least one
+#: fingerprints of one request; a peer that gives none of these records is asked for no more now
+_EMPTY_HANDED = 50
 
 
 def compare_job(now: int, peer: str = "", *, wished: bool = False) -> Job:
@@ -102,6 +105,7 @@ class AntiEntropy:
         self,
         *,
         store: Store,
+        records: Records,
         peers: Peers,
         calls: Executor,
         every_s: float,
@@ -114,6 +118,7 @@ class AntiEntropy:
 
         Args:
             store: Where the records are.
+            records: Reads them.
             peers: Who is registered.
             calls: Threads for requests.
             every_s: Seconds between two comparisons with a peer.
@@ -124,6 +129,7 @@ class AntiEntropy:
                 it brought.
         """
         self._store = store
+        self._records = records
         self._peers = peers
         self._calls = calls
         self._every_ms = round(every_s * 1000)
@@ -160,9 +166,14 @@ class AntiEntropy:
         return found
 
     async def records(self, prints: Sequence[int]) -> list[dict[str, Any]]:
-        """The records of these fingerprints, as they are passed on; those that are not here any more are missing."""
+        """The records of these fingerprints, as they are passed on.
+
+        Those that are not here any more, break a rule or are ahead of the clock are missing.
+        """
         where = {"fingerprint": {"in": list(prints)}}
-        return [doc["record"] for doc in await self._store.find("records", where, limit=2 * len(prints))]
+        docs = await self._store.find("records", where, limit=2 * len(prints))
+        found = [record for doc in docs if (record := self._records.read(doc)) is not None]
+        return [record_json(record) for record in found if self._records.goes_out(record)]
 
     async def wished(self, peer: str) -> None:
         """A peer found that this node lacks something: compare soon."""
@@ -308,8 +319,6 @@ class AntiEntropy:
         for start in range(0, len(prints), FETCHED_LIMIT):
             part = prints[start : start + FETCHED_LIMIT]
             records = await self._call(ask, part)
-            if len(part) >= _EMPTY_HANDED and not records:
-                raise PeerMisbehaved("It has none of the records whose fingerprints it lists.")
             if not {_fingerprint(record) for record in records} <= set(part):
                 raise PeerMisbehaved("It gives other records than it was asked for.")
             # A tombstone whose time is over is about to be deleted there, as it was here.
@@ -318,6 +327,8 @@ class AntiEntropy:
             fetched += len(winners)
             new = {fingerprint(record.key_in_store, record.signature) for record in winners}
             self._note_fruitless(each for each in part if each not in new)
+            if len(part) >= _EMPTY_HANDED and not records:
+                break  # it breaks off, or passes none of these on: not for ever
         return fetched
 
     async def _still_here(self, prints: Sequence[int]) -> bool:

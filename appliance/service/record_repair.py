@@ -39,7 +39,7 @@ class RecordRepair:
 
     async def look(self) -> int:
         """Sign again what this node wrote ahead of the time, if its clock is known to be right; return how many."""
-        if not self._records.clock_trusted():
+        if not self._records.clock_trusted() or not self._records.may_write():
             return 0
         count = 0
         for key in [key for key, own in self._records.ahead.items() if own]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from appliance.domain.errors import InvalidInput, WireInvalid
+from appliance.domain.errors import InvalidInput, TwinRunning, WireInvalid
 from appliance.domain.fingerprint import fingerprint
 from appliance.domain.record import (
     AHEAD_MS,
@@ -127,6 +127,14 @@ class Records:
         self.ahead: dict[str, bool] = {}
         self._ahead_told = False
         self._checked: dict[str, int] = {}  #: write counters of records that break no rule, by id
+
+    def may_write(self) -> bool:
+        """Whether this node may write records: no other copy of it is running."""
+        try:
+            self.check_writing()
+        except TwinRunning:
+            return False
+        return True
 
     def read(self, doc: Doc) -> Record | None:
         """The record of a document, or None if it breaks a rule: that is noted."""

@@ -60,11 +60,13 @@ PATIENCE_S = 10.0  #: for the peers' feeds; a slow one is read on beside what fo
 RECONCILER = "reconciler"  #: who follows the change feed for `Replication.settle_missed`
 _FEED_PAGES = 10_000  #: of a feed that is read at once: 5 million records
 _FEED_IDS = 5  #: new ids that a feed may have while it is read: each is a start of the peer
-_SMALL_PAGE = 100  #: records; a smaller page, with more behind it and nothing new in it, is no progress ...
-_SMALL_PAGES = 50  #: ... and so many of them are none either
+#: positions; a page that goes on for fewer, with more behind it and nothing new in it, is no progress ...
+_SMALL_STEP = 100
+_SMALL_STEPS = 50  #: ... and so many of them are none either
 _UNREAD_MS = 5_000  #: a feed that is none is left unread for so long, twice as long each time ...
 _UNREAD_MOST_MS = 300_000  #: ... up to this, whatever its peer announces
 _DAY_MS = 24 * 3600 * 1000
+_ROLLED_BACK = "rolled_back"  #: id of the notice that a rollback was noticed
 
 
 def reconcile_job(now: int) -> Job:
@@ -113,7 +115,7 @@ class Replication:
             own: What this node's record says, but for its peers.
             calls: Threads for requests.
             supervisor: Watches what runs beside.
-            twins: Which life of this node this is.
+            twins: Knows this start of the node, and whether another copy of it is running.
             now: UTC milliseconds.
             speaks: Whether this process says where the node is, or repeats what another said.
             reconcile_s: Seconds between two reconciliations.
@@ -132,7 +134,6 @@ class Replication:
         self._supervisor = supervisor
         self._twins = twins
         self._now = now
-        self._rolled_back = False  #: whether it was noticed that this database is older than what peers know
         #: by peer: how often its feed was none, and until when it is left unread
         self._unread: dict[str, tuple[int, int]] = {}
         self._uncompared: set[str] = set()  #: peers to compare with once their feed has been read
@@ -149,6 +150,8 @@ class Replication:
         self._stopped = False
         holdings.on_written = self.announce
         intake.on_own_record = self._overtake
+        if speaks:
+            twins.on_passed_on = self._look_at_own
 
     async def start(self) -> None:
         """Write this node's own record, and bring every package in line with its record."""
@@ -199,28 +202,31 @@ class Replication:
         for attempt in range(_TRIES):
             known = await self._records.known(RecordKind.NODE, self._identity.node_id)
             own = replace(self._own, peers=tuple(sorted(self._peers.active_ids())[:MAX_PEERS]))
-            if known.record is not None and (self._is_current(known.record, own) or not self._twins.writing):
+            if known.record is not None and (not self._twins.writing or self._stands(known.record, own)):
                 return known.record
             body = {**asdict(own), **self._twins.run_after(known.record).fields()}
             record, operation = self._records.write(RecordKind.NODE, self._identity.node_id, body, known)
             try:
                 await self._store.batch([operation])
-            except StaleRevision:  # two registrations at once, or another process of this node
+            except StaleRevision:  # two registrations at once
                 if attempt == _TRIES - 1:
                     raise
             else:
                 self.announce()
-                break
-        return record
+                return record
+        raise AssertionError("a try returns or raises")
 
-    def _is_current(self, record: Record, own: NodeBody) -> bool:
-        stands = not record.deleted and self._twins.is_current(record)
-        # One that is ahead was written while the clock was wrong.
-        stands = stands and not self._records.is_ahead(record)
-        return stands and (not self._speaks or node_body(record) == own)
+    def _stands(self, record: Record, own: NodeBody) -> bool:
+        """Whether this process has nothing to correct in this node's record."""
+        if record.deleted or self._records.is_ahead(record):  # it was written while the clock was wrong
+            return False
+        return not self._speaks or (self._twins.is_current(record) and node_body(record) == own)
 
     async def _overtake(self, record: Record) -> None:
         """Outrank a record of another life of this node that came back from a peer, or one that says it is gone."""
+        if record.kind is RecordKind.NODE and not self._speaks:
+            await self._twins.pass_on()  # the process that says where the node is looks at it
+            return
         twin = await self._twins.proven_by(record)
         if record.author == self._identity.node_id and not twin:
             await self._note_rollback(record)
@@ -238,17 +244,16 @@ class Replication:
         elif record.kind is RecordKind.REPLICA:
             await self._holdings.say_again(record.id.partition(".")[0])
 
+    async def _look_at_own(self) -> None:
+        """A worker took in a record that another life of this node wrote."""
+        record = (await self._records.known(RecordKind.NODE, self._identity.node_id)).record
+        if record is not None and (record.deleted or not self._twins.is_current(record)):
+            await self._overtake(record)
+
     async def _note_rollback(self, record: Record) -> None:
-        """This database lacks what this node once wrote: let peers read its feed from the beginning, once a life."""
-        buried = record.deleted and record.at < self._now() - TOMBSTONE_LIFE_MS + _DAY_MS
-        if self._rolled_back or buried:
-            return
-        self._rolled_back = True
-        log.warning(
-            "a peer has records of this node that its database lacks; they are taken back",
-            extra={"action": "rolled_back", "record": record.key_in_store, "revision": record.revision},
-        )
-        await self._store.renew_feed(forget=True)
+        """This database lacks what this node once wrote: let peers read its feed from the beginning, once a start."""
+        if record.deleted and record.at < self._now() - TOMBSTONE_LIFE_MS + _DAY_MS:
+            return  # it was deleted here because its time was over
         event = entry(
             EventType.NODE_ROLLED_BACK,
             at=self._now(),
@@ -257,7 +262,13 @@ class Replication:
             name=self._own.name,
             record=record.key_in_store,
         )
-        await self._store.batch([event])
+        if not await self._twins.note_once(_ROLLED_BACK, event):
+            return
+        log.warning(
+            "a peer has records of this node that its database lacks; they are taken back",
+            extra={"action": "rolled_back", "record": record.key_in_store, "revision": record.revision},
+        )
+        await self._store.renew_feed(forget=True)
         self.greet()
 
     # Our feed, for peers
@@ -527,6 +538,7 @@ class FeedBounds:
     def __init__(self) -> None:
         self.ids = 0  #: how often the feed had another id
         self._pages = 0
+        self._step = 0  #: how far the last page went
         self._barren = 0
 
     def check(self, page: Changes, *, feed: str, since: int) -> None:
@@ -537,16 +549,17 @@ class FeedBounds:
         """
         self._pages += 1
         self.ids += page.feed != feed
-        if page.more and (not page.records or (page.next <= since and page.feed == feed)):
+        self._step = page.next - (since if page.feed == feed else 0)
+        if page.more and self._step <= 0:
             raise PeerMisbehaved("Its change feed does not advance.")
         if self.ids > _FEED_IDS:
             raise PeerMisbehaved("Its change feed has a new id on every page.")
-        if self._pages > _FEED_PAGES or self._barren > _SMALL_PAGES:
+        if self._pages > _FEED_PAGES or self._barren > _SMALL_STEPS:
             raise PeerMisbehaved("Its change feed does not end.")
 
     def took(self, page: Changes, *, new: int) -> None:
-        """Note how many records of a page were new."""
-        if page.more and not new and len(page.records) < _SMALL_PAGE:
+        """Note how many records of a page were new. One without any may be of records that do not go out."""
+        if page.more and not new and self._step < _SMALL_STEP:
             self._barren += 1
 
 

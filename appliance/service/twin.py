@@ -14,14 +14,14 @@ and its answer names us.
                                                            starts: "x, seen w"
     reads it: a twin. "w, seen x", and stops      ------>  reads it: a twin. "x, seen w", and stops
 
-The run is kept in the store: the serving process draws it, workers beside it share it.
+The run is kept in the store: the serving process draws it, workers beside it share it. A worker that takes such a
+record in passes it on, since only the serving process knows what the answer has to say.
 """
 
 import asyncio
-import contextlib
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ from appliance.domain.errors import OUTAGES, StaleRevision, TwinRunning
 from appliance.domain.event import EventType
 from appliance.domain.record import Record, RecordKind
 from appliance.peering.records import node_body
-from appliance.store.ports import Doc, Replace, Store
+from appliance.store.ports import Doc, Insert, Operation, Replace, Store
 
 from .journal import SYSTEM, entry
 
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 NOTICE = "run"  #: id of the notice that keeps the run, and the twin once one was found
 SEEN = 8  #: runs that a record names at most
+_TRIES = 8
 _PAUSE_S = 0.5
 _IDLE_S = 3600.0
 
@@ -72,31 +73,36 @@ class TwinGuard:
         self._now = now
         self._runs: list[str] = []  #: this node's while this process lives, the present one last
         self._twin = ""  #: the URL of the twin
+        self._passed_on = 0
+        #: called in the serving process when a worker took in a record of this node that another life wrote
+        self.on_passed_on: Callable[[], Awaitable[None]] | None = None
 
     async def start(self, *, serving: bool) -> None:
         """Draw a run, as the serving process; join that of the node, as a worker beside it."""
         if serving:
             self._runs.append(secrets.token_hex(8))
-            await self._store.replace("notices", {"_id": NOTICE, "run": self._runs[-1], "twin": ""})
+            self._take(await self._store.replace("notices", _notice(self._runs[-1])))
             return
         while not self._runs:
             doc = await self._store.get("notices", NOTICE)
             if doc is None:  # the serving process has not started yet
                 try:
-                    new = {"_id": NOTICE, "run": secrets.token_hex(8), "twin": ""}
-                    doc = await self._store.replace("notices", new, expect=0)
+                    doc = await self._store.replace("notices", _notice(secrets.token_hex(8)), expect=0)
                 except StaleRevision:
                     continue
             self._take(doc)
 
     async def follow(self) -> None:
         """Take over what other processes of this node find. Never returns."""
-        seen = -1
+        seen, done = -1, 0
         while True:
             await asyncio.sleep(_PAUSE_S)
             try:
                 seen = await self._store.changed("notices", seen, timeout=_IDLE_S)
                 await self._look()
+                if self._passed_on > done and self.on_passed_on is not None:
+                    done = self._passed_on
+                    await self.on_passed_on()
             except OUTAGES:
                 continue
 
@@ -110,7 +116,36 @@ class TwinGuard:
             self._runs.append(doc["run"])
         elif doc["run"] != self._runs[-1]:
             return  # of before a restart that this process knows of
-        self._twin = doc["twin"]
+        self._twin, self._passed_on = doc["twin"], doc["passed_on"]
+
+    async def pass_on(self) -> None:
+        """Let the serving process look at this node's record: it is one that another life of this node wrote."""
+        await self._change(lambda doc: {**doc, "passed_on": doc["passed_on"] + 1})
+
+    async def note_once(self, id: str, event: Insert) -> bool:
+        """Log an event at most once a start, whichever process of the node it is; says whether it was logged."""
+        doc = await self._store.get("notices", id)
+        if doc is not None and doc["run"] == self._runs[-1]:
+            return False
+        new = {"_id": id, "run": self._runs[-1]}
+        try:
+            await self._store.batch([Replace("notices", new, doc["_rev"] if doc else 0), event])
+        except StaleRevision:
+            return False
+        return True
+
+    async def _change(self, change: Callable[[Doc], Doc], *more: Operation) -> None:
+        """Change the notice that keeps the run, with further operations in the same write."""
+        for _ in range(_TRIES):
+            doc = await self._store.get("notices", NOTICE)
+            new = change(doc) if doc is not None else None
+            if doc is None or new is None or new == doc:
+                return
+            try:
+                await self._store.batch([Replace("notices", new, doc["_rev"]), *more])
+            except StaleRevision:
+                continue
+            return
 
     @property
     def writing(self) -> bool:
@@ -163,8 +198,7 @@ class TwinGuard:
         """A record from a peer proves it: write nothing from now on, in any process, until the next start."""
         url = node_body(record).url
         first, self._twin = not self._twin, url
-        doc = await self._store.get("notices", NOTICE)
-        if not first or doc is None or doc["twin"]:
+        if not first:
             return
         log.error(
             "another process works under the identity of this node; this one writes nothing until it is restarted",
@@ -174,5 +208,8 @@ class TwinGuard:
         event = entry(
             EventType.NODE_TWIN_DETECTED, at=self._now(), actor=SYSTEM, subject=self._node_id, url=url
         )
-        with contextlib.suppress(StaleRevision):  # another process of this node noticed it
-            await self._store.batch([Replace("notices", {**doc, "twin": url}, doc["_rev"]), event])
+        await self._change(lambda doc: {**doc, "twin": doc["twin"] or url}, event)
+
+
+def _notice(run: str) -> Doc:
+    return {"_id": NOTICE, "run": run, "twin": "", "passed_on": 0}

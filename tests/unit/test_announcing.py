@@ -34,11 +34,12 @@ async def story_of(monkeypatch: pytest.MonkeyPatch, steps: list[list[str]]) -> l
     theirs = {(f"package:{id}", 1) for step in steps for id in step if id.startswith("theirs")}
     story: list[Any] = []
     parts: dict[str, Any] = dict.fromkeys(
-        ("records", "catalogue", "peers", "identity", "own", "calls", "twins", "now")
+        ("records", "catalogue", "peers", "identity", "own", "calls", "now")
     )
     replication = Replication(
         store=cast(Any, Feed(steps)), holdings=cast(Any, SimpleNamespace()),
-        intake=cast(Any, SimpleNamespace()), supervisor=Supervisor(now=lambda: 0), **parts,
+        intake=cast(Any, SimpleNamespace()), supervisor=Supervisor(now=lambda: 0),
+        twins=cast(Any, SimpleNamespace()), **parts,
     )  # fmt: skip
     replication._heard["peer"] = theirs
 

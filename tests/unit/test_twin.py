@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from appliance.domain.errors import TwinRunning
+from appliance.domain.event import EventType
 from appliance.domain.node import NodeBody
 from appliance.domain.record import Record, RecordKind
 from appliance.peering.identity import Identity
 from appliance.peering.records import sign_record
+from appliance.service.journal import SYSTEM, entry
 from appliance.service.twin import SEEN, Run, TwinGuard
 from appliance.store.opening import open_store
 from appliance.store.ports import Store
@@ -35,6 +37,11 @@ def record(run: Run, *, author: Identity = ME, deleted: bool = False, url: str =
 
 def guard(store: Store) -> TwinGuard:
     return TwinGuard(store=store, node_id=ME.node_id, now=lambda: 1)
+
+
+async def noted(guard: TwinGuard) -> bool:
+    event = entry(EventType.NODE_ROLLED_BACK, at=1, actor=SYSTEM, subject="x")
+    return await guard.note_once("notice", event)
 
 
 Test = Callable[[Store, Store], Awaitable[None]]
@@ -139,10 +146,22 @@ def test_processes_of_one_node_are_no_twins(tmp_path: Path) -> None:
             await worker.found(record(Run(id="x", seen=(serving.run_after(None).id,))))
             while early.writing:
                 await asyncio.sleep(0.01)
+            # What a worker takes in is looked at by the serving process.
+            passed_on: list[str] = []
+
+            async def look() -> None:
+                passed_on.append("")
+
+            early.on_passed_on = look
+            await worker.pass_on()
+            while not passed_on:
+                await asyncio.sleep(0.01)
             again = await started(one)
             while not early.writing:
                 await asyncio.sleep(0.01)
         follower.cancel()
         assert again.writing
+        assert [await noted(again), await noted(early), await noted(again)] == [True, False, False]
+        assert await noted(await started(one)), "once a start"
 
     with_stores(tmp_path, test)
