@@ -98,7 +98,11 @@ class DownloadHandler(BaseHandler):
         raise PackageUnknown(f'"{filename}" is not served by this node: {package.reason}.')
 
     async def _send(self, sha256: str, descriptor: int, *, body: bool) -> None:
-        """Answer with an open file; `sha256` is "" if nobody knows it."""
+        """Answer with an open file; `sha256` is "" if nobody knows it.
+
+        Raises:
+            FileFailed: It is not what its headers said.
+        """
         info = os.fstat(descriptor)
         size, modified = info.st_size, int(info.st_mtime)
         etag = f'"{sha256}"' if sha256 else ""
@@ -134,5 +138,7 @@ class DownloadHandler(BaseHandler):
             return
         try:
             await send_file(self, descriptor, span.first, span.length, self.count)
+        except FileFailed:
+            raise  # whoever opened the file has to look at it
         except tornado.iostream.StreamClosedError:
             return  # the reader went away

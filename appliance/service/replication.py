@@ -411,9 +411,9 @@ class Replication:
         await self.fill()
 
     async def next_look(self) -> int:
-        """About when everything that is missing is looked at again, UTC milliseconds; 0 if nobody knows."""
+        """About when everything that is missing is looked at again, UTC milliseconds."""
         jobs = await self._store.find_jobs({"name": RECONCILE_JOB}, limit=1)
-        return jobs[0].updated_at + self._reconcile_ms if jobs else 0
+        return (jobs[0].updated_at if jobs else self._now()) + self._reconcile_ms
 
     async def settle_missed(self) -> None:
         """Settle packages whose newest record is not what the view of them says.
