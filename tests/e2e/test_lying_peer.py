@@ -91,8 +91,10 @@ def test_a_peer_that_always_lies_is_set_aside_and_the_rest_comes_from_another(
     with pytest.raises(AssertionError):
         b.join(honest)
     b.join(liar)
-    peer = eventually(lambda: (p := b.peer(liar))["strikes"] >= 3 and p, 30, "no strikes are counted")
-    assert peer["quarantined_until"]
+    aside = eventually(lambda: b.peer(liar)["set_aside"], 30, "it is not set aside")
+    assert [one["filename"] for one in aside] == [file.name]
+    assert "Chunk 17 does not match" in aside[0]["reason"]
+    assert b.peer(liar)["strikes"] >= 3
     assert b.head(file.name).status == 503
     transfer = eventually(
         lambda: next(iter(b.api("GET", "/transfers?state=stalled")["items"]), None), 30, "it is not stalled"
