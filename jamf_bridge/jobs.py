@@ -1,8 +1,7 @@
 """The jobs that bring one MDM server and this network into line, as they are queued."""
 
-import secrets
-
 from appliance.domain.job import Job
+from appliance.jobs.new import new_job
 
 SYNC_JOB = "mdm.sync"
 
@@ -24,15 +23,13 @@ def hint_job(server_id: str, now: int, *, run_at: int, reason: str) -> Job:
         run_at: When it becomes a sync, UTC milliseconds.
         reason: What it is for, for people.
     """
-    return Job(
-        id=secrets.token_hex(12),
-        queue="default",
-        name=HINT_JOB,
-        args={"server": server_id, "reason": reason},
+    return new_job(
+        "default",
+        HINT_JOB,
+        now,
         key=hint_key(server_id),
+        args={"server": server_id, "reason": reason},
         run_at=run_at,
-        created_at=now,
-        updated_at=now,
     )
 
 
@@ -51,13 +48,11 @@ def sync_job(server_id: str, now: int, *, delay_ms: int = 0, reason: str = "") -
         reason: What it is for, in the job's arguments. A job that is joined to another loses it: what must not be
             lost is asked for with `Servers.ask`.
     """
-    return Job(
-        id=secrets.token_hex(12),
-        queue="default",
-        name=SYNC_JOB,
-        args={"server": server_id, "reason": reason},
+    return new_job(
+        "default",
+        SYNC_JOB,
+        now,
         key=sync_key(server_id),
+        args={"server": server_id, "reason": reason},
         run_at=now + delay_ms,
-        created_at=now,
-        updated_at=now,
     )

@@ -8,10 +8,10 @@ a version to the MDM was begun whose arrival was not seen yet: its bytes may app
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from appliance.domain.errors import StaleRevision
 from appliance.domain.package import Package
+from appliance.store.paging import every
 from appliance.store.ports import Doc, Replace, Store
 
 from .driver import RemotePackage
@@ -22,7 +22,6 @@ FORGOTTEN_MS = (
     120 * 86_400_000
 )  #: what is known of a package that is not known itself any more goes after this
 LANDING_MS = 6 * 3_600_000  #: an upload that was not seen for so long is not on its way any more
-_PAGE = 1000
 _TRIES = 5
 
 
@@ -33,14 +32,7 @@ def versions_id(server: str, package: str) -> str:
 
 async def versions_of(store: Store, server: str) -> dict[str, Doc]:
     """Every document of a server by package id."""
-    found: dict[str, Doc] = {}
-    after: tuple[Any, str] | None = None
-    while True:
-        docs = await store.find(COLLECTION, {"server": server}, limit=_PAGE, after=after)
-        found.update({doc["package"]: doc for doc in docs})
-        if len(docs) < _PAGE:
-            return found
-        after = (docs[-1]["_id"], docs[-1]["_id"])
+    return {doc["package"]: doc async for doc in every(store, COLLECTION, {"server": server})}
 
 
 def noted(doc: Doc | None, server: str, package: Package, now: int) -> Doc | None:

@@ -6,6 +6,7 @@ batch as the change that calls for it; this package runs it, however often the p
     store.enqueue -> claim (lease, fencing token) -> APScheduler executor -> settle -> done, retry or failed
                        ^ taken again when the lease ends without a settlement
 
+    new         a job before it is queued
     runner      one lane per queue claims rows into free slots; leases are renewed; endings are recorded
     lane        when a queue is asked for more rows
     engine      APScheduler: the executors that run rows, the triggers that fire timed duties

@@ -35,6 +35,7 @@ from appliance.domain.fingerprint import (
 )
 from appliance.domain.job import Job
 from appliance.domain.record import TOMBSTONE_LIFE_MS, Record
+from appliance.jobs.new import new_job
 from appliance.peering.records import record_json
 from appliance.peering.wire import BUCKETS_LIMIT, FETCHED_LIMIT
 from appliance.store.migrations import fill_fingerprints
@@ -67,14 +68,8 @@ def compare_job(now: int, peer: str = "", *, wished: bool = False) -> Job:
         peer: The peer; "" for all.
         wished: Whether the peer asked for it; then it is not asked in turn.
     """
-    return Job(
-        id=secrets.token_hex(12),
-        queue="default",
-        name=COMPARE_JOB,
-        args={"peer": peer, "wished": wished},
-        key=f"{COMPARE_JOB}:{peer}",
-        run_at=now,
-        created_at=now,
+    return new_job(
+        "default", COMPARE_JOB, now, key=f"{COMPARE_JOB}:{peer}", args={"peer": peer, "wished": wished}
     )
 
 

@@ -12,6 +12,7 @@ from appliance.domain.errors import InvalidName, PackageUnknown, WireInvalid
 from appliance.domain.names import check_filename
 from appliance.domain.package import Package, Presence
 from appliance.peering.record_bodies import parse_package_body
+from appliance.store.paging import every
 from appliance.store.ports import Doc, Store
 
 log = logging.getLogger(__name__)
@@ -83,21 +84,13 @@ class Catalogue:
     async def load(self) -> None:
         """Read what is new in the store since the last call; at first: everything."""
         since = self._changed_at - _SLACK_MS
-        after: tuple[int, str] | None = None
-        while True:
-            docs = await self._store.find(
-                "packages", {"changed_at": {"gte": since}}, order="changed_at", limit=500, after=after
-            )
-            for doc in docs:
-                try:
-                    self.take(doc)
-                except WireInvalid as exc:
-                    self._skip(doc, exc)
-            if docs:
-                self._changed_at = max(self._changed_at, docs[-1]["changed_at"])
-                after = (docs[-1]["changed_at"], docs[-1]["_id"])
-            if len(docs) < 500:
-                return
+        where = {"changed_at": {"gte": since}}
+        async for doc in every(self._store, "packages", where, order="changed_at"):
+            try:
+                self.take(doc)
+            except WireInvalid as exc:
+                self._skip(doc, exc)
+            self._changed_at = max(self._changed_at, doc["changed_at"])
 
     async def refresh(self, id: str) -> Package | None:
         """Read one package from the store: what a job decides about must not be a copy that another process outran."""

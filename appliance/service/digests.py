@@ -10,7 +10,6 @@ SHA3-512 costs as much as MD5, SHA-512 and SHA-256 together, so two threads halv
 import hashlib
 import logging
 import os
-import secrets
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +19,7 @@ from appliance.domain.job import Job
 from appliance.domain.manifest import CHUNK_SIZE, Hash
 from appliance.domain.package import Package
 from appliance.jobs.context import JobContext
+from appliance.jobs.new import new_job
 from appliance.store.blobs import BlobStore
 from appliance.store.filesystem import read_at
 from appliance.store.ports import Store
@@ -164,14 +164,8 @@ class Digests:
         now = self._now()
         if package.held_sha256 != package.body.sha256 or now - self._asked.get(key, 0) < _ASK_AGAIN_MS:
             return False
-        job = Job(
-            id=secrets.token_hex(12),
-            queue="hash",
-            name=DIGEST_JOB,
-            args={"package": package.id, "sha256": package.body.sha256},
-            key=key,
-            run_at=now,
-            created_at=now,
+        job = new_job(
+            "hash", DIGEST_JOB, now, key=key, args={"package": package.id, "sha256": package.body.sha256}
         )
         await self._store.enqueue(job)
         self._asked[key] = now

@@ -5,7 +5,6 @@ looked at again. A transfer without a job is no state: `follow` is asked at ever
 and names the job that is missing or the end that a transfer has come to.
 """
 
-import secrets
 from dataclasses import dataclass
 
 from appliance.domain.holding import Action, Decision
@@ -13,6 +12,7 @@ from appliance.domain.job import Job
 from appliance.domain.manifest import chunk_count
 from appliance.domain.package import Package, Presence
 from appliance.domain.states import JobState, TransferState
+from appliance.jobs.new import new_job
 from appliance.store.ports import Doc
 
 FETCH_JOB = "transfer.fetch"
@@ -31,14 +31,12 @@ STOPPED = {TransferState.STALLED, TransferState.FAILED}
 def fetch_job(view: Package, now: int) -> Job:
     """The job that brings a package here; one at a time for each transfer."""
     small = view.body.size <= SMALL
-    return Job(
-        id=secrets.token_hex(12),
-        queue="small" if small else "transfer",
-        name=FETCH_SMALL_JOB if small else FETCH_JOB,
-        args={"package": view.id, "sha256": view.body.sha256},
+    return new_job(
+        "small" if small else "transfer",
+        FETCH_SMALL_JOB if small else FETCH_JOB,
+        now,
         key=fetch_key(transfer_id(view.id, view.body.sha256)),
-        run_at=now,
-        created_at=now,
+        args={"package": view.id, "sha256": view.body.sha256},
     )
 
 

@@ -28,6 +28,7 @@ from appliance.peering.records import check_time, package_body, verify_record
 from appliance.store.blobs import BlobStore
 from appliance.store.filesystem import remove
 from appliance.store.layout import Layout
+from appliance.store.paging import every
 from appliance.store.ports import Doc, Remove, Replace, Store
 from appliance.store.schema import TRASH
 
@@ -210,7 +211,7 @@ class Fsck:
         return "; its file is set aside"
 
     async def _check_views(self, *, repair: bool) -> None:
-        for doc in await self._all("packages"):
+        async for doc in every(self._store, "packages"):
             try:
                 package_from(doc)
             except WireInvalid as exc:
@@ -356,8 +357,8 @@ class Fsck:
         blobs |= await self._recorded()
         names = {package.held_filename for package in packages}
         over = {str(TransferState.DONE)}
-        transfers = {doc["_id"] for doc in await self._all("transfers") if doc["state"] not in over}
-        uploads = {doc["_id"] for doc in await self._all("uploads")}
+        transfers = {doc["_id"] async for doc in every(self._store, "transfers") if doc["state"] not in over}
+        uploads = {doc["_id"] async for doc in every(self._store, "uploads")}
         known = {
             Kind.LINK_ORPHAN: names,
             Kind.BLOB_ORPHAN: blobs,
@@ -412,15 +413,6 @@ class Fsck:
                 elif kind is Kind.UPLOAD_ORPHAN:
                     key = key.split(".")[0]
                 yield kind, key, path
-
-    async def _all(self, collection: str) -> list[Doc]:
-        found: list[Doc] = []
-        while True:
-            after = (found[-1]["_id"], found[-1]["_id"]) if found else None
-            page = await self._store.find(collection, limit=_PAGE, after=after)
-            found += page
-            if len(page) < _PAGE:
-                return found
 
     def _check_identity(self, *, repair: bool) -> None:
         if os.name != "posix":

@@ -9,7 +9,6 @@ any point: files are linked before the store says so, and removed after. Settlin
 import asyncio
 import base64
 import logging
-import secrets
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -31,6 +30,7 @@ from appliance.domain.manifest import Manifest
 from appliance.domain.node import Admission, NodeBody, admit
 from appliance.domain.package import Package, PackageBody, Presence, ReplicaBody
 from appliance.domain.record import Record, RecordKind, replica_id
+from appliance.jobs.new import new_job
 from appliance.jobs.supervisor import Supervisor
 from appliance.peering.records import node_body, package_body, replica_body
 from appliance.store.blobs import BlobStore, Stamp
@@ -600,12 +600,4 @@ class Holdings:
 
 
 def _release_check_job(id: str, now: int) -> Job:
-    return Job(
-        id=secrets.token_hex(12),
-        queue="default",
-        name=RELEASE_CHECK_JOB,
-        args={"package": id},
-        key=f"release:{id}",
-        run_at=now,
-        created_at=now,
-    )
+    return new_job("default", RELEASE_CHECK_JOB, now, key=f"release:{id}", args={"package": id})

@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from appliance.domain.job import Job
 from appliance.domain.record import TOMBSTONE_LIFE_MS
 from appliance.domain.states import JobState, TransferState
+from appliance.jobs.new import new_job
 from appliance.store.blobs import BlobStore
 from appliance.store.ports import Store
 
@@ -28,9 +28,7 @@ SWEEP_AGE_S = 600.0  #: a file that nothing mentions is left alone for so long: 
 
 def purge_job(now: int) -> Job:
     """The job that runs `Maintenance.purge`."""
-    return Job(
-        id=secrets.token_hex(12), queue="default", name=PURGE_JOB, key=PURGE_JOB, run_at=now, created_at=now
-    )
+    return new_job("default", PURGE_JOB, now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

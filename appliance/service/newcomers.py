@@ -7,13 +7,13 @@ role any more is blocked, with tokens and sessions, and nothing of theirs is del
 
 import contextlib
 import logging
-import secrets
 from collections.abc import Callable
 from typing import Any
 
 from appliance.domain.errors import DirectoryUnavailable, DuplicateKey, StaleRevision
 from appliance.domain.event import EventType
 from appliance.domain.job import Job
+from appliance.jobs.new import new_job
 from appliance.store.ports import Doc, Insert, Operation, Replace, Store
 
 from .directory import Directory, Person
@@ -28,14 +28,7 @@ _TRIES = 5
 
 def recheck_job(now: int) -> Job:
     """The job that runs `Newcomers.recheck`."""
-    return Job(
-        id=secrets.token_hex(12),
-        queue="default",
-        name=RECHECK_JOB,
-        key=RECHECK_JOB,
-        run_at=now,
-        created_at=now,
-    )
+    return new_job("default", RECHECK_JOB, now)
 
 
 def of_directory(doc: Doc) -> bool:

@@ -27,6 +27,7 @@ from appliance.domain.record import (
 )
 from appliance.peering.identity import Identity
 from appliance.peering.records import check_rules, parse_record, record_json, sign_record
+from appliance.store.paging import every
 from appliance.store.ports import Doc, Operation, Replace, Store
 
 log = logging.getLogger(__name__)
@@ -240,18 +241,13 @@ class Records:
     async def about(self, package: str) -> About:
         """What is known of a package, in one read."""
         found = About(package=Known(record=None, rev=0), replicas={})
-        after: tuple[Any, str] | None = None
-        while True:
-            docs = await self._store.find("records", {"package": package}, limit=500, after=after)
-            for doc in docs:
-                known = self._known(doc)
-                if doc.get("kind") == RecordKind.PACKAGE:
-                    found.package = known
-                else:
-                    found.replicas[str(doc.get("node"))] = known
-            if len(docs) < 500:
-                return found
-            after = (docs[-1]["_id"], docs[-1]["_id"])
+        async for doc in every(self._store, "records", {"package": package}):
+            known = self._known(doc)
+            if doc.get("kind") == RecordKind.PACKAGE:
+                found.package = known
+            else:
+                found.replicas[str(doc.get("node"))] = known
+        return found
 
     async def replicas(self, package: str) -> list[Record]:
         """Every node's living replica record of a package."""

@@ -15,7 +15,6 @@ comes back from a peer, and that its database lacks, tells of a restored copy, o
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, replace
@@ -33,10 +32,12 @@ from appliance.domain.event import EventType
 from appliance.domain.job import Job
 from appliance.domain.node import MAX_PEERS, NodeBody
 from appliance.domain.record import TOMBSTONE_LIFE_MS, Record, RecordKind
+from appliance.jobs.new import new_job
 from appliance.jobs.supervisor import Supervisor
 from appliance.peering.identity import Identity
 from appliance.peering.records import node_body, record_json
 from appliance.peering.wire import Changes
+from appliance.store.paging import pages
 from appliance.store.ports import Doc, Operation, Replace, Store
 
 from .catalogue import Catalogue
@@ -71,14 +72,7 @@ _ROLLED_BACK = "rolled_back"  #: id of the notice that a rollback was noticed
 
 def reconcile_job(now: int) -> Job:
     """The job that reads every peer's feed."""
-    return Job(
-        id=secrets.token_hex(12),
-        queue="default",
-        name=RECONCILE_JOB,
-        key=RECONCILE_JOB,
-        run_at=now,
-        created_at=now,
-    )
+    return new_job("default", RECONCILE_JOB, now)
 
 
 class Replication:
@@ -162,16 +156,11 @@ class Replication:
 
     async def settle_all(self) -> None:
         """Bring every package in line: after a start, or after the node's stage or tags changed."""
-        after: tuple[Any, str] | None = None
-        while not self._stopped:
-            docs = await self._store.find(
-                "records", {"kind": str(RecordKind.PACKAGE)}, limit=200, after=after
-            )
+        async for docs in pages(self._store, "records", {"kind": str(RecordKind.PACKAGE)}):
+            if self._stopped:
+                return
             ids = (id for doc in docs if isinstance(id := doc.get("record_id"), str))
             await self._holdings.settle_many(ids, again=True)
-            if len(docs) < 200:
-                return
-            after = (docs[-1]["_id"], docs[-1]["_id"])
 
     def greet(self) -> None:
         """Tell every peer where this node is now: after a start."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Callable, Sequence
 
 from appliance.domain.errors import DigestMismatch, VersionUnknown
@@ -10,6 +9,7 @@ from appliance.domain.job import Job
 from appliance.domain.node import check_within
 from appliance.domain.trash import Version, choose
 from appliance.jobs.context import JobContext
+from appliance.jobs.new import new_job
 from appliance.store.blobs import BlobStore
 from appliance.store.ports import Store
 
@@ -70,10 +70,11 @@ class Restore:
         for body in (version.body or package.body, *(() if package.withdrawn else (package.body,))):
             check_within(body.stage, within)
         now = self._now()
-        job = Job(
-            id=secrets.token_hex(12),
-            queue="hash",
-            name=RESTORE_JOB,
+        job = new_job(
+            "hash",
+            RESTORE_JOB,
+            now,
+            key=f"restore:{package.id}:{version.sha256}",
             args={
                 "package": package.id,
                 "sha256": version.sha256,
@@ -81,9 +82,6 @@ class Restore:
                 "within": list(within),
                 "address": remote_address.get(),
             },
-            key=f"restore:{package.id}:{version.sha256}",
-            run_at=now,
-            created_at=now,
         )
         if not await self._store.enqueue(job):
             active = await self._store.find_jobs({"active_key": job.key}, limit=1)

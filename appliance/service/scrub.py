@@ -18,6 +18,7 @@ from appliance.domain.errors import OUTAGES, StaleRevision, StorageError
 from appliance.domain.event import EventType
 from appliance.domain.job import Job
 from appliance.jobs.context import JobContext
+from appliance.jobs.new import new_job
 from appliance.store.blobs import BlobStore
 from appliance.store.filesystem import lower_priority
 from appliance.store.ports import Doc, Operation, Store
@@ -108,9 +109,7 @@ class _Unsaid:
 
 def scrub_job(now: int) -> Job:
     """The job that runs `Scrub.run`; at most one at a time."""
-    return Job(
-        id=secrets.token_hex(12), queue="default", name=SCRUB_JOB, key=SCRUB_JOB, run_at=now, created_at=now
-    )
+    return new_job("default", SCRUB_JOB, now)
 
 
 class Scrub:

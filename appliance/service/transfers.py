@@ -19,6 +19,7 @@ from appliance.domain.job import Job
 from appliance.domain.package import Package, Presence
 from appliance.domain.states import JobState, TransferState, advance
 from appliance.peering.records import replica_body
+from appliance.store.paging import every
 from appliance.store.ports import Doc, Enqueue, Operation, Replace, Store
 
 from .catalogue import Catalogue
@@ -49,7 +50,6 @@ _NEEDED = {
 _PASSING = {TransferState.FETCHING, TransferState.VERIFYING}
 _OPEN = [str(state) for state in TransferState if state not in {TransferState.DONE, TransferState.CANCELLED}]
 _UNWANTED = {Presence.HELD, Presence.NOT_ADMITTED, Presence.WITHDRAWN}
-_PAGE = 500
 
 
 @dataclass(slots=True, eq=False)
@@ -336,20 +336,14 @@ class Transfers:
 
     async def close_unwanted(self) -> None:
         """End every transfer whose bytes are here, or are not wanted here any more."""
-        after: tuple[Any, str] | None = None
-        while True:
-            docs = await self._store.find("transfers", {"state": {"in": _OPEN}}, limit=_PAGE, after=after)
-            for doc in docs:
-                package = self._catalogue.by_id(doc["package"])
-                if "pull" in doc or doc["_id"] in self._live:
-                    continue
-                if package is None or package.body.sha256 != doc["sha256"]:
-                    await self._close(doc["_id"])
-                elif package.presence in _UNWANTED:
-                    await self._holdings.settle(package.id)
-            if len(docs) < _PAGE:
-                return
-            after = (docs[-1]["_id"], docs[-1]["_id"])
+        async for doc in every(self._store, "transfers", {"state": {"in": _OPEN}}):
+            package = self._catalogue.by_id(doc["package"])
+            if "pull" in doc or doc["_id"] in self._live:
+                continue
+            if package is None or package.body.sha256 != doc["sha256"]:
+                await self._close(doc["_id"])
+            elif package.presence in _UNWANTED:
+                await self._holdings.settle(package.id)
 
     async def sources(self, package: Package) -> list[Source]:
         """The registered peers that hold the newest bytes of a package and may be asked."""

@@ -15,13 +15,13 @@ import logging
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 from appliance.domain.errors import OUTAGES, StaleRevision, StorageError, WireInvalid
 from appliance.domain.package import Package, Presence
 from appliance.domain.trash import DAY_MS, Keeping, Version, Why, is_back, leaving, version_id
 from appliance.peering.record_bodies import parse_package_body
 from appliance.store.blobs import BlobStore
+from appliance.store.paging import every
 from appliance.store.ports import Doc, Operation, Remove, Replace, Store
 from appliance.store.schema import TRASH
 
@@ -61,14 +61,7 @@ async def mentioned(store: Store, packages: Iterable[Package]) -> set[str]:
 
 async def read_versions(store: Store) -> list[Version]:
     """Every version in the trash."""
-    found: list[Version] = []
-    after: tuple[Any, str] | None = None
-    while True:
-        docs = await store.find(_COLLECTION, limit=_PAGE, after=after)
-        found += map(_version, docs)
-        if len(docs) < _PAGE:
-            return found
-        after = (docs[-1]["_id"], docs[-1]["_id"])
+    return [_version(doc) async for doc in every(store, _COLLECTION)]
 
 
 async def forget_versions(store: Store, sha256: str) -> None:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from appliance.domain.errors import OUTAGES
 from appliance.store.blobs import BlobStore, Stamp
+from appliance.store.paging import every
 from appliance.store.ports import Doc, Remove, Replace, Store
 
 from .catalogue import Catalogue
 
-_PAGE = 500
 _SLACK_MS = 60_000  #: other processes write what they verified a while after they did
 
 
@@ -42,26 +42,15 @@ class VerifiedBlobs:
 
     async def load(self) -> None:
         """Read all of it from the store."""
-        after: tuple[str, str] | None = None
-        while True:
-            docs = await self._store.find("verified", limit=_PAGE, after=after)
-            for doc in docs:
-                self._take(doc)
-            if len(docs) < _PAGE:
-                return
-            after = (docs[-1]["_id"], docs[-1]["_id"])
+        async for doc in every(self._store, "verified"):
+            self._take(doc)
 
     async def refresh(self) -> None:
         """Read what was verified since the last time; cheap enough for every look at a page."""
         newest = max((known.at for known in self.all().values()), default=0)
-        after: tuple[int, str] = (newest - _SLACK_MS, "")
-        while True:
-            docs = await self._store.find("verified", order="verified_at", limit=_PAGE, after=after)
-            for doc in docs:
-                self._take(doc)
-            if len(docs) < _PAGE:
-                return
-            after = (docs[-1]["verified_at"], docs[-1]["_id"])
+        since = (newest - _SLACK_MS, "")
+        async for doc in every(self._store, "verified", order="verified_at", after=since):
+            self._take(doc)
 
     def _take(self, doc: Doc) -> None:
         """Take over what is stored, unless something newer is known here that is about to be."""

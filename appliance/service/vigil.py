@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import hashlib
-import secrets
 import shutil
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from appliance.domain.errors import StaleRevision
 from appliance.domain.event import EventType
 from appliance.domain.job import Job
+from appliance.jobs.new import new_job
 from appliance.store.ports import Doc, Insert, Operation, Replace, Store
 
 from .journal import SYSTEM, entry
@@ -30,9 +30,7 @@ _ENOUGH = 1.1  #: space is enough again above so many times the limit, so that i
 
 def vigil_job(now: int) -> Job:
     """The job that runs `Vigil.look`."""
-    return Job(
-        id=secrets.token_hex(12), queue="default", name=VIGIL_JOB, key=VIGIL_JOB, run_at=now, created_at=now
-    )
+    return new_job("default", VIGIL_JOB, now)
 
 
 class Vigil:

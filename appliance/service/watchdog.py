@@ -5,7 +5,6 @@ It only counts; what makes packages move is the reconciler (`holdings`). A packa
 """
 
 import contextlib
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from appliance.domain.event import EventType
 from appliance.domain.job import Job
 from appliance.domain.package import WANTED, Package
 from appliance.domain.states import TransferState
+from appliance.jobs.new import new_job
 from appliance.store.ports import Doc, Remove, Replace, Store
 
 from .catalogue import Catalogue
@@ -35,14 +35,7 @@ _MOVING = [
 
 def watchdog_job(now: int) -> Job:
     """The job that runs `Watchdog.look`."""
-    return Job(
-        id=secrets.token_hex(12),
-        queue="default",
-        name=WATCHDOG_JOB,
-        key=WATCHDOG_JOB,
-        run_at=now,
-        created_at=now,
-    )
+    return new_job("default", WATCHDOG_JOB, now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

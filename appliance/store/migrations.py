@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from appliance.domain.errors import InvalidSettings
 from appliance.domain.fingerprint import fingerprint
 
+from .paging import pages
 from .ports import Store
 from .schema import VERSION
 
@@ -29,23 +30,18 @@ class Migration:
 
 
 UNFINISHED = -1  #: the schema version of a store while an archive is read into it
-_PAGE = 1000
 
 
 async def fill_fingerprints(store: Store) -> int:
     """Give a fingerprint to every record that has none; return to how many. Readers of the feed see no change."""
     filled = 0
-    after: tuple[None, str] | None = None
-    while True:
-        docs = await store.find("records", {"fingerprint": None}, limit=_PAGE, after=after)
+    async for docs in pages(store, "records", {"fingerprint": None}):
         for doc in docs:
             record = doc.get("record")
             signature = record.get("signature", "") if isinstance(record, dict) else ""  # one may be broken
             doc["fingerprint"] = fingerprint(doc["_id"], str(signature))
         filled += await store.rewrite("records", docs)
-        if len(docs) < _PAGE:
-            return filled
-        after = (None, docs[-1]["_id"])
+    return filled
 
 
 async def _fill_fingerprints(store: Store) -> None:

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -26,6 +25,7 @@ from appliance.domain.mdm_errors import BytesWrong, MdmError, MdmNeedsAttention,
 from appliance.domain.names import check_filename, package_id
 from appliance.domain.package import Package
 from appliance.jobs.context import JobContext
+from appliance.jobs.new import new_job
 from appliance.service.catalogue import Catalogue
 from appliance.service.journal import SYSTEM, entry
 from appliance.service.receiving import Receiver
@@ -55,14 +55,8 @@ def pull_key(server: str, remote: str) -> str:
 
 def pull_job(server: str, remote: str, now: int) -> Job:
     """The job that takes a record's bytes in."""
-    return Job(
-        id=secrets.token_hex(12),
-        queue="transfer",
-        name=PULL_JOB,
-        args={"server": server, "remote": remote},
-        key=pull_key(server, remote),
-        run_at=now,
-        created_at=now,
+    return new_job(
+        "transfer", PULL_JOB, now, key=pull_key(server, remote), args={"server": server, "remote": remote}
     )
 
 

@@ -10,15 +10,14 @@ there is none.
 import contextlib
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any
 
 from appliance.domain.errors import StaleRevision
 from appliance.domain.package import Package
+from appliance.store.paging import every
 from appliance.store.ports import Doc, Operation, Replace, Store
 
 from ..driver import RemotePackage
 
-_PAGE = 1000
 _BATCH = 200
 
 
@@ -86,14 +85,7 @@ def same_mark(one: str, other: str) -> bool:
 
 async def rows_of(store: Store, server: str) -> dict[str, Doc]:
     """Every row of a server by the id of its record."""
-    found: dict[str, Doc] = {}
-    after: tuple[Any, str] | None = None
-    while True:
-        docs = await store.find("mdm_remote", {"server": server}, limit=_PAGE, after=after)
-        found.update({doc["remote"]: doc for doc in docs})
-        if len(docs) < _PAGE:
-            return found
-        after = (docs[-1]["_id"], docs[-1]["_id"])
+    return {doc["remote"]: doc async for doc in every(store, "mdm_remote", {"server": server})}
 
 
 async def write_changes(store: Store, changes: Sequence[Sequence[Operation]]) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 
 from appliance.domain.errors import StaleRevision
 from appliance.domain.package import Package
+from appliance.store.paging import every
 from appliance.store.ports import Doc, Operation, Replace, Store
 
 COLLECTION = "mdm_links"
-_PAGE = 1000
 _TRIES = 5
 
 
@@ -71,14 +71,7 @@ def new_link(server: str, package: Package) -> Doc:
 
 async def links_of(store: Store, server: str) -> dict[str, Doc]:
     """Every link of a server by package id."""
-    found: dict[str, Doc] = {}
-    after: tuple[Any, str] | None = None
-    while True:
-        docs = await store.find(COLLECTION, {"server": server}, limit=_PAGE, after=after)
-        found.update({doc["package"]: doc for doc in docs})
-        if len(docs) < _PAGE:
-            return found
-        after = (docs[-1]["_id"], docs[-1]["_id"])
+    return {doc["package"]: doc async for doc in every(store, COLLECTION, {"server": server})}
 
 
 def link_write(link: Doc) -> Replace:

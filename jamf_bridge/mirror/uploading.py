@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import secrets
 import unicodedata
 from collections.abc import Awaitable, Callable
 from enum import Enum
@@ -13,6 +12,7 @@ from appliance.domain.job import Job
 from appliance.domain.mdm_errors import MdmNeedsAttention, MdmRefused, MdmUnreachable
 from appliance.domain.package import Package
 from appliance.jobs.context import JobContext
+from appliance.jobs.new import new_job
 from appliance.service.catalogue import Catalogue
 from appliance.store.blobs import BlobStore
 from appliance.store.ports import Doc, Store
@@ -43,14 +43,12 @@ class _Step(Enum):
 
 def upload_job(server: str, package: str, now: int) -> Job:
     """The job that uploads a package; one at a time for each."""
-    return Job(
-        id=secrets.token_hex(12),
-        queue="transfer",
-        name=UPLOAD_JOB,
-        args={"server": server, "package": package},
+    return new_job(
+        "transfer",
+        UPLOAD_JOB,
+        now,
         key=f"{UPLOAD_JOB}:{server}:{package}",
-        run_at=now,
-        created_at=now,
+        args={"server": server, "package": package},
     )
 
 

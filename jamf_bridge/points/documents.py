@@ -1,12 +1,11 @@
 """What is kept of a node's distribution point record in an MDM: one row for each server and node."""
 
 from enum import StrEnum
-from typing import Any
 
+from appliance.store.paging import every
 from appliance.store.ports import Doc, Insert, Remove, Replace, Store
 
 COLLECTION = "mdm_points"
-_PAGE = 500
 
 
 class PointState(StrEnum):
@@ -43,14 +42,7 @@ def new_point(server: str, node: str) -> Doc:
 
 async def points_of(store: Store, server: str) -> dict[str, Doc]:
     """Every row of a server by node id."""
-    found: dict[str, Doc] = {}
-    after: tuple[Any, str] | None = None
-    while True:
-        docs = await store.find(COLLECTION, {"server": server}, limit=_PAGE, after=after)
-        found.update({doc["node"]: doc for doc in docs})
-        if len(docs) < _PAGE:
-            return found
-        after = (docs[-1]["_id"], docs[-1]["_id"])
+    return {doc["node"]: doc async for doc in every(store, COLLECTION, {"server": server})}
 
 
 async def write_point(store: Store, before: Doc, after: Doc, now: int, *events: Insert) -> Doc:

@@ -5,6 +5,7 @@ from typing import Any
 
 from appliance.domain.errors import InvalidInput
 from appliance.service.mdm import Rows
+from appliance.store.paging import every
 from appliance.store.ports import Doc, Store
 
 from ..intake.remote import RowState
@@ -98,14 +99,7 @@ async def point_rows(
     store: Store, server_id: str, node_name: Callable[[str], str]
 ) -> list[Mapping[str, Any]]:
     """The nodes' distribution point records; see `MdmPort.points`."""
-    found: list[Mapping[str, Any]] = []
-    after: tuple[Any, str] | None = None
-    while True:
-        docs = await store.find("mdm_points", {"server": server_id}, limit=500, after=after)
-        found += [_point(doc, node_name) for doc in docs]
-        if len(docs) < 500:
-            return found
-        after = (docs[-1]["_id"], docs[-1]["_id"])
+    return [_point(doc, node_name) async for doc in every(store, "mdm_points", {"server": server_id})]
 
 
 def _point(doc: Doc, node_name: Callable[[str], str]) -> Mapping[str, Any]:

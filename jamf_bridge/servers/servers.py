@@ -10,6 +10,7 @@ from appliance.domain.event import EventType
 from appliance.domain.mdm_errors import MdmNeedsAttention, ServerExists, ServerUnknown
 from appliance.service.journal import entry
 from appliance.service.secrets import SecretBox
+from appliance.store.paging import every
 from appliance.store.ports import Doc, Enqueue, Insert, Operation, Remove, Store
 
 from ..driver import Driver
@@ -24,7 +25,6 @@ from .secret_fields import MASK, masked, secret_places
 from .server import Server, ServerState
 
 _OWN_ROWS = ("mdm_remote", "mdm_links", "mdm_versions", "mdm_points")
-_PAGE = 500
 _HOOK_SECRET = re.compile(r"[A-Za-z0-9._~-]{16,128}")  #: it may be the last part of a URL
 
 
@@ -57,14 +57,8 @@ class Servers(ServerHealth):
 
     async def all(self) -> list[Server]:
         """Every server, by name."""
-        found: list[Server] = []
-        after: tuple[Any, str] | None = None
-        while True:
-            docs = await self._store.find(COLLECTION, limit=_PAGE, after=after)
-            found += [self._server(doc) for doc in docs]
-            if len(docs) < _PAGE:
-                return sorted(found, key=lambda server: server.config.name.casefold())
-            after = (docs[-1]["_id"], docs[-1]["_id"])
+        found = [self._server(doc) async for doc in every(self._store, COLLECTION)]
+        return sorted(found, key=lambda server: server.config.name.casefold())
 
     async def get(self, id: str) -> Server:
         """One server.

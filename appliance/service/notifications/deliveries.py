@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from appliance.domain.errors import ApplianceError, Conflict, StaleRevision
 from appliance.domain.event import Event, EventType
 from appliance.domain.job import Job, RetryPolicy
 from appliance.domain.notify_errors import DeliveryUnknown, DestinationGone, DestinationUnknown
+from appliance.jobs.new import new_job
 from appliance.log import scrub
 from appliance.service.events import event_of
 from appliance.service.journal import SYSTEM, entry
@@ -64,15 +64,7 @@ class Attempt:
 
 def send_job(destination: str, now: int) -> Job:
     """The job that sends what is due to a destination; one at a time for each."""
-    return Job(
-        id=secrets.token_hex(12),
-        queue=QUEUE,
-        name=SEND_JOB,
-        args={"destination": destination},
-        key=f"notify:{destination}",
-        run_at=now,
-        created_at=now,
-    )
+    return new_job(QUEUE, SEND_JOB, now, key=f"notify:{destination}", args={"destination": destination})
 
 
 def delivery_doc(event: Doc, destination: Destination, now: int) -> Doc:
