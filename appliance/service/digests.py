@@ -21,7 +21,7 @@ from appliance.domain.package import Package
 from appliance.jobs.context import JobContext
 from appliance.jobs.new import new_job
 from appliance.store.blobs import BlobStore
-from appliance.store.filesystem import read_at
+from appliance.store.filesystem import open_regular, read_at
 from appliance.store.ports import Store
 
 from .blob_check import verify
@@ -59,7 +59,7 @@ class FurtherDigests:
         """Feed the first `length` bytes of a file, or all if it is shorter.
 
         Raises:
-            FileNotFoundError: There is no such file.
+            OSError: There is no such file, it cannot be read, or it is no regular file.
         """
         buffer = memoryview(bytearray(CHUNK_SIZE))
         with path.open("rb", buffering=0) as file:
@@ -91,7 +91,7 @@ def digest_file(path: Path, check: Callable[[], None] = lambda: None) -> dict[st
         "md5": hashlib.md5(usedforsecurity=False),
         "sha512": hashlib.sha512(),
     }
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    descriptor = open_regular(path)
     try:
         with ThreadPoolExecutor(1, thread_name_prefix="sha3") as helper:
             _feed(descriptor, [slow], list(rest.values()), helper, check)

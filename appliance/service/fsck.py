@@ -22,7 +22,6 @@ from appliance.domain.event import EventType
 from appliance.domain.package import Package, Presence
 from appliance.domain.record import Record, RecordKind
 from appliance.domain.states import TransferState
-from appliance.domain.trash import Version
 from appliance.peering.identity import Identity
 from appliance.peering.records import check_time, package_body, verify_record
 from appliance.store.blobs import BlobStore
@@ -32,7 +31,7 @@ from appliance.store.paging import every
 from appliance.store.ports import Doc, Remove, Replace, Store
 from appliance.store.schema import TRASH
 
-from .blob_check import look, verify
+from .blob_check import Finding, look, verify
 from .catalogue import Catalogue, package_doc, package_from
 from .hashing import hash_file
 from .holdings import inline_manifest, manifest_doc, stored_manifest
@@ -224,22 +223,29 @@ class Fsck:
         return await self._store.get("manifests", sha256)
 
     async def _blob_fault(self, package: Package, *, read_data: bool) -> tuple[Kind, str] | None:
-        path = self._blobs.path(package.held_sha256)
         size: int | None = package.body.size if package.held_sha256 == package.body.sha256 else None
         if size is None:
             doc = await self._manifest_doc(package.held_sha256)
             size = doc["size"] if doc else None
-        finding = await asyncio.to_thread(look, self._blobs, package.held_sha256, size, mend=False)
-        if finding.right and read_data:
-            self._progress(package.held_filename)
-            finding = await asyncio.to_thread(verify, self._blobs, package.held_sha256)
-            self._report.bytes_read += finding.read
+        finding = await self._finding(package.held_sha256, size, package.held_filename, read_data=read_data)
         if finding.missing:
-            return Kind.BLOB_MISSING, f"the file {self._name(path)} is missing"
+            return Kind.BLOB_MISSING, self._words(package.held_sha256, finding)
         self._report.blobs += 1
         if finding.fault:
-            return Kind.BLOB_DAMAGED, f"{self._name(path)}: {finding.fault}"
+            return Kind.BLOB_DAMAGED, self._words(package.held_sha256, finding)
         return None
+
+    async def _finding(self, sha256: str, size: int | None, name: str, *, read_data: bool) -> Finding:
+        finding = await asyncio.to_thread(look, self._blobs, sha256, size, mend=False)
+        if finding.right and read_data:
+            self._progress(name)
+            finding = await asyncio.to_thread(verify, self._blobs, sha256)
+            self._report.bytes_read += finding.read
+        return finding
+
+    def _words(self, sha256: str, finding: Finding) -> str:
+        path = self._name(self._blobs.path(sha256))
+        return f"the file {path} is missing" if finding.missing else f"{path}: {finding.fault}"
 
     async def _still_held(self, package: Package) -> bool:
         """Whether the node has not let go of the file meanwhile."""
@@ -326,27 +332,16 @@ class Fsck:
         for version in await read_versions(self._store):
             if version.sha256 in served:
                 continue
-            path = self._blobs.path(version.sha256)
-            fault = await asyncio.to_thread(self._version_fault, path, version, read_data)
-            if not fault or await self._store.get(TRASH.name, version.id) is None:
+            finding = await self._finding(version.sha256, version.size, version.filename, read_data=read_data)
+            if finding.right or await self._store.get(TRASH.name, version.id) is None:
                 continue
             done = ""
             if repair:
                 await forget_versions(self._store, version.sha256)
                 await asyncio.to_thread(self._blobs.quarantine, version.sha256)
                 done = "it can no longer be restored on this node"
-            self._add(Kind.VERSION_LOST, version.filename, f"an earlier version: {fault}", done)
-
-    def _version_fault(self, path: Path, version: Version, read_data: bool) -> str:
-        try:
-            size = path.stat().st_size
-            if version.size not in {None, size}:
-                return f"the file {self._name(path)} has {size} bytes, not {version.size}"
-            if read_data and (found := hash_file(path).sha256) != version.sha256:
-                return f"the SHA-256 of {self._name(path)} is {found}"
-        except FileNotFoundError:
-            return f"the file {self._name(path)} is missing"
-        return ""
+            words = self._words(version.sha256, finding)
+            self._add(Kind.VERSION_LOST, version.filename, f"an earlier version: {words}", done)
 
     async def _check_orphans(self, *, repair: bool) -> None:
         # First the disk, then the database: what was mentioned in between is no orphan.

@@ -11,7 +11,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 
 from appliance.domain.manifest import CHUNK_SIZE, Hash, Manifest, sha1
-from appliance.store.filesystem import read_at
+from appliance.store.filesystem import open_regular, read_at
 
 BLOCK = 262_144
 _READ = 4 * CHUNK_SIZE
@@ -131,10 +131,10 @@ def hash_file(path: Path, check: Callable[[], None] = lambda: None) -> Manifest:
         check: Called every few MiB; what it raises ends it.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        OSError: There is no such file, it cannot be read, or it is no regular file.
     """
     builder = ManifestBuilder()
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    descriptor = open_regular(path)
     try:
         with ThreadPoolExecutor(1, thread_name_prefix="whole") as helper:
             feed_file(builder, descriptor, os.fstat(descriptor).st_size, helper, check)

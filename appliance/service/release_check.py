@@ -7,6 +7,7 @@ nothing can be proven and the copy stays.
 """
 
 import asyncio
+import os
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import TypeVar
@@ -178,7 +179,7 @@ class ReleaseCheck:
 
     def _read(self, package: Package, index: int) -> bytes:
         try:
-            with self._blobs.path(package.held_sha256).open("rb") as file:
+            with os.fdopen(self._blobs.open(package.held_sha256), "rb") as file:
                 file.seek(index * CHUNK_SIZE)
                 return file.read(CHUNK_SIZE)
         except OSError as exc:

@@ -1,11 +1,12 @@
 """Restores an earlier version of a package: a job that verifies its file, and then publishes it as a new record."""
 
-import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
-from appliance.domain.errors import DigestMismatch, VersionUnknown
+from appliance.domain.errors import DigestMismatch, StorageError, VersionUnknown
 from appliance.domain.job import Job
+from appliance.domain.manifest import Manifest
 from appliance.domain.node import check_within
 from appliance.domain.trash import Version, choose
 from appliance.jobs.context import JobContext
@@ -13,6 +14,7 @@ from appliance.jobs.new import new_job
 from appliance.store.blobs import BlobStore
 from appliance.store.ports import Store
 
+from .blob_check import verify
 from .catalogue import Catalogue
 from .hashing import hash_file
 from .holdings import Holdings
@@ -100,16 +102,7 @@ class Restore:
         version = context.wait(self._trash.renew(job.args["package"], sha256))
         if version is None:
             raise VersionUnknown(f"This node no longer keeps that version. {_ELSEWHERE}")
-        try:
-            manifest = hash_file(self._blobs.path(sha256), check=context.check)
-        except FileNotFoundError as exc:
-            context.wait(forget_versions(self._store, sha256))
-            raise VersionUnknown(f"The file of that version is missing here. {_ELSEWHERE}") from exc
-        if manifest.sha256 != sha256:
-            context.wait(self._damaged(sha256, f"the file's SHA-256 is {manifest.sha256}, not {sha256}"))
-            raise DigestMismatch(
-                f"The file of that version is damaged here and was quarantined. {_ELSEWHERE}"
-            )
+        manifest = self._manifest(sha256, context)
         context.wait(
             self._packages.restore(
                 version,
@@ -120,13 +113,21 @@ class Restore:
             )
         )
 
-    async def _damaged(self, sha256: str, reason: str) -> None:
-        """Quarantine damaged bytes: neither a version nor a package may be served from them."""
+    def _manifest(self, sha256: str, context: JobContext) -> Manifest:
+        """The manifest of bytes that lie here and are right."""
+        with contextlib.suppress(OSError):  # what it means is decided below
+            manifest = hash_file(self._blobs.path(sha256), check=context.check)
+            if manifest.sha256 == sha256:
+                return manifest
+        finding = verify(self._blobs, sha256, check=context.check)
+        if finding.right:
+            raise StorageError("The file of that version changed while it was read; it is read again.")
+        context.wait(forget_versions(self._store, sha256))
+        if finding.missing:
+            raise VersionUnknown(f"The file of that version is missing here. {_ELSEWHERE}")
         log.error(
             "a version in the trash is damaged",
-            extra={"action": "version_damaged", "sha256": sha256, "reason": reason},
+            extra={"action": "version_damaged", "sha256": sha256, "reason": finding.fault},
         )
-        await forget_versions(self._store, sha256)
-        for package in self._catalogue.holders(sha256):
-            await self._holdings.lost(package, reason)
-        await asyncio.to_thread(self._blobs.quarantine, sha256)
+        context.wait(self._holdings.lost_blob(sha256, finding.fault, finding.stamp))
+        raise DigestMismatch(f"The file of that version is damaged here and was quarantined. {_ELSEWHERE}")

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import hashlib
+import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
@@ -231,13 +232,16 @@ def test_a_replacement_drops_them_and_late_ones_are_left_out(tmp_path: Path) -> 
     with_nodes(tmp_path, 1, test)
 
 
-@pytest.mark.parametrize("damage", ["flipped", "gone"])
+@pytest.mark.parametrize("damage", ["flipped", "gone", "pipe"])
 def test_damaged_bytes_get_no_digests_and_are_set_aside(tmp_path: Path, damage: str) -> None:
     async def test(here: Node) -> None:
         package = await here.publish()
         path = here.blobs.path(package.held_sha256)
         if damage == "gone":
             path.unlink()
+        elif damage == "pipe":
+            path.unlink()
+            os.mkfifo(path)
         else:
             path.chmod(0o600)
             with path.open("r+b") as file:

@@ -1,6 +1,7 @@
 """The trash of one node over real stores and a real disk: what it keeps, what it lets go, and what it gives back."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -297,6 +298,32 @@ def test_rotten_bytes_are_never_published(run: Callable[[Test], None]) -> None:
         assert await node.kept() == []
         assert node.here() == {sha(TWO)}
         assert node.layout.damaged(sha(ONE)).exists()
+
+    run(test)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_took_the_place_of_a_version_is_damage(
+    run: Callable[[Test], None], make: Callable[[Path], None]
+) -> None:
+    """A pipe would hold up who reads it, and a directory end the job with words of the system."""
+
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        await node.put(TWO)
+        path = node.blobs.path(sha(ONE))
+        path.unlink()
+        make(path)
+        report = await Fsck(store=node.store, layout=node.layout, blobs=node.blobs, now=node.clock).run(
+            read_data=True
+        )
+        assert [str(each.kind) for each in report.problems] == ["version_lost"]
+        job = await node.restores()
+        assert job.state is JobState.FAILED
+        assert job.error.startswith(DigestMismatch.__name__)
+        assert await node.kept() == []
+        assert node.here() == {sha(TWO)}
+        assert node.package().body.sha256 == sha(TWO)
 
     run(test)
 
