@@ -125,7 +125,7 @@ async def _follow_other_processes(store: Store, catalogue: Catalogue, verifying:
             await catalogue.load()
             await verifying.notice_repairs()
         except OUTAGES:
-            continue
+            seen = -1  # what could not be read is read again
 
 
 async def _follow_nodes(store: Store, holdings: Holdings) -> None:
@@ -137,4 +137,4 @@ async def _follow_nodes(store: Store, holdings: Holdings) -> None:
             seen = await store.changed("records", seen, timeout=3600)
             await holdings.follow_nodes()
         except OUTAGES:
-            continue
+            seen = -1  # what could not be read is read again

@@ -43,11 +43,6 @@ def _bits(text: str, count: int) -> int:
     )
 
 
-def bucket_of(value: int) -> int:
-    """The bucket of a fingerprint."""
-    return value >> LOW_BITS
-
-
 def bucket_range(bucket: int) -> tuple[int, int]:
     """The first fingerprint of a bucket, and the first behind it."""
     return bucket << LOW_BITS, (bucket + 1) << LOW_BITS

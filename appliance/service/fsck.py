@@ -13,13 +13,12 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 from appliance.domain.errors import InvalidInput, RecordAhead, SignatureRefused, WireInvalid
-from appliance.domain.event import EventType
-from appliance.domain.package import Package, Presence
+from appliance.domain.package import Package
 from appliance.domain.record import Record, RecordKind
 from appliance.domain.states import TransferState
 from appliance.peering.identity import Identity
@@ -28,17 +27,17 @@ from appliance.store.blobs import BlobStore
 from appliance.store.filesystem import remove
 from appliance.store.layout import Layout
 from appliance.store.paging import every
-from appliance.store.ports import Doc, Remove, Replace, Store
+from appliance.store.ports import Doc, Store
 from appliance.store.schema import TRASH
 
 from .blob_check import Finding, look, verify
-from .catalogue import Catalogue, package_doc, package_from
+from .catalogue import Catalogue, package_from
+from .fetch_jobs import fetch_key
 from .hashing import hash_file
 from .holdings import inline_manifest, manifest_doc, stored_manifest
-from .journal import SYSTEM, entry
 from .records import Known, Records, stored_record
 from .trash import forget_versions, mentioned, read_versions
-from .verified_blobs import damaged_doc
+from .verified_blobs import damage
 
 ONLINE_GRACE_MS = 60_000
 _PAGE = 500
@@ -191,8 +190,8 @@ class Fsck:
             return "removed"
         for transfer in await self._store.find("transfers", {"package": package}, limit=_PAGE):
             await self._store.delete("transfers", {"_id": transfer["_id"]})
-        for job in await self._store.find_jobs({"active_key": f"fetch:{package}"}):
-            await self._store.cancel_job(job.id, now=self._now())
+            for job in await self._store.find_jobs({"active_key": fetch_key(transfer["_id"])}):
+                await self._store.cancel_job(job.id, now=self._now())
         return "removed" + await self._remove_view(package)
 
     async def _remove_view(self, id: str) -> str:
@@ -256,25 +255,7 @@ class Fsck:
         """Set the file aside; the node fetches the package again when it starts."""
         await asyncio.to_thread(self._blobs.unpublish, package.held_filename)
         await asyncio.to_thread(self._blobs.quarantine, package.held_sha256)
-        now = self._now()
-        view = replace(package, presence=Presence.DAMAGED, reason=reason, held_sha256="", held_filename="")
-        event = entry(
-            EventType.PACKAGE_DAMAGED,
-            at=now,
-            actor=SYSTEM,
-            subject=package.id,
-            filename=package.body.filename,
-            sha256=package.held_sha256,
-            reason=reason,
-        )
-        await self._store.batch(
-            [
-                Replace("packages", package_doc(view, now), self._catalogue.rev(package.id)),
-                Replace("damaged", damaged_doc(package.held_sha256, reason, now)),
-                Remove("verified", package.held_sha256),
-                event,
-            ]
-        )
+        await self._store.batch(damage(package, self._catalogue.rev(package.id), reason, self._now()))
         return "set aside; the node fetches it again from a peer when it starts"
 
     async def _check_link(self, package: Package, *, read_data: bool, repair: bool) -> None:

@@ -11,7 +11,6 @@ import base64
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
-from dataclasses import replace
 from functools import partial
 from typing import Protocol
 from weakref import WeakValueDictionary
@@ -23,18 +22,18 @@ from appliance.domain.errors import (
     StorageError,
     TwinRunning,
 )
-from appliance.domain.event import EventType
 from appliance.domain.holding import Action, Decision, Proof, SetAside, Situation, decide
 from appliance.domain.job import Job
 from appliance.domain.manifest import Manifest
 from appliance.domain.node import Admission, NodeBody, admit
 from appliance.domain.package import Package, PackageBody, Presence, ReplicaBody
 from appliance.domain.record import Record, RecordKind, replica_id
+from appliance.domain.states import TransferState
 from appliance.jobs.new import new_job
 from appliance.jobs.supervisor import Supervisor
 from appliance.peering.records import node_body, package_body, replica_body
 from appliance.store.blobs import BlobStore, Stamp
-from appliance.store.ports import Doc, Enqueue, Operation, Remove, Replace, Store
+from appliance.store.ports import Doc, Enqueue, Operation, Replace, Store
 from appliance.store.rounds import Rounds
 
 from .catalogue import Catalogue, package_doc
@@ -49,10 +48,9 @@ from .fetch_jobs import (
     retry_time,
     transfer_id,
 )
-from .journal import SYSTEM, entry
 from .records import About, Known, Records
 from .trash import Trash
-from .verified_blobs import VerifiedBlobs, damaged_doc
+from .verified_blobs import VerifiedBlobs, damage
 from .verify_jobs import verify_blob_job
 
 log = logging.getLogger(__name__)
@@ -312,9 +310,10 @@ class Holdings:
             return None
         body = package_body(record)
         old = self._catalogue.by_id(id)
-        current = transfer_id(id, body.sha256)
-        ours = ended is not None and ended["_id"] == current
-        transfer = ended if ours else await self._store.get("transfers", current)
+        transfer = await self._store.get("transfers", transfer_id(id, body.sha256))
+        if ended is not None and ended["_id"] == transfer_id(id, body.sha256):
+            unseen = ended["state"] != TransferState.DONE and cancelled_by_person(transfer)
+            transfer, ended = (transfer, None) if unseen else (ended, ended)
         situation = await self._situation(record, about, body, old, transfer, proof)
         decision = decide(situation)
         view = view_of(record, body, old, decision, at=self._now())
@@ -391,11 +390,11 @@ class Holdings:
             trouble=transfer["error"] if transfer is not None and transfer["state"] in STOPPED else "",
             retry_at=retry_time(transfer),
             set_aside=away,
-            sources=[self._name(node) for node in near],
-            out_of_reach=[self._name(replica.node) for replica in others if replica.node not in near],
+            sources=[self.name_of(node) for node in near],
+            out_of_reach=[self.name_of(replica.node) for replica in others if replica.node not in near],
             safe_elsewhere=bool(keepers),
             proven_elsewhere=proven,
-            keepers=[self._name(node) for node in keepers],
+            keepers=[self.name_of(node) for node in keepers],
             asking=check is not None,
             unproven=check.error.partition(": ")[2] if check else "",  # behind the kind of the error
         )
@@ -452,7 +451,8 @@ class Holdings:
             )
         return self.admission(self._own, body)
 
-    def _name(self, node: str) -> str:
+    def name_of(self, node: str) -> str:
+        """What a node is called; the beginning of its id if it is not known any more."""
         known = self._nodes.get(node)
         return known.name if known else node[:8]
 
@@ -520,12 +520,6 @@ class Holdings:
         """Delete a blob that nothing on this node needs."""
         await self._trash.free(sha256)
 
-    async def lost(self, id: str, reason: str, seen: Stamp | None = None) -> None:
-        """As `lost_blob`, of the blob that a package is held from."""
-        package = self._catalogue.by_id(id)
-        if package is not None and package.held_sha256:
-            await self.lost_blob(package.held_sha256, reason, seen)
-
     async def lost_blob(self, sha256: str, reason: str, seen: Stamp | None = None) -> list[str]:
         """Note that a blob is damaged or missing: set it aside, and fetch every package that it held again.
 
@@ -567,23 +561,9 @@ class Holdings:
                     await asyncio.to_thread(self._blobs.unpublish, package.held_filename)
                 except StorageError as exc:  # the look at names tries again
                     log.warning(exc.message, extra={"action": "name_left", "file": package.held_filename})
-                now = self._now()
-                view = replace(
-                    package, presence=Presence.DAMAGED, reason=reason, held_sha256="", held_filename=""
-                )
-                event = entry(
-                    EventType.PACKAGE_DAMAGED,
-                    at=now,
-                    actor=SYSTEM,
-                    subject=id,
-                    filename=package.body.filename,
-                    sha256=sha256,
-                    reason=reason,
-                )
-                operation = Replace("packages", package_doc(view, now), self._catalogue.rev(id))
-                damaged = Replace("damaged", damaged_doc(sha256, reason, now))
+                operations = damage(package, self._catalogue.rev(id), reason, self._now())
                 try:
-                    stored = await self._store.batch([operation, event, damaged, Remove("verified", sha256)])
+                    stored = await self._store.batch(operations)
                 except StaleRevision:
                     if attempt == _TRIES - 1:
                         raise

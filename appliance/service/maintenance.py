@@ -10,6 +10,7 @@ from appliance.domain.record import TOMBSTONE_LIFE_MS
 from appliance.domain.states import JobState, TransferState
 from appliance.jobs.new import new_job
 from appliance.store.blobs import BlobStore
+from appliance.store.paging import every
 from appliance.store.ports import Store
 
 from .catalogue import Catalogue
@@ -75,19 +76,16 @@ class Maintenance:
             partials=mentioned.partials,
             uploads=mentioned.uploads,
         )
-        await self._trash.purge(everything=True)
+        await self._trash.purge()
 
     async def mentioned(self) -> Mentioned:
         """Every file that the database has a use for. The one place that says so: what is not in here is deleted."""
         packages = self._catalogue.all()
         blobs = await mentioned(self._store, packages)
-        under_way = await self._store.find(
-            "transfers",
-            {"state": {"in": [str(s) for s in TransferState if s is not TransferState.DONE]}},
-            limit=100_000,
-        )
+        open_states = {"state": {"in": [str(s) for s in TransferState if s is not TransferState.DONE]}}
+        under_way = [doc async for doc in every(self._store, "transfers", open_states)]
         wanted = {package.id: package.body.sha256 for package in packages if not package.withdrawn}
-        uploads = await self._store.find("uploads", limit=100_000)
+        uploads = [doc async for doc in every(self._store, "uploads")]
         return Mentioned(
             blobs=blobs,
             partials={

@@ -223,7 +223,7 @@ class _Live(Collector):
             yield _scrub(name, figure)
 
 
-#: figures of the scrub: the metric's name and what it says; counters have no unit of now
+#: figures of the scrub: the metric's name and what it says
 _SCRUB: Mapping[str, tuple[str, str]] = {
     "files": ("ods_scrub_files", "Files that were read again and compared with their SHA-256."),
     "bytes": ("ods_scrub_bytes", "Bytes that were read for that."),

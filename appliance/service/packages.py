@@ -29,7 +29,7 @@ from appliance.domain.record import Record, RecordKind
 from appliance.domain.trash import Version, Why
 from appliance.peering.records import package_body, replica_body
 from appliance.store.blobs import Committed
-from appliance.store.ports import Operation, Replace, Store
+from appliance.store.ports import Insert, Operation, Replace, Store
 
 from .catalogue import Catalogue
 from .holdings import Holdings, manifest_doc
@@ -394,7 +394,7 @@ class Packages:
                     raise Conflict(f'There is nothing to restore: "{before.filename}" has this version now.')
             body = self._restored(version, manifest, before, actor)
             check_within(body.stage, within)
-            operations[:] = self._restoring(known.record, before, body, actor, address)
+            operations[:] = [self._restoring(known.record, before, body, actor, address)]
             if manifest.size and not body.chunks:
                 operations.append(Replace("manifests", manifest_doc(manifest)))
             return _with_history(body, before)
@@ -422,21 +422,19 @@ class Packages:
 
     def _restoring(
         self, record: Record, before: PackageBody, body: PackageBody, actor: str, address: str
-    ) -> list[Operation]:
+    ) -> Insert:
         where = {"address": address} if address else {}
-        return [
-            entry(
-                EventType.PACKAGE_RESTORED,
-                at=self._now(),
-                actor=actor,
-                subject=record.id,
-                filename=body.filename,
-                sha256=body.sha256,
-                size=body.size,
-                before="" if record.deleted else before.sha256,
-                **where,
-            )
-        ]
+        return entry(
+            EventType.PACKAGE_RESTORED,
+            at=self._now(),
+            actor=actor,
+            subject=record.id,
+            filename=body.filename,
+            sha256=body.sha256,
+            size=body.size,
+            before="" if record.deleted else before.sha256,
+            **where,
+        )
 
     async def verify(self, id: str, *, actor: str) -> Job:
         """Enqueue the check of a held package's file against its hashes.

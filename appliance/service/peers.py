@@ -154,7 +154,7 @@ class Peers:
                 seen = await self._store.changed("peers", seen, timeout=3600)
                 await self.load()
             except OUTAGES:
-                continue
+                seen = -1
 
     # Who
 

@@ -56,14 +56,15 @@ class RecordRepair:
     async def _sign_again(self, kind: RecordKind, id: str) -> bool:
         known = await self._records.known(kind, id)
         record = known.record
-        self._records.ahead.pop(f"{kind}:{id}", None)
         if record is None or record.author != self._node_id or not self._records.is_ahead(record):
+            self._records.ahead.pop(f"{kind}:{id}", None)
             return False  # another took its place meanwhile, or its time came
         _, operation = self._records.write(kind, id, record.body, known, deleted=record.deleted)
         try:
             await self._store.batch([operation])
         except StaleRevision:
             return False
+        self._records.ahead.pop(f"{kind}:{id}", None)
         if kind is RecordKind.PACKAGE:
             await self._holdings.settle_many([id])
         return True

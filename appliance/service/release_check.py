@@ -102,7 +102,7 @@ class ReleaseCheck:
             try:
                 await self._prove(package.id, manifest, node)
             except PeerError as exc:
-                reasons.append(f"{self._holdings.nodes[node].name}: {exc.message}")
+                reasons.append(f"{self._holdings.name_of(node)}: {exc.message}")
             else:
                 proof = Proof(node=node, sha256=manifest.sha256)
                 await self._holdings.settle(package.id, proof=proof)

@@ -261,9 +261,9 @@ class System:
         except TimeoutError:
             return Check(ok=False, reason="The disk does not answer.")
         if usage.free < max(LEAST_FREE, self._floor):
-            full = "The disk is full." if usage.free < LEAST_FREE else ""
-            floor = "" if full else "There is less free disk space than the floor allows."
-            return Check(ok=False, reason=full or floor)
+            full = usage.free < LEAST_FREE
+            reason = "The disk is full." if full else "There is less free disk space than the floor allows."
+            return Check(ok=False, reason=reason)
         reason = await self._disk_probe.ask()
         return Check(ok=not reason, reason=reason)
 

@@ -354,11 +354,10 @@ class Transfers:
             and body.sha256 == package.body.sha256
             and body.presence == Presence.HELD
         ]
-        nodes = self._holdings.nodes
         return [
             Source(
                 node=node,
-                name=nodes[node].name if node in nodes else node[:8],
+                name=self._holdings.name_of(node),
                 address=self._peers.address(node),
             )
             for node in self._peers.usable_sources(holders, package.id)

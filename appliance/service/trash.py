@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 
 from appliance.domain.errors import OUTAGES, StaleRevision, StorageError, WireInvalid
 from appliance.domain.package import Package, Presence
-from appliance.domain.trash import DAY_MS, Keeping, Version, Why, is_back, leaving, version_id
+from appliance.domain.trash import Keeping, Version, Why, is_back, leaving, version_id
 from appliance.peering.record_bodies import parse_package_body
 from appliance.store.blobs import BlobStore
 from appliance.store.paging import every
@@ -155,19 +155,9 @@ class Trash:
         """Delete what is too much of one package."""
         await self._delete(await self.versions(package))
 
-    async def purge(self, *, everything: bool = False) -> None:
-        """Delete what has expired, and what the disk has no room for.
-
-        Args:
-            everything: Look at all of it, not only at what is old: the settings may be others than before.
-        """
-        if everything or self.keeping.off:
-            await self._delete(await read_versions(self._store))
-        else:
-            old = {"at": {"lt": self._now() - round(self.keeping.days * DAY_MS)}}
-            await self._delete(
-                list(map(_version, await self._store.find(_COLLECTION, old, order="at", limit=_PAGE)))
-            )
+    async def purge(self) -> None:
+        """Delete what has expired, and what the disk has no room for."""
+        await self._delete(await read_versions(self._store))
         await self.make_room(0)
 
     async def _delete(self, versions: list[Version]) -> None:

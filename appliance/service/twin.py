@@ -101,10 +101,11 @@ class TwinGuard:
                 seen = await self._store.changed("notices", seen, timeout=_IDLE_S)
                 await self._look()
                 if self._passed_on > done and self.on_passed_on is not None:
-                    done = self._passed_on
+                    passed_on = self._passed_on
                     await self.on_passed_on()
+                    done = passed_on
             except OUTAGES:
-                continue
+                seen = -1  # what was not looked at is looked at again
 
     async def _look(self) -> None:
         doc = await self._store.get("notices", NOTICE)
@@ -114,9 +115,11 @@ class TwinGuard:
     def _take(self, doc: Doc) -> None:
         if doc["run"] not in self._runs:
             self._runs.append(doc["run"])
+            self._twin = ""
         elif doc["run"] != self._runs[-1]:
             return  # of before a restart that this process knows of
-        self._twin, self._passed_on = doc["twin"], doc["passed_on"]
+        # One that this process found stays, also if it could not be written down.
+        self._twin, self._passed_on = doc["twin"] or self._twin, doc["passed_on"]
 
     async def pass_on(self) -> None:
         """Let the serving process look at this node's record: it is one that another life of this node wrote."""
@@ -136,7 +139,7 @@ class TwinGuard:
 
     async def _change(self, change: Callable[[Doc], Doc], *more: Operation) -> None:
         """Change the notice that keeps the run, with further operations in the same write."""
-        for _ in range(_TRIES):
+        for attempt in range(_TRIES):
             doc = await self._store.get("notices", NOTICE)
             new = change(doc) if doc is not None else None
             if doc is None or new is None or new == doc:
@@ -144,6 +147,8 @@ class TwinGuard:
             try:
                 await self._store.batch([Replace("notices", new, doc["_rev"]), *more])
             except StaleRevision:
+                if attempt == _TRIES - 1:
+                    raise
                 continue
             return
 

@@ -7,14 +7,17 @@ too, so what does not fit is read again before it is believed.
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from appliance.domain.errors import OUTAGES
+from appliance.domain.event import EventType
+from appliance.domain.package import Package, Presence
 from appliance.store.blobs import BlobStore, Stamp
 from appliance.store.paging import every
-from appliance.store.ports import Doc, Remove, Replace, Store
+from appliance.store.ports import Doc, Operation, Remove, Replace, Store
 
-from .catalogue import Catalogue
+from .catalogue import Catalogue, package_doc
+from .journal import SYSTEM, entry
 
 _SLACK_MS = 60_000  #: other processes write what they verified a while after they did
 
@@ -125,6 +128,28 @@ def _verified(doc: Doc) -> Verified:
     return Verified(Stamp(doc["size"], int(doc["mtime_ns"]), int(doc["inode"])), doc["verified_at"])
 
 
-def damaged_doc(sha256: str, reason: str, now: int) -> Doc:
-    """The document that says that a blob was found damaged, and is not repaired."""
-    return {"_id": sha256, "at": now, "reason": reason, "repaired_at": 0}
+def damage(package: Package, rev: int, reason: str, now: int) -> list[Operation]:
+    """What is written when the file that a package is served from is damaged; the package's view comes first.
+
+    Args:
+        package: The package.
+        rev: The revision of its document.
+        reason: What was found.
+        now: UTC milliseconds.
+    """
+    view = replace(package, presence=Presence.DAMAGED, reason=reason, held_sha256="", held_filename="")
+    event = entry(
+        EventType.PACKAGE_DAMAGED,
+        at=now,
+        actor=SYSTEM,
+        subject=package.id,
+        filename=package.body.filename,
+        sha256=package.held_sha256,
+        reason=reason,
+    )
+    return [
+        Replace("packages", package_doc(view, now), rev),
+        Replace("damaged", {"_id": package.held_sha256, "at": now, "reason": reason, "repaired_at": 0}),
+        Remove("verified", package.held_sha256),
+        event,
+    ]

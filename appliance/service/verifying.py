@@ -184,7 +184,8 @@ class Verifying:
             return
         size = self._size(package)
         if self._verified.get(sha256) is None and (size is None or stamp.size == size):
-            await self._note_unknown([(sha256, stamp)])
+            with contextlib.suppress(*OUTAGES):  # it is known in memory; downloads go on without a database
+                await self._note_unknown([(sha256, stamp)])
             return
         await self.doubt(package)
         if not self._verified.fits(sha256, stamp):  # what was opened is not what lies there now

@@ -25,7 +25,6 @@ WATCHDOG_JOB = "replication.watchdog"
 EVERY_S = 30.0
 NOTICE = "stuck"  #: id of the notice that stands while a package is stuck
 SHOWN = 10  #: packages that an event and an alert name
-_REMEMBERED = 2_000  #: packages that were told of
 _PAGE = 500
 _QUEUED = {str(TransferState.PENDING)}
 _MOVING = [
@@ -81,7 +80,7 @@ class Watchdog:
         doc: Doc = {
             "_id": NOTICE,
             "count": len(stuck),
-            "packages": [one.package for one in stuck][:_REMEMBERED],
+            "packages": [one.package for one in stuck],
             "first": [
                 {"filename": one.filename, "since": one.since, "reason": one.reason} for one in stuck[:SHOWN]
             ],

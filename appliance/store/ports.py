@@ -48,10 +48,11 @@ class Replace:
 
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """Delete a document if it is there."""
+    """Delete a document: if it is there, or, where a revision is expected, only in that revision."""
 
     collection: str
     id: str
+    expect: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,12 +194,15 @@ class Servers(ServerHealth):
             ServerUnknown: There is no such server.
             StaleRevision: The configuration is at another revision than the one that was expected.
         """
-        server = await self.get(id)
-        if expect_revision is not None and server.rev != expect_revision:
-            raise StaleRevision(
-                f"The server is at revision {server.rev}, not {expect_revision}; read it again."
+        async with self._writing:
+            server = await self.get(id)
+            if expect_revision is not None and server.rev != expect_revision:
+                raise StaleRevision(
+                    f"The server is at revision {server.rev}, not {expect_revision}; read it again."
+                )
+            await self._store.batch(
+                [Remove(COLLECTION, id), self._event(EventType.MDM_REMOVED, server, actor)]
             )
-        await self._store.batch([Remove(COLLECTION, id), self._event(EventType.MDM_REMOVED, server, actor)])
         self.generation += 1
         self._drivers.drop(id)
         for collection in _OWN_ROWS:

@@ -231,6 +231,20 @@ def test_of_racing_writers_one_wins_each_round(place: Place) -> None:
     place.run(test)
 
 
+def test_a_document_is_removed_in_the_revision_that_is_expected(place: Place) -> None:
+    async def test(store: Store) -> None:
+        await store.insert("packages", package("a"))
+        changed = await store.replace("packages", package("a", stage="dev"), expect=1)
+        for id, expect in (("a", 1), ("never", 1)):
+            with pytest.raises(StaleRevision):
+                await store.batch([Remove("packages", id, expect), Insert("packages", package("b"))])
+        assert await store.find("packages") == [changed]
+        await store.batch([Remove("packages", "a", 2)])
+        assert await store.find("packages") == []
+
+    place.run(test)
+
+
 def test_batch_does_all(place: Place) -> None:
     async def test(store: Store) -> None:
         await store.insert("packages", package("old"))

@@ -20,9 +20,10 @@ from appliance.domain.errors import (
 )
 from appliance.domain.job import RetryPolicy
 from appliance.domain.package import Presence
-from appliance.domain.states import JobState
+from appliance.domain.states import JobState, TransferState
 from appliance.domain.trash import DAY_MS, Keeping, Why
 from appliance.jobs.context import JobContext
+from appliance.service.fetch_jobs import new_transfer_doc
 from appliance.service.fsck import Fsck
 from appliance.service.restore import RESTORE_JOB, Restore
 from appliance.service.trash import Usage, mentioned
@@ -302,6 +303,59 @@ def test_rotten_bytes_are_never_published(run: Callable[[Test], None]) -> None:
     run(test)
 
 
+def test_a_package_that_is_served_from_a_damaged_version_is_fetched_again(
+    run: Callable[[Test], None],
+) -> None:
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        await node.put(TWO)
+        await node.put(ONE, "other.pkg")
+        with node.blobs.path(sha(ONE)).open("r+b") as file:
+            file.write(b"\xff")
+        assert (await node.restores()).state is JobState.FAILED
+        other = node.package("other.pkg")
+        assert (other.held_sha256, other.presence is Presence.HELD) == ("", False)
+        assert not (node.layout.packages / "other.pkg").exists()
+        assert await node.store.count("events", {"type": "package.damaged"}) == 1
+
+    run(test)
+
+
+def test_versions_that_stay_keep_no_other_from_expiring(run: Callable[[Test], None]) -> None:
+    """Those of an older program stay for longer, and may be many."""
+
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        await node.put(TWO)
+        [version] = await node.store.find("superseded")
+        for number in range(600):
+            old = {**version, "_id": f"old:{number:03}", "package": f"old{number}", "body": None}
+            await node.store.insert("superseded", {**old, "at": version["at"] - 1, "why": "superseded"})
+        node.clock.ms += 8 * DAY_MS
+        await node.trash.purge()
+        assert await node.kept() == []
+        assert await node.store.count("superseded") == 600
+
+    run(test)
+
+
+def test_a_cancellation_that_the_worker_had_not_seen_stays(run: Callable[[Test], None]) -> None:
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        node.blobs.path(sha(ONE)).unlink()
+        await node.holdings.lost_blob(sha(ONE), "the file is missing")
+        package = node.package()
+        transfer = new_transfer_doc(package, node.clock())
+        cancelled = {**transfer, "state": str(TransferState.CANCELLED), "cancelled_by": "jo"}
+        await node.store.replace("transfers", cancelled)
+        await node.holdings.settle(package.id, transfer={**transfer, "state": str(TransferState.STALLED)})
+        found = await node.store.get("transfers", transfer["_id"])
+        assert found is not None
+        assert (found["state"], found["cancelled_by"]) == ("cancelled", "jo")
+
+    run(test)
+
+
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
 def test_what_took_the_place_of_a_version_is_damage(
     run: Callable[[Test], None], make: Callable[[Path], None]
@@ -377,7 +431,7 @@ def test_an_older_data_directory_opens_and_what_it_kept_can_be_restored(run: Cal
         [version] = await node.trash.versions(node.package().id)
         assert (version.why, version.size, version.body) == (Why.SUPERSEDED, None, None)
         node.clock.ms += 89 * DAY_MS
-        await node.trash.purge(everything=True)
+        await node.trash.purge()
         assert sha(ONE) in node.here(), "it was promised to stay 90 days"
         assert (await node.restores()).state is JobState.DONE
         assert (node.package().body.sha256, node.package().body.size) == (sha(ONE), len(ONE))

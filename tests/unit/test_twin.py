@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.domain.errors import TwinRunning
+from appliance.domain.errors import StoreUnavailable, TwinRunning
 from appliance.domain.event import EventType
 from appliance.domain.node import NodeBody
 from appliance.domain.record import Record, RecordKind
@@ -92,6 +92,55 @@ def test_a_copy_and_its_original_notice_each_other(tmp_path: Path) -> None:
         assert not await original.proven_by(second)
         fourth = record(original.run_after(third))
         assert await copy.proven_by(fourth), "the copy, if it still ran, would notice"
+
+    with_stores(tmp_path, test)
+
+
+def test_what_cannot_be_written_down_is_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record that proves a twin comes once: the node writes nothing, also if the database was away then."""
+
+    async def test(one: Store, two: Store) -> None:
+        original = await started(one)
+        copy = await started(two)
+        second = record(copy.run_after(record(original.run_after(None))))
+
+        async def away(*_: object, **__: object) -> None:
+            raise StoreUnavailable
+
+        with monkeypatch.context() as patch:
+            patch.setattr(one, "renew_feed", away)
+            with pytest.raises(StoreUnavailable):
+                await original.found(second)
+        assert await noted(original), "another notice, which wakes those who follow them"
+        await original._look()
+        assert not original.writing
+
+    with_stores(tmp_path, test)
+
+
+def test_what_a_worker_passes_on_is_looked_at_until_that_is_done(tmp_path: Path) -> None:
+    async def test(one: Store, _two: Store) -> None:
+        serving = await started(one)
+        worker = await started(one, serving=False)
+        asked = 0
+
+        async def passed_on() -> None:
+            nonlocal asked
+            asked += 1
+            if asked == 1:
+                raise StoreUnavailable
+
+        serving.on_passed_on = passed_on
+        await worker.pass_on()
+        follow = asyncio.create_task(serving.follow())
+        try:
+            async with asyncio.timeout(30):
+                while asked < 2:
+                    await asyncio.sleep(0.05)
+        finally:
+            follow.cancel()
 
     with_stores(tmp_path, test)
 

@@ -91,6 +91,20 @@ def test_what_waits_too_long_is_told_once_and_again_when_it_is_over(tmp_path: Pa
     run(tmp_path, test)
 
 
+def test_many_are_told_once(tmp_path: Path) -> None:
+    """However many there are: a node whose only source is down may lack them all."""
+
+    async def test(world: World) -> None:
+        for number in range(2_100):
+            await world.package(f"p{number}", Presence.WAITING)
+        world.now += AFTER_MS + 1
+        for _ in range(2):
+            assert len(await world.look()) == 2_100
+        assert await world.events() == [("replication.stuck", 2_100)]
+
+    run(tmp_path, test)
+
+
 def test_a_slow_package_that_moves_is_not_stuck(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         await world.package("a", Presence.ARRIVING, state=str(TransferState.FETCHING))

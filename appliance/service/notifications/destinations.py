@@ -226,11 +226,19 @@ class Destinations:
             DestinationUnknown: There is none.
             StaleRevision: It is at another version than `expect`.
         """
-        gone = await self.get(id)
-        if expect is not None and gone.version != expect:
-            raise StaleRevision("Somebody else changed this destination first; read it again.")
-        event = self._entry(EventType.DESTINATION_REMOVED, gone, actor)
-        await self._store.batch([Remove("destinations", id), event])
+        for attempt in range(_TRIES):
+            doc = await self._doc(id)
+            gone = destination_of(doc)
+            if expect is not None and gone.version != expect:
+                raise StaleRevision("Somebody else changed this destination first; read it again.")
+            event = self._entry(EventType.DESTINATION_REMOVED, gone, actor)
+            try:
+                await self._store.batch([Remove("destinations", id, doc["_rev"]), event])
+            except StaleRevision:
+                if attempt == _TRIES - 1:
+                    raise
+            else:
+                break
         await self._store.delete("deliveries", {"destination": id})
 
     async def succeeded(self, id: str) -> None:

@@ -11,7 +11,7 @@ from motor.motor_asyncio import AsyncIOMotorClientSession
 from pymongo import ReplaceOne
 from pymongo.errors import PyMongoError
 
-from appliance.domain.errors import ApplianceError, StoreUnavailable
+from appliance.domain.errors import ApplianceError, StaleRevision, StoreUnavailable
 from appliance.domain.job import Job
 from appliance.store import queue as rules
 from appliance.store.changes import Changes
@@ -347,10 +347,13 @@ class MongoStore:
             case Replace(_, doc, expect):
                 changed = documents.prepare(declared, doc)
                 return lambda session: documents.replace(self._database, declared, changed, expect, session)
-            case Remove(_, id_):
+            case Remove(_, id_, expected):
 
                 async def remove(session: AsyncIOMotorClientSession) -> None:
-                    await documents.remove(self._database, declared, {"_id": id_}, session)
+                    query = {"_id": id_} if expected is None else {"_id": id_, "_rev": expected}
+                    count = await documents.remove(self._database, declared, query, session)
+                    if expected is not None and not count:
+                        raise StaleRevision(collection=declared.name, id=id_)
 
                 return remove
             case Enqueue(job):

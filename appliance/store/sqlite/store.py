@@ -299,12 +299,11 @@ def _step(operation: Operation) -> Any:
         case Replace(collection, doc, expect):
             changed: Prepared = prepare(collection_of(collection), doc)
             return lambda transaction: transaction.replace(changed, expect=expect)
-        case Remove(collection, id_):
+        case Remove(collection, id_, expected):
             declared = collection_of(collection)
-            wanted = conditions(declared, {"_id": id_})
 
             def remove(transaction: Transaction) -> Written | None:
-                transaction.delete(declared, wanted)
+                transaction.remove(declared, id_, expect=expected)
                 return None
 
             return remove

@@ -131,6 +131,17 @@ class Transaction:
             self.touched.add(collection.name)
         return count
 
+    def remove(self, collection: Collection, id: str, *, expect: int | None) -> None:
+        """Delete a document as the `Remove` operation does."""
+        count = self.connection.execute(
+            f'DELETE FROM "{collection.name}" WHERE _id = ? AND _rev = coalesce(?, _rev)',  # noqa: S608
+            (id, expect),
+        ).rowcount
+        if count:
+            self.touched.add(collection.name)
+        elif expect is not None:
+            raise StaleRevision(collection=collection.name, id=id)
+
     def enqueue(self, job: Job) -> tuple[Written, bool]:
         """Add a job or merge it into the active one with its key; say whether it was added."""
         if job.key:
