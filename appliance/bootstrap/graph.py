@@ -137,12 +137,12 @@ def connect(
         supervisor=supervisor, verified=verified,
     )  # fmt: skip
     verifying = Verifying(
-        store=store, catalogue=catalogue, blobs=blobs, holdings=holdings, verified=verified, now=now_ms,
-        keep_damaged_ms=round(settings.scrub.keep_damaged_days * 86_400_000),
+        store=store, catalogue=catalogue, blobs=blobs, holdings=holdings, verified=verified, trash=trash,
+        now=now_ms, keep_damaged_ms=round(settings.scrub.keep_damaged_days * 86_400_000),
     )  # fmt: skip
     scrub = Scrub(
-        store=store, catalogue=catalogue, blobs=blobs, verified=verified, verifying=verifying, metrics=metrics,
-        days=settings.scrub.days, rate=settings.scrub.rate, node_id=node_id, now=now_ms,
+        store=store, catalogue=catalogue, blobs=blobs, verified=verified, verifying=verifying, trash=trash,
+        metrics=metrics, days=settings.scrub.days, rate=settings.scrub.rate, node_id=node_id, now=now_ms,
     )  # fmt: skip
     packages = Packages(
         store=store, records=records, catalogue=catalogue, holdings=holdings, trash=trash,

@@ -12,7 +12,7 @@ from appliance.service.holdings import RELEASE_CHECK_JOB
 from appliance.service.maintenance import PURGE_JOB, purge_job
 from appliance.service.newcomers import RECHECK_JOB, recheck_job
 from appliance.service.notifications.deliveries import QUEUE, SEND_JOB
-from appliance.service.release_check import FOR_EVER
+from appliance.service.release_check import UNTIL_PROVEN
 from appliance.service.replication import RECONCILE_JOB, reconcile_job
 from appliance.service.restore import RESTORE_JOB
 from appliance.service.scrub import EVERY_S as SCRUB_EVERY_S
@@ -77,7 +77,7 @@ def register_jobs(graph: "Graph", runner: Runner, layout: Layout) -> None:
     runner.register(FETCH_SMALL_JOB, bringing.run_small, queue="small", policy=FETCHING, on_failed=gave_up)
     runner.register(VERIFY_JOB, app.verifying.run, queue="hash", policy=ONCE)
     runner.register(RESTORE_JOB, app.restore.run, queue="hash")
-    runner.register(RELEASE_CHECK_JOB, app.release_check.run, queue="default", policy=FOR_EVER)
+    runner.register(RELEASE_CHECK_JOB, app.release_check.run, queue="default", policy=UNTIL_PROVEN)
     runner.register(VERIFY_BLOB_JOB, app.verifying.run_blob, queue="hash")
     runner.register(LOOK_JOB, look_at_files, queue="default", policy=ONCE)
     runner.register(SCRUB_JOB, app.scrub.run, queue="default", policy=ONCE)

@@ -529,7 +529,7 @@ class Holdings:
             seen: The file of which that was found, if there was one. If another is there now, nothing is done.
 
         Returns:
-            The ids of the packages.
+            The ids of the packages that were served from it, and of those that could be put back to it.
         """
         try:
             if not await asyncio.to_thread(self._blobs.quarantine_found, sha256, seen):
@@ -548,7 +548,7 @@ class Holdings:
             await self._store.delete("verified", {"_id": sha256})
         for id in found:
             await self.settle(id)
-        return found
+        return found + await self._trash.lost(sha256, reason)
 
     async def _lost(self, id: str, sha256: str, reason: str) -> bool:
         """Serve a package no more; says whether it was held from this blob."""

@@ -36,8 +36,7 @@ from .peers import Peers
 
 T = TypeVar("T")
 
-AGAIN_S = 600  #: after which a node that proved nothing is asked again
-FOR_EVER = RetryPolicy(attempts=1_000_000)
+UNTIL_PROVEN = RetryPolicy(attempts=1_000_000, cap_s=600)  #: soon, for who was away a moment, then less often
 RELAYS = 8  #: direct peers that are asked to pass a question on
 
 
@@ -95,7 +94,7 @@ class ReleaseCheck:
             return
         manifest = await self._holdings.manifest(package.body)
         if manifest is None:
-            raise PeerError("The hashes of its chunks are missing here.", retry_after=AGAIN_S)
+            raise PeerError("The hashes of its chunks are missing here.")
         reasons: list[str] = []
         for node in await self._holdings.keepers(package):
             context.check()
@@ -108,7 +107,7 @@ class ReleaseCheck:
                 await self._holdings.settle(package.id, proof=proof)
                 return
         if reasons:
-            raise PeerError(" ".join(reasons), retry_after=AGAIN_S)
+            raise PeerError(" ".join(reasons))
 
     async def _prove(self, package: str, manifest: Manifest, node: str) -> None:
         """Have a node give a random chunk.

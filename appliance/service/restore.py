@@ -1,7 +1,6 @@
 """Restores an earlier version of a package: a job that verifies its file, and then publishes it as a new record."""
 
 import contextlib
-import logging
 from collections.abc import Callable, Sequence
 
 from appliance.domain.errors import DigestMismatch, StorageError, VersionUnknown
@@ -20,9 +19,7 @@ from .hashing import hash_file
 from .holdings import Holdings
 from .journal import remote_address
 from .packages import Packages
-from .trash import Trash, forget_versions
-
-log = logging.getLogger(__name__)
+from .trash import Trash
 
 RESTORE_JOB = "package.restore"
 _ELSEWHERE = "Restore it on another node that keeps it, or upload the file again."
@@ -122,12 +119,7 @@ class Restore:
         finding = verify(self._blobs, sha256, check=context.check)
         if finding.right:
             raise StorageError("The file of that version changed while it was read; it is read again.")
-        context.wait(forget_versions(self._store, sha256))
+        context.wait(self._holdings.lost_blob(sha256, finding.fault, finding.stamp))
         if finding.missing:
             raise VersionUnknown(f"The file of that version is missing here. {_ELSEWHERE}")
-        log.error(
-            "a version in the trash is damaged",
-            extra={"action": "version_damaged", "sha256": sha256, "reason": finding.fault},
-        )
-        context.wait(self._holdings.lost_blob(sha256, finding.fault, finding.stamp))
         raise DigestMismatch(f"The file of that version is damaged here and was quarantined. {_ELSEWHERE}")

@@ -28,6 +28,7 @@ from .catalogue import Catalogue
 from .journal import SYSTEM, entry
 from .metrics import Metrics
 from .scrub_pace import Load, Pace
+from .trash import Trash
 from .verified_blobs import VerifiedBlobs
 from .verifying import Verifying
 
@@ -83,7 +84,7 @@ class ScrubStatus:
     reason: str  #: a sentence that says why
     days: float
     rate: int  #: bytes a second, at most
-    files: int  #: that are held here
+    files: int  #: that are here, of packages and of earlier versions
     bytes: int
     due_files: int  #: that are to be read now
     due_bytes: int
@@ -123,6 +124,7 @@ class Scrub:
         blobs: BlobStore,
         verified: VerifiedBlobs,
         verifying: Verifying,
+        trash: Trash,
         metrics: Metrics,
         days: float,
         rate: int,
@@ -137,6 +139,7 @@ class Scrub:
             blobs: The files.
             verified: When each was verified.
             verifying: Deals with what is damaged.
+            trash: Which earlier versions lie here too.
             metrics: Say how busy this process is.
             days: Within which every file is read; 0: only when somebody asks.
             rate: Bytes a second, at most.
@@ -148,6 +151,7 @@ class Scrub:
         self._blobs = blobs
         self._verified = verified
         self._verifying = verifying
+        self._trash = trash
         self._days = days
         self._most = rate
         self._node_id = node_id
@@ -171,7 +175,7 @@ class Scrub:
         """How it is doing, whichever process of the node does it."""
         await self._verified.refresh()
         state = await self._state()
-        held = self._held()
+        held = await self._files()
         due = self._due(held, state)
         word, reason = self._words(state, len(due))
         return ScrubStatus(
@@ -229,7 +233,7 @@ class Scrub:
         """
         await self._verified.load()
         state = await self._state()
-        if not state["began_at"] and not self._due(self._held(), state):
+        if not state["began_at"] and not self._due(await self._files(), state):
             return
         if not state["began_at"]:
             state = await self._change(began_at=self._now(), files=0, bytes=0, damaged=0)
@@ -248,15 +252,19 @@ class Scrub:
         said = 0.0
         loop = asyncio.get_running_loop()
         try:
-            while due := [sha for sha in self._due(self._held(), state) if sha not in skipped]:
-                rate, urgent = self._needed(due, state)
+            while True:
+                held = await self._files()
+                due = [sha256 for sha256 in self._due(held, state) if sha256 not in skipped]
+                if not due:
+                    break
+                rate, urgent = self._needed(due, held, state)
                 for sha256 in due:
                     reading = loop.run_in_executor(pool, self._verify, sha256, context)
                     while not reading.done():
                         self._set_pace(rate, urgent=urgent)
                         if time.monotonic() - said > _SAY_S or len(unsaid.operations) >= _MANY:
                             state = await self._say(unsaid)
-                            rate, urgent = self._needed(due, state)
+                            rate, urgent = self._needed(due, held, state)
                             said = time.monotonic()
                         await asyncio.wait({reading}, timeout=_TICK_S)
                     context.check()
@@ -326,14 +334,17 @@ class Scrub:
 
     # What is due, and how fast it is read
 
-    def _held(self) -> dict[str, int]:
-        """The size of each blob from which a package is served."""
-        found: dict[str, int] = {}
+    async def _files(self) -> dict[str, int]:
+        """The size of each blob that a package is served from, or that an earlier version needs."""
+        found: dict[str, int | None] = await self._trash.files()
         for package in self._catalogue.all():
             if package.held_sha256:
-                known = self._verified.get(package.held_sha256)
-                found[package.held_sha256] = known.stamp.size if known else package.body.size
-        return found
+                found[package.held_sha256] = package.body.size
+        known = self._verified.all()
+        return {
+            sha256: known[sha256].stamp.size if sha256 in known else size or 0
+            for sha256, size in found.items()
+        }
 
     def _at(self, sha256: str) -> int:
         known = self._verified.get(sha256)
@@ -349,12 +360,11 @@ class Scrub:
             key=lambda sha256: (self._at(sha256), sha256),
         )
 
-    def _needed(self, due: Sequence[str], state: Doc) -> tuple[float, bool]:
+    def _needed(self, due: Sequence[str], held: dict[str, int], state: Doc) -> tuple[float, bool]:
         """The rate in bytes a second that is needed, and whether some of it must go on while others are busy."""
         oldest = min(map(self._at, due), default=0)
         if oldest < state["requested_at"]:
             return self._most, True
-        held = self._held()
         size = sum(held.get(sha256, 0) for sha256 in due)
         needed = size / max(1.0, self._days * _SPENT * 86_400)
         late = oldest < self._now() - self._days * _DAY_MS

@@ -25,6 +25,7 @@ from appliance.store.paging import every
 from appliance.store.ports import Doc, Operation, Remove, Replace, Store
 from appliance.store.schema import TRASH
 
+from .blob_check import look
 from .catalogue import Catalogue
 
 log = logging.getLogger(__name__)
@@ -105,11 +106,18 @@ class Trash:
         """What is written with the step of a package from `old` to `view`."""
         found: list[Operation] = []
         version = leaving(old, view, at=self._now()) or await self._unserved(old, view)
-        if version is not None and not self.keeping.off:
+        if version is not None and not self.keeping.off and await asyncio.to_thread(self._is_here, version):
             found.append(Replace(_COLLECTION, _doc(version)))
         if is_back(old, view):
             found.append(Remove(_COLLECTION, version_id(view.id, view.held_sha256)))
         return found
+
+    def _is_here(self, version: Version) -> bool:
+        """Whether its file is there: what nobody can restore is not promised. Blocks."""
+        try:
+            return not look(self._blobs, version.sha256, version.size).fault
+        except StorageError:
+            return True  # the disk does not say
 
     async def _unserved(self, old: Package | None, view: Package) -> Version | None:
         """A version whose successor was known already, and that is no longer served from now on: its time begins."""
@@ -140,6 +148,34 @@ class Trash:
             _COLLECTION, {"package": package}, order="at", descending=True, limit=_PAGE
         )
         return [_version(doc) for doc in docs]
+
+    async def files(self) -> dict[str, int | None]:
+        """The size of each blob that a version in the trash needs, by SHA-256; None if it was not noted."""
+        return {version.sha256: version.size for version in await read_versions(self._store)}
+
+    async def lost(self, sha256: str, reason: str) -> list[str]:
+        """Forget the versions whose bytes are lost; those that a package waits for come back with it.
+
+        Returns:
+            The ids of their packages.
+        """
+        if any(sha256 in needed_by(package) for package in self._catalogue.all()):
+            return []
+        docs = await self._store.find(_COLLECTION, {"sha256": sha256}, limit=_PAGE)
+        versions = list(map(_version, docs))
+        for version in versions:
+            log.error(
+                "an earlier version is damaged and can no longer be restored here",
+                extra={
+                    "action": "version_lost",
+                    "package": version.package,
+                    "package_name": version.filename,
+                    "sha256": sha256,
+                    "reason": reason,
+                },
+            )
+        await forget_versions(self._store, sha256)
+        return [version.package for version in versions]
 
     async def renew(self, package: str, sha256: str) -> Version | None:
         """A version that somebody wants back, so that it stays for now: its time begins again. None if it is gone."""

@@ -32,6 +32,7 @@ from .blob_check import Finding, fault_of, look, verify
 from .catalogue import Catalogue
 from .holdings import Holdings
 from .journal import SYSTEM, entry
+from .trash import Trash
 from .verified_blobs import VerifiedBlobs
 from .verify_jobs import verify_blob_job
 
@@ -75,6 +76,7 @@ class Verifying:
         blobs: BlobStore,
         holdings: Holdings,
         verified: VerifiedBlobs,
+        trash: Trash,
         now: Callable[[], int],
         keep_damaged_ms: int,
     ) -> None:
@@ -86,6 +88,7 @@ class Verifying:
             blobs: Their files.
             holdings: Told of damage.
             verified: How the files looked when they were verified.
+            trash: Which earlier versions lie here too.
             now: UTC milliseconds.
             keep_damaged_ms: How long a damaged file stays that nobody wants any more.
         """
@@ -94,6 +97,7 @@ class Verifying:
         self._blobs = blobs
         self._holdings = holdings
         self._verified = verified
+        self._trash = trash
         self._now = now
         self._keep_damaged_ms = keep_damaged_ms
         self._running: dict[str, asyncio.Task[Finding]] = {}
@@ -154,7 +158,7 @@ class Verifying:
             await self.lost(sha256, finding)
 
     async def lost(self, sha256: str, finding: Finding) -> list[str]:
-        """Set a damaged blob aside; the ids of the packages that are fetched again."""
+        """Set a damaged blob aside; the ids of the packages that had it, now or earlier."""
         ids = await self._holdings.lost_blob(sha256, finding.fault, finding.stamp)
         if ids:
             doc = await self._store.get("damaged", sha256)
@@ -263,14 +267,16 @@ class Verifying:
     # Looking
 
     async def look(self, *, names: bool = True, wait_s: float = 0.0) -> Looked:
-        """Look at every held file and its public names; deal with what is missing or changed.
+        """Look at every file of a package or an earlier version, and at public names; deal with what is wrong.
 
         Args:
             names: Whether public names are looked at, and made again.
             wait_s: How long to wait for files that changed to be verified; the rest is left to jobs.
         """
         await self.load()
-        held: dict[str, tuple[int | None, list[str]]] = {}
+        held: dict[str, tuple[int | None, list[str]]] = {
+            sha256: (size, []) for sha256, size in (await self._trash.files()).items()
+        }
         for package in self._catalogue.all():
             if package.held_sha256:
                 named = held.setdefault(package.held_sha256, (self._size(package), []))

@@ -27,6 +27,8 @@ from appliance.service.fetch_jobs import new_transfer_doc
 from appliance.service.fsck import Fsck
 from appliance.service.restore import RESTORE_JOB, Restore
 from appliance.service.trash import Usage, mentioned
+from appliance.service.verified_blobs import VerifiedBlobs
+from appliance.service.verifying import Verifying
 from appliance.store.archive import export_archive, import_archive
 from appliance.store.opening import open_store
 from appliance.store.ports import Store
@@ -352,6 +354,51 @@ def test_a_cancellation_that_the_worker_had_not_seen_stays(run: Callable[[Test],
         found = await node.store.get("transfers", transfer["_id"])
         assert found is not None
         assert (found["state"], found["cancelled_by"]) == ("cancelled", "jo")
+
+    run(test)
+
+
+@pytest.mark.parametrize("how", ["gone before", "gone after", "short", "touched"])
+def test_a_version_whose_file_is_lost_is_not_promised_any_more(run: Callable[[Test], None], how: str) -> None:
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        path = node.blobs.path(sha(ONE))
+        if how == "gone before":
+            path.unlink()
+        await node.put(TWO)
+        if how == "gone before":
+            assert await node.kept() == []
+            return
+        assert [sha256 for sha256, _ in await node.kept()] == [sha(ONE)]
+        verified = VerifiedBlobs(store=node.store, blobs=node.blobs, catalogue=node.catalogue, now=node.clock)
+        verifying = Verifying(
+            store=node.store, catalogue=node.catalogue, blobs=node.blobs, holdings=node.holdings,
+            verified=verified, trash=node.trash, now=node.clock, keep_damaged_ms=DAY_MS,
+        )  # fmt: skip
+        await verifying.look()
+        assert [sha256 for sha256, _ in await node.kept()] == [sha(ONE)]
+        if how == "gone after":
+            path.unlink()
+        elif how == "short":
+            os.truncate(path, 5)
+        else:
+            path.write_bytes(FOUR)
+        await verifying.look(wait_s=5)
+        assert await node.kept() == []
+        assert node.package().held_sha256 == sha(TWO)
+
+    run(test)
+
+
+def test_a_version_whose_bytes_a_package_waits_for_stays(run: Callable[[Test], None]) -> None:
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        await node.put(TWO)
+        await node.put(ONE, "other.pkg")
+        node.blobs.path(sha(ONE)).unlink()
+        await node.holdings.lost_blob(sha(ONE), "the file is missing")
+        assert node.package("other.pkg").held_sha256 == ""
+        assert [sha256 for sha256, _ in await node.kept()] == [sha(ONE)]
 
     run(test)
 

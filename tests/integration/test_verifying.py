@@ -38,7 +38,7 @@ class Checked(Node):
         self.holdings._verified = self.packages._verified = self.verified
         self.verifying = Verifying(
             store=self.store, catalogue=self.catalogue, blobs=self.blobs, holdings=self.holdings,
-            verified=self.verified, now=self.clock, keep_damaged_ms=7 * DAY_MS,
+            verified=self.verified, trash=self.trash, now=self.clock, keep_damaged_ms=7 * DAY_MS,
         )  # fmt: skip
 
     async def put(self, name: str = "A.pkg", data: bytes = DATA, **more: object) -> Package:

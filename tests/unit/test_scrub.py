@@ -38,6 +38,7 @@ class Site:
         self.layout = Layout(root)
         self.blobs = BlobStore(self.layout, floor_bytes=0)
         self.held: list[str] = []
+        self.kept: dict[str, int | None] = {}  #: of earlier versions
         self.lost: list[str] = []
         self.read: list[str] = []
         self.catalogue: Any = SimpleNamespace(all=self._packages, holders=lambda _: [])
@@ -67,14 +68,20 @@ class Site:
         return Scrub(
             store=self.store, catalogue=self.catalogue, blobs=self.blobs, verified=verified,
             verifying=SimpleNamespace(lost=self._lose),  # type: ignore[arg-type]
+            trash=SimpleNamespace(files=self._files),  # type: ignore[arg-type]
             metrics=self.metrics, node_id="n", now=lambda: self.clock,
             **{"days": 30.0, "rate": RATE, **options},
         )  # fmt: skip
 
+    async def _files(self) -> dict[str, int | None]:
+        return dict(self.kept)
+
     async def _lose(self, sha256: str, finding: Finding) -> list[str]:
         assert finding.fault
         self.lost.append(sha256)
-        self.held.remove(sha256)
+        if sha256 in self.held:
+            self.held.remove(sha256)
+        self.kept.pop(sha256, None)
         return ["package"]
 
     async def run(self, scrub: Scrub, context: JobContext | None = None) -> None:
@@ -128,6 +135,24 @@ def test_what_waits_longest_is_read_first_and_what_is_fresh_is_left(tmp_path: Pa
         await site.run(site.process())
         assert reads[3:] == [fresh]
         assert (await scrub.status()).total_files == 4
+
+    on_site(tmp_path, test)
+
+
+def test_earlier_versions_are_read_too(tmp_path: Path, reads: list[str]) -> None:
+    async def test(site: Site) -> None:
+        version = await site.put(b"earlier", 60)
+        site.held.remove(version)
+        site.kept[version] = None  # an older program kept it and did not note the size
+        scrub = site.process()
+        await site.run(scrub)
+        assert reads == [version]
+        site.clock += 40 * DAY_MS
+        site.blobs.path(version).write_bytes(b"rot!!!!")
+        await site.run(scrub)
+        assert site.lost == [version]
+        status = await scrub.status()
+        assert (status.files, status.total_damaged) == (0, 1)
 
     on_site(tmp_path, test)
 
@@ -197,18 +222,16 @@ def test_the_rate_is_what_the_days_need(tmp_path: Path) -> None:
         scrub = site.process(days=30.0)
         await scrub._verified.load()
         state = await scrub._state()
-        assert scrub._needed([file], state) == (LEAST_RATE, False)
-        scrub._held = lambda: {file: 10**14}  # type: ignore[method-assign]
-        rate, _ = scrub._needed([file], state)
+        assert scrub._needed([file], {file: 1}, state) == (LEAST_RATE, False)
+        rate, _ = scrub._needed([file], {file: 10**14}, state)
         assert rate == RATE, "never above the setting"
-        scrub._held = lambda: {file: 10**13}  # type: ignore[method-assign]
-        rate, urgent = scrub._needed([file], state)
+        rate, urgent = scrub._needed([file], {file: 10**13}, state)
         assert LEAST_RATE < rate < RATE
         assert 25 + 10**13 / rate / 86_400 < 30
         assert not urgent
         site.clock += 6 * DAY_MS
-        assert scrub._needed([file], state)[1], "what is overdue goes on under load"
-        assert scrub._needed([file], {**state, "requested_at": site.clock}) == (RATE, True)
+        assert scrub._needed([file], {file: 1}, state)[1], "what is overdue goes on under load"
+        assert scrub._needed([file], {file: 1}, {**state, "requested_at": site.clock}) == (RATE, True)
 
     on_site(tmp_path, test)
 
