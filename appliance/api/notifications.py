@@ -11,7 +11,7 @@ from appliance.service.notifications.deliveries import Attempt
 
 from .base import BaseHandler
 from .cursors import after, encode
-from .models import DeliveriesQuery, DestinationChange, DestinationInput, NoQuery
+from .models import DeliveriesQuery, DestinationChange, DestinationInput
 from .views import iso
 
 _ID = re.compile(r"[a-z2-7]{8}")  #: of a destination; one that was removed is no mistake
@@ -103,7 +103,6 @@ class DestinationsHandler(BaseHandler):
 
     async def get(self) -> None:
         """Every destination."""
-        self.query_as(NoQuery)
         parts = self.app.notifications
         items = [
             destination_json(each, await parts.deliveries.owed(each.id))
