@@ -227,8 +227,7 @@ async def package_detail(handler: BaseHandler, package: Package) -> dict[str, An
     superseded = await app.packages.superseded(package.id)
     shown = sorted(replicas.values(), key=lambda replica: replica.name)
     cut_off = await app.packages.cut_off(package.id)
-    retry_at = await app.transfers.next_look(package) or await app.replication.next_look()
-    wanted = package.presence in WANTED
-    return package_detail_json(
-        package, app.download_url, shown, superseded, arriving, cut_off, retry_at if wanted else 0
-    )
+    retry_at = 0
+    if package.presence in WANTED:
+        retry_at = await app.transfers.next_look(package) or await app.replication.next_look()
+    return package_detail_json(package, app.download_url, shown, superseded, arriving, cut_off, retry_at)
