@@ -182,21 +182,34 @@ class DeliveriesHandler(BaseHandler):
         """Deliveries, the last changed first."""
         query = self.query_as(DeliveriesQuery)
         known = await self.app.notifications.destinations.by_id()
-        named = {each.name: id for id, each in known.items()}
-        wanted = query.destination
-        destination = wanted if wanted in known else named.get(wanted, wanted)
-        if destination and not _ID.fullmatch(destination):
-            there = ", ".join(named) or "none"
-            reason = f'There is no destination "{destination}"; there are: {there}.'
-            raise InvalidInput(reason, fields={"destination": reason})
-        given = {"destination": destination, "state": query.state, "type": query.type}
-        where = {name: value for name, value in given.items() if value}
+        where = deliveries_filter(query, known)
         docs = await self.app.notifications.deliveries.page(
             where, limit=query.limit + 1, after=after(query.cursor)
         )
         page = docs[: query.limit]
         following = encode([page[-1]["updated_at"], page[-1]["_id"]]) if len(docs) > len(page) else None
         self.write_json({"items": [delivery_json(doc, known) for doc in page], "next": following})
+
+
+def deliveries_filter(query: DeliveriesQuery, known: Mapping[str, Destination]) -> dict[str, Any]:
+    """What a query asks for, as `Deliveries.page` takes it.
+
+    Args:
+        query: It names the destination by its id or its name.
+        known: The destinations that there are, by id.
+
+    Raises:
+        InvalidInput: There is no such destination. One of an id may be gone and have deliveries still.
+    """
+    named = {each.name: id for id, each in known.items()}
+    wanted = query.destination
+    destination = wanted if wanted in known else named.get(wanted, wanted)
+    if destination and not _ID.fullmatch(destination):
+        there = ", ".join(named) or "none"
+        reason = f'There is no destination "{destination}"; there are: {there}.'
+        raise InvalidInput(reason, fields={"destination": reason})
+    given = {"destination": destination, "state": query.state, "type": query.type}
+    return {name: value for name, value in given.items() if value}
 
 
 class DeliveryHandler(BaseHandler):

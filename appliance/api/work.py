@@ -27,9 +27,7 @@ class TransfersHandler(BaseHandler):
     async def get(self) -> None:
         """Transfers, the last changed first."""
         query = self.query_as(TransfersQuery)
-        package = query.package
-        if package and not is_package_id(package):
-            package = self.app.catalogue.resolve(package).id
+        package = transfers_of(self, query.package)
         where = {name: value for name, value in (("state", query.state), ("package", package)) if value}
         docs = await self.app.transfers.page(where, limit=query.limit + 1, after=after(query.cursor))
         page = docs[: query.limit]
@@ -37,6 +35,15 @@ class TransfersHandler(BaseHandler):
         times = await self.app.transfers.retry_times(page)
         items = [transfer_json(doc, times[doc["_id"]]) for doc in page]
         self.write_json({"items": items, "next": following})
+
+
+def transfers_of(handler: BaseHandler, package: str) -> str:
+    """The id of the package whose transfers are asked for by its id or file name; "" for all.
+
+    Raises:
+        PackageUnknown: There is no package of this name. One of an id may be gone and have transfers still.
+    """
+    return package if not package or is_package_id(package) else handler.app.catalogue.resolve(package).id
 
 
 class TransferHandler(BaseHandler):
