@@ -130,13 +130,13 @@ class _Handler(logging.StreamHandler[TextIO]):
         before = self.lost
         if before:
             fields = {
-                **vars(record),
                 "name": __name__,
                 "msg": "log lines were lost",
-                "args": (),
-                "levelno": 30,
+                "levelno": logging.WARNING,
+                "levelname": "WARNING",
+                "action": "log_lost",
+                "count": before,
             }
-            fields |= {"levelname": "WARNING", "exc_info": None, "action": "log_lost", "count": before}
             super().emit(logging.makeLogRecord(fields))
             if self.lost > before:
                 return

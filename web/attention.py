@@ -7,6 +7,7 @@ from appliance.api.views import iso
 from appliance.domain.destination import DestinationState
 from appliance.domain.package import Presence
 from appliance.domain.states import PeerState
+from appliance.jobs.supervisor import WHAT_HAPPENED
 from appliance.service.accounts import Role
 from appliance.service.peers import CLOCK_MS
 from appliance.service.system import Readiness, SystemReport
@@ -98,7 +99,7 @@ def _inner_concerns(handler: BaseHandler) -> list[Concern]:
     """What is odd about background tasks and records, and about the stages and clocks of other nodes."""
     app, found = handler.app, []
     for failing in {one.task: one for one in app.system.failing()}.values():
-        text = f"The background task {failing.task} fails and is restarted: {failing.error}"
+        text = f"The background task {failing.task} {WHAT_HAPPENED}: {failing.error}"
         found.append(Concern(kind="bad" if failing.persistent else "warn", text=text))
     if app.records.broken:
         one, many = "stored record breaks a rule and is", "stored records break a rule and are"

@@ -1,12 +1,12 @@
 """Notifications: where they go, and what was delivered."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 from urllib.parse import quote, urlencode
 
 from appliance.api.cursors import after, encode
 from appliance.api.models import DeliveriesQuery, NoQuery
-from appliance.api.notifications import delivery_json, destination_json
+from appliance.api.notifications import deliveries_filter, delivery_json, destination_json
 from appliance.domain.destination import DeliveryState
 from appliance.domain.event import EventType
 from appliance.service.accounts import Role
@@ -98,9 +98,7 @@ class DeliveriesPage(PageHandler):
         parts = self.app.notifications
         known = await parts.destinations.by_id()
         names = {id: each.name for id, each in known.items()}
-        where: dict[str, Any] = {
-            name: value for name in ("destination", "state", "type") if (value := getattr(query, name))
-        }
+        where = deliveries_filter(query, known)
         docs = await parts.deliveries.page(where, limit=PAGE + 1, after=after(query.cursor))
         shown = docs[:PAGE]
         cursor = encode([shown[-1]["updated_at"], shown[-1]["_id"]]) if len(docs) > PAGE else ""
@@ -115,6 +113,7 @@ class DeliveriesPage(PageHandler):
                 for doc in shown
             ],
             query=query,
+            chosen=where.get("destination", ""),
             states=[str(state) for state in DeliveryState],
             destinations=names,
             next=f"/ui/deliveries?{urlencode({**where, 'cursor': cursor})}" if cursor else "",

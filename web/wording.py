@@ -6,6 +6,7 @@ from typing import Any
 from appliance.api.app import App
 from appliance.api.views import iso
 from appliance.domain.event import Event
+from appliance.jobs.supervisor import WHAT_HAPPENED
 
 from .templating import human_size
 
@@ -40,7 +41,7 @@ WORDS: dict[str, str] = {
     "peer.up": "is back",
     "peer.struck": "broke the rules",
     "peer.clock": "clock differs from this node's",
-    "task.failed": "background task failed and was restarted",
+    "task.failed": f"background task {WHAT_HAPPENED}",
     "node.removed": "removed from the network",
     "node.rolled_back": "database was older than what peers have; repaired from them",
     "node.twin_detected": "another copy of this node is running, so nothing is accepted here",

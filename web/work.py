@@ -7,6 +7,7 @@ from appliance.api.cursors import after, encode
 from appliance.api.models import JobsQuery, TransfersQuery
 from appliance.api.parameters import Choice
 from appliance.api.views import job_json, transfer_json
+from appliance.api.work import transfers_of
 from appliance.domain.states import JobState, TransferState
 
 from .pages import PageHandler
@@ -24,7 +25,8 @@ class TransfersPage(PageHandler):
     async def get(self) -> None:
         """What is brought here, the last changed first."""
         query = self.query_as(TransfersQuery)
-        where = {name: value for name, value in (("state", query.state), ("package", query.package)) if value}
+        package = transfers_of(self, query.package)
+        where = {name: value for name, value in (("state", query.state), ("package", package)) if value}
         docs = await self.app.transfers.page(where, limit=PAGE + 1, after=after(query.cursor))
         shown = docs[:PAGE]
         cursor = encode([shown[-1]["updated_at"], shown[-1]["_id"]]) if len(docs) > PAGE else ""

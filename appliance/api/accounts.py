@@ -7,7 +7,7 @@ from appliance.domain.errors import PasswordChangeRequired
 from appliance.service.accounts import Role, parse_role
 
 from .base import BaseHandler
-from .models import NoQuery, TokenInput, UserChange, UserInput
+from .models import TokenInput, UserChange, UserInput
 from .views import iso
 
 
@@ -49,7 +49,6 @@ class UsersHandler(BaseHandler):
 
     async def get(self) -> None:
         """Every account."""
-        self.query_as(NoQuery)
         self.write_json({"items": [user_json(doc) for doc in await self.app.accounts.users()], "next": None})
 
     async def post(self) -> None:
@@ -122,7 +121,6 @@ class TokensHandler(BaseHandler):
 
     async def get(self) -> None:
         """One's own tokens; administrators see all."""
-        self.query_as(NoQuery)
         assert self.principal is not None
         mine = None if self.principal.role is Role.ADMIN else self.principal.name
         docs = await self.app.accounts.tokens.page(mine)

@@ -20,14 +20,12 @@ from appliance.domain.errors import (
     PackageUnknown,
     PackageWithdrawn,
 )
-from appliance.domain.package import Package, Presence
+from appliance.domain.package import WANTED, Package
 
 from .base import BaseHandler
 from .held_file import open_held
 from .ranges import Span, Unsatisfiable, not_modified, parse_range, range_applies, still_matches
 from .sendfile import FileFailed, send_file
-
-FOLLOWING = {Presence.ARRIVING, Presence.WAITING, Presence.DAMAGED}
 
 
 class DownloadHandler(BaseHandler):
@@ -93,7 +91,7 @@ class DownloadHandler(BaseHandler):
             raise PackageWithdrawn(f'"{filename}" was withdrawn.')
         if package.held_sha256 and package.held_filename == filename:
             return package
-        if package.presence in FOLLOWING:
+        if package.presence in WANTED:
             raise PackageArriving(f'"{filename}" is not here yet: {package.reason}.')
         raise PackageUnknown(f'"{filename}" is not served by this node: {package.reason}.')
 

@@ -5,8 +5,7 @@ import json
 from typing import Any
 
 from appliance.domain.errors import InvalidInput
-
-from .models import MAX_INT
+from appliance.domain.record import MAX_NUMBER
 
 
 def encode(place: list[Any]) -> str:
@@ -34,7 +33,7 @@ def decode(cursor: str, kind: type[str] | type[int]) -> list[Any]:
         if (
             type(value) is not kind
             or type(id) is not str
-            or (isinstance(value, int) and abs(value) > MAX_INT)
+            or (isinstance(value, int) and abs(value) > MAX_NUMBER)
         ):
             raise ValueError("not a place in this list")
         f"{value}{id}".encode()  # halves of surrogate pairs pass the parser

@@ -20,7 +20,6 @@ from .models import (
     MdmServerDraft,
     MdmServerInput,
     MdmSync,
-    NoQuery,
 )
 from .views import iso, job_json
 
@@ -60,7 +59,6 @@ class KindsHandler(MdmHandler):
 
     async def get(self) -> None:
         """The kinds of server that can be connected, and what an admin sets for each."""
-        self.query_as(NoQuery)
         self.write_list([dict(kind) for kind in self.mdm.kinds()])
 
 
@@ -77,7 +75,6 @@ class ServersHandler(MdmHandler):
 
     async def get(self) -> None:
         """Every configured server, without its secrets."""
-        self.query_as(NoQuery)
         self.write_list([server_json(server) for server in await self.mdm.servers()])
 
     async def post(self) -> None:
@@ -175,7 +172,6 @@ class PackageRecordsHandler(MdmHandler):
 
     async def get(self, name: str) -> None:
         """What the MDM servers know of one package."""
-        self.query_as(NoQuery)
         self.write_list(await package_records(self, self.app.catalogue.resolve(name)))
 
 
@@ -184,7 +180,6 @@ class PointsHandler(MdmHandler):
 
     async def get(self, name: str) -> None:
         """The nodes' distribution point records."""
-        self.query_as(NoQuery)
         self.write_list([{**row, "at": iso(row["at"])} for row in await self.mdm.points(name)])
 
 
@@ -193,7 +188,6 @@ class SegmentsHandler(MdmHandler):
 
     async def get(self, name: str) -> None:
         """Network segments, with suggestions; nothing is written."""
-        self.query_as(NoQuery)
         self.write_list([dict(row) for row in await self.mdm.segments(name)])
 
 

@@ -7,12 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool
 from appliance.domain.event import EventType
 from appliance.domain.job import QUEUES
 from appliance.domain.package import Presence
+from appliance.domain.record import MAX_NUMBER
 from appliance.domain.states import JobState, TransferState
 from appliance.service.scopes import SCOPES
 
 from .parameters import Choice, Flag
 
-MAX_INT = 2**53 - 1  #: what JSON carries without loss
 EVENTS = sorted({*map(str, EventType), *(f"{type.partition('.')[0]}.*" for type in EventType)})
 
 
@@ -115,9 +115,9 @@ class EventsQuery(EventsExport):
     """Which events to list."""
 
     since: int | None = Field(
-        None, ge=0, le=MAX_INT, description="Events behind this number, oldest first; else newest first."
+        None, ge=0, le=MAX_NUMBER, description="Events behind this number, oldest first; else newest first."
     )
-    before: int | None = Field(None, ge=0, le=MAX_INT, description="Events before this number.")
+    before: int | None = Field(None, ge=0, le=MAX_NUMBER, description="Events before this number.")
     limit: int = Field(100, ge=1, le=500)
 
 

@@ -7,7 +7,6 @@ from appliance.domain.node import NodeBody
 from appliance.service.accounts import Role
 
 from .base import BaseHandler
-from .models import NoQuery
 
 
 class _NodeJson(BaseHandler):
@@ -31,7 +30,6 @@ class NodesHandler(_NodeJson):
 
     async def get(self) -> None:
         """Every node of the network that this one has heard of."""
-        self.query_as(NoQuery)
         nodes = sorted(self.app.holdings.nodes.items(), key=lambda item: item[1].name)
         self.write_json({"items": [self.shown(id, node) for id, node in nodes], "next": None})
 
@@ -43,7 +41,6 @@ class NodeHandler(_NodeJson):
 
     async def get(self, name: str) -> None:
         """One node."""
-        self.query_as(NoQuery)
         id = self.app.departures.resolve(name)
         self.write_json(self.shown(id, self.app.holdings.nodes[id]))
 

@@ -11,7 +11,7 @@ from appliance.service.notifications.deliveries import Attempt
 
 from .base import BaseHandler
 from .cursors import after, encode
-from .models import DeliveriesQuery, DestinationChange, DestinationInput, NoQuery
+from .models import DeliveriesQuery, DestinationChange, DestinationInput
 from .views import iso
 
 _ID = re.compile(r"[a-z2-7]{8}")  #: of a destination; one that was removed is no mistake
@@ -103,7 +103,6 @@ class DestinationsHandler(BaseHandler):
 
     async def get(self) -> None:
         """Every destination."""
-        self.query_as(NoQuery)
         parts = self.app.notifications
         items = [
             destination_json(each, await parts.deliveries.owed(each.id))
@@ -183,21 +182,34 @@ class DeliveriesHandler(BaseHandler):
         """Deliveries, the last changed first."""
         query = self.query_as(DeliveriesQuery)
         known = await self.app.notifications.destinations.by_id()
-        named = {each.name: id for id, each in known.items()}
-        wanted = query.destination
-        destination = wanted if wanted in known else named.get(wanted, wanted)
-        if destination and not _ID.fullmatch(destination):
-            there = ", ".join(named) or "none"
-            reason = f'There is no destination "{destination}"; there are: {there}.'
-            raise InvalidInput(reason, fields={"destination": reason})
-        given = {"destination": destination, "state": query.state, "type": query.type}
-        where = {name: value for name, value in given.items() if value}
+        where = deliveries_filter(query, known)
         docs = await self.app.notifications.deliveries.page(
             where, limit=query.limit + 1, after=after(query.cursor)
         )
         page = docs[: query.limit]
         following = encode([page[-1]["updated_at"], page[-1]["_id"]]) if len(docs) > len(page) else None
         self.write_json({"items": [delivery_json(doc, known) for doc in page], "next": following})
+
+
+def deliveries_filter(query: DeliveriesQuery, known: Mapping[str, Destination]) -> dict[str, Any]:
+    """What a query asks for, as `Deliveries.page` takes it.
+
+    Args:
+        query: It names the destination by its id or its name.
+        known: The destinations that there are, by id.
+
+    Raises:
+        InvalidInput: There is no such destination. One of an id may be gone and have deliveries still.
+    """
+    named = {each.name: id for id, each in known.items()}
+    wanted = query.destination
+    destination = wanted if wanted in known else named.get(wanted, wanted)
+    if destination and not _ID.fullmatch(destination):
+        there = ", ".join(named) or "none"
+        reason = f'There is no destination "{destination}"; there are: {there}.'
+        raise InvalidInput(reason, fields={"destination": reason})
+    given = {"destination": destination, "state": query.state, "type": query.type}
+    return {name: value for name, value in given.items() if value}
 
 
 class DeliveryHandler(BaseHandler):

@@ -13,7 +13,7 @@ from .app import App
 from .base import BaseHandler
 from .cursors import decode, encode
 from .install_manifest import install_manifest
-from .models import NoQuery, PackageChange, PackageRestore, PackagesQuery
+from .models import PackageChange, PackageRestore, PackagesQuery
 from .views import (
     current_version_json,
     job_json,
@@ -147,7 +147,6 @@ class InstallManifestHandler(BaseHandler):
 
     async def get(self, name: str) -> None:
         """What the MDM command InstallEnterpriseApplication takes, as a property list."""
-        self.query_as(NoQuery)
         package = self.app.catalogue.resolve(name)
         if package.withdrawn:
             raise PackageWithdrawn("The package was withdrawn: there is nothing to install.")
@@ -180,7 +179,6 @@ class VersionsHandler(BaseHandler):
 
     async def get(self, name: str) -> None:
         """The current version, and those that can be restored on this node."""
-        self.query_as(NoQuery)
         items = await package_versions(self.app, self.app.catalogue.resolve(name))
         self.write_json({"items": items, "next": None})
 
@@ -229,8 +227,7 @@ async def package_detail(handler: BaseHandler, package: Package) -> dict[str, An
     superseded = await app.packages.superseded(package.id)
     shown = sorted(replicas.values(), key=lambda replica: replica.name)
     cut_off = await app.packages.cut_off(package.id)
-    retry_at = await app.transfers.next_look(package) or await app.replication.next_look()
-    wanted = package.presence in WANTED
-    return package_detail_json(
-        package, app.download_url, shown, superseded, arriving, cut_off, retry_at if wanted else 0
-    )
+    retry_at = 0
+    if package.presence in WANTED:
+        retry_at = await app.transfers.next_look(package) or await app.replication.next_look()
+    return package_detail_json(package, app.download_url, shown, superseded, arriving, cut_off, retry_at)

@@ -23,7 +23,7 @@ from appliance.domain.errors import (
 )
 from appliance.domain.manifest import chunk_count
 from appliance.domain.package import Package, Presence
-from appliance.domain.record import RecordKind
+from appliance.domain.record import MAX_NUMBER, RecordKind
 from appliance.peering.records import record_json
 from appliance.peering.wire import (
     PAGE_LIMIT,
@@ -42,7 +42,6 @@ from appliance.service.records import ChangesPage
 from appliance.service.registration import registering_key
 
 from .held_file import open_held
-from .models import MAX_INT
 from .peer_base import MAX_BODY, MAX_REGISTRATION, PeerHandler
 from .ranges import Unsatisfiable, parse_range
 from .sendfile import FileFailed, send_file
@@ -143,9 +142,9 @@ class ChangesHandler(ActivePeerHandler):
             limit = int(self.get_query_argument("limit", str(PAGE_LIMIT)))
         except ValueError as exc:
             raise InvalidInput("since, wait and limit are numbers.") from exc
-        if not 0 <= since <= MAX_INT or not 0 <= wait <= MAX_WAIT_S or not 1 <= limit <= PAGE_LIMIT:
+        if not 0 <= since <= MAX_NUMBER or not 0 <= wait <= MAX_WAIT_S or not 1 <= limit <= PAGE_LIMIT:
             raise InvalidInput(
-                f"since is 0 to {MAX_INT}, wait at most {MAX_WAIT_S:g} s, limit 1 to {PAGE_LIMIT}."
+                f"since is 0 to {MAX_NUMBER}, wait at most {MAX_WAIT_S:g} s, limit 1 to {PAGE_LIMIT}."
             )
         page = await self._page(since, self.get_query_argument("feed", ""), limit, wait)
         self.write_json(

@@ -5,6 +5,7 @@ links there name blobs, so that a download has the ETag that it always has; wher
 """
 
 import asyncio
+import errno
 import os
 import re
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import tornado.web
 from appliance.domain.errors import InvalidName, PackageUnknown, StoreUnavailable
 from appliance.domain.names import check_filename
 from appliance.log import AccessLog
+from appliance.store.filesystem import open_regular
 from appliance.store.layout import Layout
 from config.settings import Settings
 
@@ -24,6 +26,8 @@ from .health import LiveHandler
 from .sendfile import FileFailed
 
 BEGINNING = "The node is starting."
+#: of opening a name under which there is nothing, or what is no file: the start mends that
+_NO_FILE = {errno.ENOENT, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO}
 
 
 @dataclass(kw_only=True)
@@ -68,7 +72,7 @@ class StartingReadyHandler(BaseHandler):
         self.set_header("Cache-Control", "no-store")
         self.set_header("Retry-After", "5")
         self.set_status(503)
-        self.write({"status": "not ready", "checks": starting_of(self).checks()})
+        self.write({"status": "not ready", "checks": starting_of(self).checks(), "warnings": []})
 
 
 class StartingDownloadHandler(DownloadHandler):
@@ -78,9 +82,9 @@ class StartingDownloadHandler(DownloadHandler):
         starting = starting_of(self)
         try:
             path = starting.layout.packages / check_filename(filename)
-            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            descriptor = open_regular(path)
         except (OSError, InvalidName) as exc:
-            if isinstance(exc, FileNotFoundError | InvalidName):
+            if isinstance(exc, InvalidName) or exc.errno in _NO_FILE:
                 raise PackageUnknown(
                     f'"{filename}" is not here, or not known before the start is done.'
                 ) from exc

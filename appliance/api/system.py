@@ -58,7 +58,6 @@ class ThroughputHandler(BaseHandler):
 
     def get(self) -> None:
         """Bytes of packages that came and went in the last hour."""
-        self.query_as(NoQuery)
         steps = [{**asdict(step), "at": iso(step.at)} for step in self.app.throughput.steps()]
         self.write_json({"step_s": STEP_S, "steps": steps})
 
@@ -68,7 +67,6 @@ class ScrubHandler(BaseHandler):
 
     async def get(self) -> None:
         """How the reading of all files is doing."""
-        self.query_as(NoQuery)
         self.write_json(scrub_json(await self.app.scrub.status()))
 
     async def post(self) -> None:
@@ -169,6 +167,5 @@ class SettingsHandler(BaseHandler):
 
     async def get(self) -> None:
         """The settings in force, secrets masked."""
-        self.query_as(NoQuery)
         items = [asdict(setting) for setting in described(self.app.settings)]
         self.write_json({"items": items, "next": None})

@@ -1,11 +1,13 @@
 """Transfers and jobs: look, retry, cancel, put first."""
 
+import contextlib
 from typing import Any
 
-from appliance.domain.errors import JobUnknown
+from appliance.domain.errors import InvalidTransition, JobUnknown
 from appliance.domain.event import EventType
+from appliance.domain.job import Job
 from appliance.domain.names import is_package_id
-from appliance.domain.states import TransferState
+from appliance.domain.states import JobState, TransferState
 from appliance.service.fetch_jobs import FETCH_JOBS
 from appliance.store.ports import Doc
 
@@ -13,6 +15,8 @@ from .base import BaseHandler
 from .cursors import after, encode
 from .models import JobsQuery, TransfersQuery
 from .views import job_json, transfer_json
+
+_ACTIVE = {JobState.TODO, JobState.DOING}
 
 
 class TransfersHandler(BaseHandler):
@@ -23,9 +27,7 @@ class TransfersHandler(BaseHandler):
     async def get(self) -> None:
         """Transfers, the last changed first."""
         query = self.query_as(TransfersQuery)
-        package = query.package
-        if package and not is_package_id(package):
-            package = self.app.catalogue.resolve(package).id
+        package = transfers_of(self, query.package)
         where = {name: value for name, value in (("state", query.state), ("package", package)) if value}
         docs = await self.app.transfers.page(where, limit=query.limit + 1, after=after(query.cursor))
         page = docs[: query.limit]
@@ -33,6 +35,15 @@ class TransfersHandler(BaseHandler):
         times = await self.app.transfers.retry_times(page)
         items = [transfer_json(doc, times[doc["_id"]]) for doc in page]
         self.write_json({"items": items, "next": following})
+
+
+def transfers_of(handler: BaseHandler, package: str) -> str:
+    """The id of the package whose transfers are asked for by its id or file name; "" for all.
+
+    Raises:
+        PackageUnknown: There is no package of this name. One of an id may be gone and have transfers still.
+    """
+    return package if not package or is_package_id(package) else handler.app.catalogue.resolve(package).id
 
 
 class TransferHandler(BaseHandler):
@@ -114,9 +125,8 @@ class JobActionHandler(BaseHandler):
             "prioritize": (store.prioritize_job, EventType.JOB_PRIORITIZED),
         }[action]
         before = await store.get_job(id)
-        transfer = await self.app.transfers.of_job(before) if before and before.name in FETCH_JOBS else ""
-        if action == "cancel" and transfer:  # without its job it would be begun again
-            await self.app.transfers.cancel(transfer, actor=self.actor)
+        if action == "cancel" and before and before.name in FETCH_JOBS and before.state in _ACTIVE:
+            await self._cancel_transfer(before)
         job = await act(id, now=self.app.now())
         await self.app.events.record(
             event,
@@ -127,3 +137,10 @@ class JobActionHandler(BaseHandler):
             after={"state": str(job.state)},
         )
         self.write_json(job_json(job))
+
+    async def _cancel_transfer(self, job: Job) -> None:
+        """Stop what an active job brings; without its job it would be begun again."""
+        transfer = await self.app.transfers.of_job(job)
+        if transfer:
+            with contextlib.suppress(InvalidTransition):  # it is done, and its job is of no use any more
+                await self.app.transfers.cancel(transfer, actor=self.actor)

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from appliance.api.routes import make_application
 from appliance.api.starting import Starting
-from appliance.domain.errors import InvalidSettings, StorageError, StorageFull, StoreDamaged, StoreUnavailable
+from appliance.domain.errors import InvalidSettings, StorageError, StoreDamaged, StoreUnavailable
 from appliance.domain.event import EventType
 from appliance.log import AccessLog
 from appliance.server import Assembled, Part
@@ -23,7 +23,7 @@ from appliance.service.journal import SYSTEM, entry
 from appliance.service.metrics import LoopLag
 from appliance.service.node_keys import open_keys, refuse_emptied
 from appliance.store.blobs import BlobStore
-from appliance.store.filesystem import lock_directory, storage_error
+from appliance.store.filesystem import is_full, lock_directory, storage_error
 from appliance.store.layout import Layout
 from appliance.store.opening import FILE_NAME, open_store
 from config.settings import Settings
@@ -37,7 +37,7 @@ from .place import Announce, Place, find_place
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0
-_PASSING = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EROFS, errno.EIO}
+_PASSING = {errno.EROFS, errno.EIO}  #: beside a full disk
 
 T = TypeVar("T")
 
@@ -194,7 +194,7 @@ class Startup:
             except StorageError as exc:
                 error = exc
             except OSError as exc:
-                if exc.errno not in _PASSING:
+                if not is_full(exc) and exc.errno not in _PASSING:
                     raise
                 error = storage_error(exc)
             else:
@@ -202,7 +202,7 @@ class Startup:
                     log.info("the start goes on", extra={"action": "start_resumed"})
                 self._starting.waits("", "")
                 return done
-            self._starting.waits("disk" if isinstance(error, StorageFull) else "store", error.message)
+            self._starting.waits("store" if isinstance(error, StoreUnavailable) else "disk", error.message)
             self._answer()
             if error.message != told:
                 told = error.message

@@ -93,7 +93,6 @@ def fsck(output: Output, settings: Settings, read_data: bool, repair: bool) -> i
     from appliance.store.blobs import BlobStore  # noqa: PLC0415
 
     layout = _existing(settings)
-    key = layout.identity / "node.key"
     running = False
     try:
         lock_directory(layout.root)
@@ -109,7 +108,7 @@ def fsck(output: Output, settings: Settings, read_data: bool, repair: bool) -> i
             layout=layout,
             blobs=blobs,
             now=now_ms,
-            identity=Identity.load_or_create(key) if key.exists() else None,
+            identity=Identity.load(layout.identity / "node.key"),
             grace_ms=ONLINE_GRACE_MS if running else 0,
             progress=lambda name: output.note(f"reading {visible(name)}"),
         )

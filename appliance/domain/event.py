@@ -48,7 +48,7 @@ class EventType(StrEnum):
     NODE_TWIN_DETECTED = "node.twin_detected"  #: a copy of this node is running; this one writes nothing
     NODE_STARTED = "node.started"
     NODE_STOPPED = "node.stopped"
-    TASK_FAILED = "task.failed"  #: a background task failed in a new way; it is restarted
+    TASK_FAILED = "task.failed"  #: a background task failed in a new way; it is retried
     SCRUB_DAMAGE = "scrub.damage"  #: every file that was due was read, and some were damaged
     DISK_LOW = "disk.low"
     DISK_RECOVERED = "disk.recovered"

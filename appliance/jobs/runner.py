@@ -131,15 +131,18 @@ class Runner:
             name=name, function=function, queue=queue, policy=policy, on_failed=on_failed
         )
 
-    def every(self, seconds: float, job: Callable[[], Job], *, first_s: float | None = None) -> None:
+    def every(
+        self, name: str, seconds: float, job: Callable[[], Job], *, first_s: float | None = None
+    ) -> None:
         """Enqueue `job()` every so many seconds, up to a tenth late. With a key it cannot pile up.
 
         Args:
+            name: Of the duty, where its failures are counted.
             seconds: Between two jobs.
             job: Makes the next job.
             first_s: Seconds until the first one; without it, `seconds`.
         """
-        self._timers.every(seconds, job, first_s=seconds if first_s is None else first_s)
+        self._timers.every(name, seconds, job, first_s=seconds if first_s is None else first_s)
 
     def pool(self, queue: str) -> concurrent.futures.Executor:
         """The threads of "transfer", "hash" or "delivery"; what else runs there delays claimed jobs."""

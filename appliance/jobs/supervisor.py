@@ -21,6 +21,7 @@ FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 STEADY_MS = 60_000  #: a task that ran for so long since its last failure works again
 FORGET_MS = 3_600_000  #: a step that was not tried again for so long is not shown
+WHAT_HAPPENED = "failed and is retried"  #: of a task or a step of one, for people
 PERSISTENT = 3  #: failures in a row, after which a task "keeps failing"
 _KINDS = 500  #: kinds of failure that are remembered as logged
 _SHOWN = 100  #: failing tasks that are remembered
@@ -164,7 +165,7 @@ class Supervisor:
             return
         self._logged.add(kind)
         log.error(
-            "a background task failed and is restarted; the same failure is not logged again",
+            f"a background task {WHAT_HAPPENED}; the same failure is not logged again",
             extra={"action": "task_failed", "task": task, "step": step, "error": text},
             exc_info=None if known else error,  # an unknown error is a bug
         )

@@ -24,10 +24,11 @@ class Timers:
         self._supervisor = supervisor
         self._closing = asyncio.Event()
 
-    def every(self, seconds: float, job: Callable[[], Job], *, first_s: float) -> None:
+    def every(self, name: str, seconds: float, job: Callable[[], Job], *, first_s: float) -> None:
         """Enqueue `job()` every so many seconds; during an outage of the store, once when it is back.
 
         Args:
+            name: Of the duty: its failures are counted apart from those of others.
             seconds: Between two jobs.
             job: Makes the next job.
             first_s: Seconds until the first one.
@@ -44,7 +45,7 @@ class Timers:
                     return
 
         async def watched() -> None:
-            await self._supervisor.once("jobs.timers", fire)
+            await self._supervisor.once("jobs.timers", fire, step=name)
 
         self._engine.every(seconds, watched, first_s=first_s, jitter_s=seconds * JITTER)
 

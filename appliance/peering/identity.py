@@ -59,15 +59,6 @@ class Identity:
             raise InvalidSettings(f"{path} holds no Ed25519 key. {_RESTORE}")
         return cls(key)
 
-    @classmethod
-    def load_or_create(cls, path: Path) -> "Identity":
-        """As `load`, and make the file if it is missing."""
-        found = cls.load(path)
-        if found is None:
-            found = cls.generate()
-            found.save(path)
-        return found
-
     def save(self, path: Path) -> None:
         """Write the key pair to a PEM file (mode 0600), in one step and durably."""
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

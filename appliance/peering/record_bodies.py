@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 
 from appliance.domain.errors import IntegrityFailure, InvalidDigest, InvalidInput, WireInvalid
 from appliance.domain.manifest import HEX_LENGTHS, Manifest, check_digest
-from appliance.domain.names import check_filename, package_id
+from appliance.domain.names import check_filename, is_package_id, package_id
 from appliance.domain.node import MAX_PEERS, NodeBody
 from appliance.domain.package import MAX_TAGS, PackageBody, Presence, ReplicaBody, check_tags
 from appliance.domain.record import MAX_NUMBER, Record, RecordKind, oddity, replica_id
@@ -23,7 +23,6 @@ from .address import check_url
 
 MAX_REPLACES = 256  #: earlier bytes that a package record lists; we write 16
 MAX_HASHES = 32  #: further digests; we write 3
-_PACKAGE_ID = re.compile(r"[a-z2-7]{32}")
 _NODE_ID = re.compile(r"[a-z2-7]{52}")
 _CONTEXT = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,99}){0,8}")
 
@@ -161,7 +160,7 @@ def _check_replica(record: Record) -> None:
     body = replica_body(record)
     if body.node != record.author or record.id != replica_id(body.package, body.node):
         raise WireInvalid("A replica record is written by another node than the one it describes.")
-    if not _PACKAGE_ID.fullmatch(body.package):
+    if not is_package_id(body.package):
         raise WireInvalid("A replica record names no package.")
     if body.sha256:
         _check_digest("sha256", body.sha256)

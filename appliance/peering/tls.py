@@ -57,11 +57,6 @@ def new_certificate(host: str, *, now: datetime.datetime) -> tuple[bytes, bytes]
     return built.public_bytes(Encoding.PEM), pem
 
 
-def make_certificate(certificate: Path, key: Path, host: str, *, now: datetime.datetime) -> None:
-    """Write a self-signed certificate and its key (mode 0600), as `new_certificate` makes them."""
-    write_certificate(certificate, key, new_certificate(host, now=now))
-
-
 def write_certificate(certificate: Path, key: Path, pems: tuple[bytes, bytes]) -> None:
     """Write a certificate and its key (mode 0600)."""
     certificate.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -26,7 +26,7 @@ from appliance.domain.holding import Action, Decision, Proof, SetAside, Situatio
 from appliance.domain.job import Job
 from appliance.domain.manifest import Manifest
 from appliance.domain.node import Admission, NodeBody, admit
-from appliance.domain.package import Package, PackageBody, Presence, ReplicaBody
+from appliance.domain.package import WANTED, Package, PackageBody, Presence, ReplicaBody
 from appliance.domain.record import Record, RecordKind, replica_id
 from appliance.domain.states import TransferState
 from appliance.jobs.new import new_job
@@ -226,7 +226,7 @@ class Holdings:
         package = self._catalogue.by_id(id)
         if package is not None and package.presence is Presence.ARRIVING and node:
             return bool(self._sources.usable_sources([node], id))
-        if package is None or package.presence in {Presence.WAITING, Presence.ARRIVING, Presence.DAMAGED}:
+        if package is None or package.presence in WANTED:
             return True
         return package.presence is Presence.HELD and not self.admission(self._own, package.body).admitted
 

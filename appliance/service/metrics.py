@@ -118,7 +118,7 @@ class Metrics:
         )
         self.task_failures = Counter(
             "ods_background_task_failures",
-            "Background tasks that failed and were restarted.",
+            "Failures of background tasks, which are retried.",
             ["task"],
             registry=r,
         )

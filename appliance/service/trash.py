@@ -17,7 +17,7 @@ from concurrent.futures import CancelledError
 from dataclasses import asdict, dataclass, replace
 
 from appliance.domain.errors import OUTAGES, StaleRevision, StorageError, WireInvalid
-from appliance.domain.package import Package, Presence
+from appliance.domain.package import WANTED, Package, Presence
 from appliance.domain.trash import Keeping, Version, Why, is_back, leaving, version_id
 from appliance.peering.record_bodies import parse_package_body
 from appliance.store.blobs import BlobStore
@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 _COLLECTION = TRASH.name
 _PAGE = 500
 _ROOM_S = 60.0  #: how long a thread waits until room was made
-_WANTED = {Presence.HELD, Presence.ARRIVING, Presence.WAITING, Presence.DAMAGED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +46,7 @@ class Usage:
 def needed_by(package: Package) -> set[str]:
     """The SHA-256 of all bytes that a package is served from or waits for on this node."""
     found = {package.held_sha256} if package.held_sha256 else set()
-    if package.presence in _WANTED:
+    if package.presence in WANTED | {Presence.HELD}:
         found.add(package.body.sha256)
     return found
 

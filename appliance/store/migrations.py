@@ -26,7 +26,7 @@ class Migration:
 
     version: int  #: the version that documents have afterwards
     name: str
-    run: Callable[[Store], Awaitable[None]]
+    run: Callable[[Store], Awaitable[object]]
 
 
 UNFINISHED = -1  #: the schema version of a store while an archive is read into it
@@ -44,13 +44,9 @@ async def fill_fingerprints(store: Store) -> int:
     return filled
 
 
-async def _fill_fingerprints(store: Store) -> None:
-    await fill_fingerprints(store)
-
-
 #: none is for a version above `schema.VERSION`
 MIGRATIONS: tuple[Migration, ...] = (
-    Migration(version=2, name="fingerprints of records", run=_fill_fingerprints),
+    Migration(version=2, name="fingerprints of records", run=fill_fingerprints),
 )
 
 

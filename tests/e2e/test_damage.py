@@ -20,6 +20,7 @@ from tests.faults.test_crash_points import attached
 from tests.harness import Network, NodeProcess, eventually
 from tests.harness.command import ods
 from tests.harness.node import download_path
+from tests.keys import identity_at
 
 
 def flip(path: Path, at: int = 0, *, keep_time: bool = False) -> None:
@@ -263,13 +264,12 @@ def test_complaints_cost_one_reading(network: Network, tmp_path: Path) -> None:
     from appliance.domain.errors import PeerRefused
     from appliance.peering.address import PeerAddress
     from appliance.peering.client import PeerClient
-    from appliance.peering.identity import Identity
 
     a, b = network.chain("a", "b")
     file = make_file(tmp_path / "Good.pkg", MIB)
     package = a.publish(file.path)["id"]
     b.wait_holds(file.name, file.sha256)
-    identity = Identity.load_or_create(b.layout.identity / "node.key")
+    identity = identity_at(b.layout.identity / "node.key")
     address = PeerAddress(node=a.id, url=a.url, tls_fingerprint="", ca_file="")
     client = PeerClient(identity, address, now=lambda: time.time_ns() // 1_000_000)
     for _ in range(5):

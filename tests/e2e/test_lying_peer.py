@@ -17,6 +17,7 @@ from appliance.peering.signing import sign_request
 from tests.builders import MIB, File, make_file
 from tests.fakes.proxy import Meddler, Reply, Request, cut_after, endless, flip_bit, other_size
 from tests.harness import Network, NodeProcess, eventually
+from tests.keys import identity_at
 
 
 def honest_and_liar(network: Network, file: File) -> tuple[NodeProcess, NodeProcess, NodeProcess]:
@@ -241,7 +242,7 @@ def test_replayed_and_stale_requests_are_refused(network: Network, tmp_path: Pat
     a.restart()
     assert replay(a, told) == (401, "request_replayed")
 
-    identity = Identity.load_or_create(b.layout.identity / "node.key")
+    identity = identity_at(b.layout.identity / "node.key")
     import time
 
     def ask(*, shift_s: int = 0, url: str = proxy.url, signer: Identity = identity) -> tuple[int, str]:

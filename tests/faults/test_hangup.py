@@ -10,10 +10,11 @@ import ssl
 from pathlib import Path
 from typing import Any
 
-from appliance.peering.tls import fingerprint, make_certificate
+from appliance.peering.tls import fingerprint
 from tests.builders import MIB, make_file
 from tests.harness import Network, NodeProcess, eventually
 from tests.harness.node import AUTHORIZATION
+from tests.keys import make_certificate
 
 from .test_start import worker
 

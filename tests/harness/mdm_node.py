@@ -21,7 +21,6 @@ from tornado.httpserver import HTTPServer
 from appliance.api.app import App
 from appliance.api.routes import make_application
 from appliance.log import AccessLog
-from appliance.peering.identity import Identity
 from appliance.server import listen
 from appliance.service.accounts import Accounts, Role
 from appliance.service.secrets import SecretBox
@@ -33,6 +32,7 @@ from jamf_bridge.servers.admin import ServerAdmin
 from jamf_bridge.servers.registry import Registry
 from jamf_bridge.servers.servers import Servers
 from tests.fakes.driver_c import FakeFactory, FakeMdm
+from tests.keys import identity_at
 
 PASSWORD = "a password for tests"
 T = TypeVar("T")
@@ -115,7 +115,7 @@ class MdmNode:
                 await accounts.create_user(role.word, PASSWORD, role, actor="test")
             parts: dict[str, Any] = dict.fromkeys(field.name for field in fields(App))
             parts |= {"settings": Settings(), "store": store, "accounts": accounts, "now": now_ms}
-            parts["identity"] = Identity.load_or_create(self._directory / "node.key")
+            parts["identity"] = identity_at(self._directory / "node.key")
             app = App(**{**parts, "mdm": bridge if self._with_bridge else None})
             sockets = listen("127.0.0.1", 0)
             port = sockets[0].getsockname()[1]

@@ -1,8 +1,11 @@
 """The admin API over HTTP: lists, changes, errors, and inputs that make no sense."""
 
+import asyncio
 import base64
 import contextlib
+import hashlib
 import json
+import secrets
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -10,12 +13,18 @@ from urllib.parse import quote, urlencode
 import pytest
 from openapi_spec_validator import validate
 
+from appliance.domain.job import Job
+from appliance.domain.states import JobState
+from appliance.service.fetch_jobs import FETCH_SMALL_JOB, fetch_key, transfer_id
+from appliance.store.opening import open_store
+from appliance.store.queue import job_document
 from tests.builders import make_file
 from tests.harness.node import PASSWORD, Answer, NodeProcess
 from tests.harness.waiting import eventually
 
 NAMES = ["Alpha.pkg", "beta.pkg", "Gamma.pkg", "delta.pkg", "Epsilon.pkg"]
 HUGE = 2**70
+FAR = 2**45  #: UTC milliseconds
 
 
 def cursor(*place: object) -> str:
@@ -261,6 +270,42 @@ def test_verifying(node: NodeProcess) -> None:
     refused(send(node, "POST", f"/jobs/{job}/cancel", {}), 409, "invalid_transition")
     assert job in [item["id"] for item in ask(node, "/jobs", state="done", queue="hash").json()["items"]]
     refused(send(node, "POST", "/packages/none.pkg/verify", {}), 404, "package_unknown")
+
+
+@pytest.mark.parametrize(
+    ("job_state", "transfer_state", "after"),
+    [("failed", "stalled", "stalled"), ("cancelled", "fetching", "fetching"), ("todo", "done", "done")],
+)
+def test_cancelling_a_fetch_job_stops_no_transfer_of_another_run(
+    node: NodeProcess, job_state: str, transfer_state: str, after: str
+) -> None:
+    """A transfer has the id that all jobs for the same bytes lead to, those that are over too."""
+    package = node.package("Gamma.pkg")
+    assert package is not None
+    sha256 = hashlib.sha256(job_state.encode()).hexdigest()
+    transfer = transfer_id(package["id"], sha256)
+    job = Job(
+        id=secrets.token_hex(12), queue="small", name=FETCH_SMALL_JOB, key=fetch_key(transfer), run_at=FAR,
+        state=JobState(job_state), args={"package": package["id"], "sha256": sha256},
+    )  # fmt: skip
+    doc = {
+        "_id": transfer, "package": package["id"], "filename": "Gamma.pkg", "sha256": sha256, "size": 2000,
+        "state": transfer_state, "bytes_done": 0, "chunks_done": 0, "chunks": 1, "rate": 0.0, "sources": [],
+        "error": "", "retry_at": 0, "cancelled_by": "", "attempts": 1, "moved_at": 0, "started_at": 0,
+        "updated_at": 0, "pull": {},
+    }  # fmt: skip
+
+    async def prepare() -> None:
+        store = await open_store("", node.data)
+        await store.insert("transfers", doc)  # with `pull`, so that no reconciliation ends it meanwhile
+        await store.insert("jobs", job_document(job))
+        await store.close()
+
+    asyncio.run(prepare())
+    cancelled = send(node, "POST", f"/jobs/{job.id}/cancel", {})
+    assert ask(node, f"/transfers/{transfer}").json()["state"] == after
+    assert cancelled.status == 200, cancelled.body
+    assert cancelled.json()["state"] == "cancelled"
 
 
 # Answers

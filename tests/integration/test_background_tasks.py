@@ -49,7 +49,7 @@ def test_a_task_that_fails_is_shown_until_it_works(any_network: Network, tmp_pat
     )
     assert warnings == ["The background task coverage keeps failing; the log says why."]
     assert "coverage keeps failing" in ods(node, "status").stdout
-    assert "The background task coverage fails and is restarted" in overview(node, "admin")
+    assert "The background task coverage failed and is retried" in overview(node, "admin")
     assert [event["data"]["task"] for event in node.events("task.failed")] == ["coverage"]
     assert [line["task"] for line in node.lines("task_failed")] == ["coverage"], "once for a kind of failure"
     (tmp_path / "x.pkg").write_bytes(b"x")

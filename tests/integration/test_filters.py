@@ -1,8 +1,13 @@
 """Lists: a filter with a value that there is not is an error that says what there is, in every list."""
 
+from pathlib import Path
+
 import pytest
 
 from appliance.api.operations import OPERATIONS
+from tests.builders import make_file
+from tests.harness import Network
+from tests.harness.browser_client import BrowserClient
 from tests.harness.command import ods
 from tests.harness.node import NodeProcess
 from tests.unit.test_openapi import example
@@ -60,6 +65,21 @@ def test_a_value_that_there_is_not(one_node: NodeProcess, path: str, query: str,
 )
 def test_values_that_there_are(one_node: NodeProcess, path: str, query: str) -> None:
     assert one_node.request("GET", f"/api/v1{path}?{query}").status == 200
+
+
+def test_the_page_of_transfers_takes_a_file_name(network: Network, tmp_path: Path) -> None:
+    a, b = network.chain("a", "b")
+    files = [make_file(tmp_path / name, 1000, number) for number, name in enumerate(("One.pkg", "Other.pkg"))]
+    ids = [a.publish(file.path)["id"] for file in files]
+    for file in files:
+        b.wait_holds(file.name, file.sha256)
+    person = BrowserClient(b)
+    person.sign_in("admin")
+    for package in ("One.pkg", ids[0]):
+        page = person.get(f"/ui/transfers?package={package}").body.decode()
+        assert f"/ui/packages/{ids[0]}" in page
+        assert f"/ui/packages/{ids[1]}" not in page
+    assert person.get("/ui/transfers?package=Never.pkg").status == 404
 
 
 def test_those_that_were_withdrawn_are_found_by_their_presence(one_node: NodeProcess) -> None:

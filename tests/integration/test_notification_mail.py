@@ -12,11 +12,12 @@ import pytest
 from appliance.domain.destination import Destination, DestinationKind, DestinationState, MailMode
 from appliance.domain.errors import InvalidInput
 from appliance.domain.event import EventType
-from appliance.peering.tls import client_context, make_certificate
+from appliance.peering.tls import client_context
 from appliance.service.journal import entry
 from appliance.service.notifications.mailbox import MAX_LISTED, MailServer, check_address, next_due
 from tests.fakes.smtp import MailCatcher
 from tests.harness.post import Post
+from tests.keys import make_certificate
 from tests.ports import free_port
 
 ACCOUNT = ("ods", "secret of the mail server")

@@ -11,7 +11,6 @@ import pytest
 from appliance.domain.destination import DestinationState
 from appliance.domain.errors import Conflict, StaleRevision
 from appliance.domain.event import EventType
-from appliance.peering.tls import make_certificate
 from appliance.service.notifications import webhook
 from appliance.service.notifications.addresses import Target
 from appliance.service.notifications.deliveries import (
@@ -20,6 +19,7 @@ from appliance.service.notifications.deliveries import (
 )
 from tests.fakes.receiver import Receiver, answers, closes, drips, hangs_until
 from tests.harness.post import HOUR, Post
+from tests.keys import make_certificate
 
 # The way of an event
 

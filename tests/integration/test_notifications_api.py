@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -14,6 +15,7 @@ from tests.builders import make_file
 from tests.fakes.receiver import Receiver, answers
 from tests.fakes.smtp import MailCatcher
 from tests.harness import ApiError, Network, NodeProcess, eventually
+from tests.harness.browser_client import BrowserClient
 from tests.harness.node import PASSWORD
 from tests.unit.test_openapi import document
 
@@ -89,6 +91,30 @@ def test_a_webhook_from_beginning_to_end(node: NodeProcess, receiver: Receiver, 
     node.api("DELETE", f"/destinations/{id}")
     assert refused(node, "GET", f"/destinations/{id}")["code"] == "destination_unknown"
     assert node.api("GET", f"/deliveries?destination={id}")["items"] == []
+
+
+def test_the_page_takes_the_name_of_a_destination(
+    node: NodeProcess, receiver: Receiver, tmp_path: Path
+) -> None:
+    made = hook(node, receiver, "by name", events=["package.*"])
+    other = hook(node, receiver, "by another name", events=["token.*"])
+    node.publish(make_file(tmp_path / "Story 2.pkg", 3000).path)
+    eventually(lambda: node.api("GET", f"/deliveries?destination={made['id']}&state=delivered")["items"])
+    person = BrowserClient(node)
+    person.sign_in("admin")
+
+    def shown(destination: str) -> str:
+        page = person.get(f"/ui/deliveries?destination={quote(destination)}").body.decode()
+        return page[page.index('id="list"') :]
+
+    assert "Story 2.pkg" in shown("by name")
+    assert shown("by name") == shown(made["id"])
+    assert "Story 2.pkg" not in shown("by another name")
+    page = person.get("/ui/deliveries?destination=by%20another%20name").body.decode()
+    assert f'value="{other["id"]}" selected' in page
+    assert person.get("/ui/deliveries?destination=Nobody%20here").status == 400
+    for each in (made, other):
+        node.api("DELETE", f"/destinations/{each['id']}")
 
 
 def test_secrets_are_nowhere(node: NodeProcess, receiver: Receiver) -> None:

@@ -521,8 +521,8 @@ def test_timed_duties_are_enqueued_and_do_not_pile_up(desk: Any) -> None:
             return Job(id=f"d{made}", queue="default", name="work", key="duty", run_at=START)
 
         desk.runner.register("work", work, queue="default")
-        desk.runner.every(0.02, duty, first_s=0.0)
-        desk.runner.every(3600, lambda: Job(id="never", queue="default", name="work", run_at=START))
+        desk.runner.every("duty", 0.02, duty, first_s=0.0)
+        desk.runner.every("never", 3600, lambda: Job(id="never", queue="default", name="work", run_at=START))
         await desk.runner.start()
         await eventually(lambda: made >= 4)
         assert runs == ["d1"]

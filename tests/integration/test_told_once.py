@@ -14,8 +14,7 @@ from appliance.domain.names import package_id
 from appliance.domain.node import NodeBody
 from appliance.domain.package import PackageBody, Presence, ReplicaBody
 from appliance.domain.record import RecordKind, replica_id
-from appliance.peering.identity import Identity
-from appliance.peering.tls import LIFE_DAYS, make_certificate
+from appliance.peering.tls import LIFE_DAYS
 from appliance.service.accounts import Accounts, Role
 from appliance.service.coverage import Coverage
 from appliance.service.records import Known, Records, record_doc
@@ -25,6 +24,7 @@ from appliance.service.vigil import CERTIFICATE, Vigil
 from appliance.store.opening import open_store
 from appliance.store.ports import Doc, Replace, Store
 from tests.builders import package_body
+from tests.keys import identity_at, make_certificate
 
 GIB = 1024**3
 DAY_MS = 86_400_000
@@ -123,7 +123,7 @@ class Network:
 
     def __init__(self, store: Store, directory: Path) -> None:
         self.store = store
-        self.nodes = {name: Identity.load_or_create(directory / f"{name}.key") for name in "abc"}
+        self.nodes = {name: identity_at(directory / f"{name}.key") for name in "abc"}
         self.coverage = Coverage(
             store=store,
             records=self.records("a"),

@@ -99,20 +99,20 @@ def test_clocks_stages_and_records_that_are_odd(network: Network) -> None:
         listed = ods(node, "peer", "list")
         assert "s ahead" in listed.stdout
         node.stop()
-        own = peer.sign(RecordKind.NODE, peer.id, {"name": 5})
-        ahead = peer.sign(RecordKind.NODE, peer.id, dict(peer.record().body), 2**43)
+    own = peer.sign(RecordKind.NODE, peer.id, {"name": 5})
+    ahead = peer.sign(RecordKind.NODE, peer.id, dict(peer.record().body), 2**43)
 
-        async def put() -> None:
-            store = await open_store("", node.data)
-            await store.replace("records", record_doc(ahead))
-            await store.replace("records", {**record_doc(own), "_id": "node:x"})
-            await store.close()
+    async def put() -> None:
+        store = await open_store("", node.data)
+        await store.replace("records", record_doc(ahead))
+        await store.replace("records", {**record_doc(own), "_id": "node:x"})
+        await store.close()
 
-        asyncio.run(put())
-        node.start()
-        page = overview(node, "admin")
-        assert "1 stored record breaks a rule and is skipped." in page
-        assert "1 stored record is more than an hour ahead of this node&#39;s clock" in page
+    asyncio.run(put())  # while the peer is away: a record that is not ahead outranks the one that is
+    node.start()
+    page = overview(node, "admin")
+    assert "1 stored record breaks a rule and is skipped." in page
+    assert "1 stored record is more than an hour ahead of this node&#39;s clock" in page
 
 
 def test_the_next_page_of_the_matrix_keeps_the_search(network: Network, tmp_path: Path) -> None:

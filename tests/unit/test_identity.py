@@ -18,11 +18,12 @@ from cryptography.hazmat.primitives.serialization import (
 from appliance.domain.errors import InvalidSettings
 from appliance.domain.names import node_id
 from appliance.peering.identity import Identity, signature_holds
+from tests.keys import identity_at
 
 
 def test_it_is_made_once_and_found_again(tmp_path: Path) -> None:
     path = tmp_path / "keys" / "node.pem"
-    first, second = Identity.load_or_create(path), Identity.load_or_create(path)
+    first, second = identity_at(path), identity_at(path)
     assert first.node_id == second.node_id == node_id(first.public_key)
     assert signature_holds(first.public_key, second.sign(b"x"), b"x")
     assert [entry.name for entry in path.parent.iterdir()] == ["node.pem"]
@@ -32,7 +33,7 @@ def test_nobody_else_may_read_it(tmp_path: Path) -> None:
     path = tmp_path / "keys" / "node.pem"
     script = (
         "import os, pathlib, sys\nos.umask(0)\nfrom appliance.peering.identity import Identity\n"
-        "Identity.load_or_create(pathlib.Path(sys.argv[1]))"
+        "Identity.generate().save(pathlib.Path(sys.argv[1]))"
     )
     subprocess.run([sys.executable, "-c", script, str(path)], check=True)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -59,7 +60,7 @@ def test_a_file_that_holds_no_key_is_told_and_kept(tmp_path: Path, content: byte
     path = tmp_path / "node.pem"
     path.write_bytes(content)
     with pytest.raises(InvalidSettings, match=r"node\.pem"):
-        Identity.load_or_create(path)
+        Identity.load(path)
     assert path.read_bytes() == content, "an identity is never replaced silently"
 
 

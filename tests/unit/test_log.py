@@ -294,8 +294,15 @@ def test_lines_that_cannot_be_written_are_counted(
     for _ in range(3):
         logging.getLogger("x").warning("lost")
     stream.is_full = False
-    logging.getLogger("x").warning("written")
+    logging.getLogger("x").warning("written", extra={"action": "done", "package": "x.pkg"})
     found = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [line["message"] for line in found] == ["log lines were lost", "written"]
-    assert found[0]["count"] == 3
+    own = {name: value for name, value in found[0].items() if name != "time"}
+    assert own == {
+        "level": "warning",
+        "logger": "appliance.log",
+        "message": "log lines were lost",
+        "action": "log_lost",
+        "count": 3,
+    }
     assert capsys.readouterr().err == ""

@@ -67,7 +67,7 @@ def test_one_that_fails_is_restarted_counted_and_logged_once(caplog: pytest.LogC
     world = play(script)
     assert world.counted == {"work": 5}
     assert [record.getMessage() for record in caplog.records if record.exc_info] == [
-        "a background task failed and is restarted; the same failure is not logged again"
+        "a background task failed and is retried; the same failure is not logged again"
     ]
     assert [each.task for each in world.told] == ["work"]
 

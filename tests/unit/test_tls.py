@@ -19,9 +19,10 @@ from appliance.peering.address import PeerAddress
 from appliance.peering.client import PeerClient
 from appliance.peering.content import ContentPool
 from appliance.peering.identity import Identity
-from appliance.peering.tls import client_context, fingerprint, make_certificate, server_context
+from appliance.peering.tls import client_context, fingerprint, server_context
 from jamf_bridge.jamf.session import _tls
 from tests.builders import manifest_of
+from tests.keys import make_certificate
 
 NOW = datetime.datetime.now(datetime.UTC)
 ME = Identity.generate()

@@ -5,6 +5,7 @@ from typing import Any
 
 from appliance.domain.destination import TEST_EVENT
 from appliance.domain.event import Event, EventType
+from appliance.jobs.supervisor import WHAT_HAPPENED
 
 MAX_TITLE = 200
 MAX_FACT = 500
@@ -33,7 +34,7 @@ _TITLES: Mapping[str, str] = {
     EventType.PEER_UP: "{name} answers again",
     EventType.PEER_STRUCK: "{name} misbehaved",
     EventType.PEER_CLOCK: "The clock of {name} differs by {offset_s} s",
-    EventType.TASK_FAILED: "The background task {task} failed and was restarted",
+    EventType.TASK_FAILED: f"The background task {{task}} {WHAT_HAPPENED}",
     EventType.NODE_REMOVED: "{name} was removed from the network",
     EventType.NODE_ROLLED_BACK: "The database of this node was older than what its peers have",
     EventType.NODE_TWIN_DETECTED: "Another copy of this node is running",
