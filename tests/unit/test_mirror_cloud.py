@@ -386,6 +386,36 @@ def test_somebody_elses_bytes_are_never_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "state", [RowState.CONFLICT, RowState.SKIPPED, RowState.FAILED, RowState.QUARANTINED]
+)
+def test_an_upload_over_which_other_bytes_came_up_is_a_conflict_and_not_awaited_for_ever(
+    tmp_path: Path, state: RowState
+) -> None:
+    async def test(desk: Desk) -> None:
+        desk.configure(upload=True)
+        await put_with_bytes(desk, "A.pkg", b"bytes")
+        await desk.run()
+        await desk.run()
+        await work(desk)
+        (record,) = desk.mdm.named("A.pkg")
+        desk.mdm.edit(record.id, state=CloudState.READY, size=6, hashes=digests(b"theirs"))
+        await taken_in(desk, desk.mdm.packages[record.id], state, error="it was not taken in")
+        assert await desk.run() == MirrorSummary(waiting=1), "the MDM may still compute the hash of ours"
+        desk.clock.ms += BUDGET_MS
+        for _ in range(2):
+            assert await desk.run() == MirrorSummary(conflicts=1)
+        link = await desk.link("A.pkg")
+        assert (link["state"], link["error"]) == ("conflict", "it was not taken in")
+        assert len(await desk.events("mdm.record_conflict")) == 1
+        assert await work(desk) == 0, "theirs are not replaced"
+        desk.mdm.edit(record.id, size=5, hashes=digests(b"bytes"))
+        assert await desk.run() == MirrorSummary(unchanged=1), "ours arrived after all"
+        assert (await desk.link("A.pkg"))["upload"]["state"] == "done"
+
+    with_desk(tmp_path, test)
+
+
+@pytest.mark.parametrize(
     ("fields", "wait"),
     [
         ({"state": CloudState.ERROR, "size": None, "hashes": {}}, 0),
