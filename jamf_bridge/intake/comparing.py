@@ -26,6 +26,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from appliance.domain.errors import InvalidName
+from appliance.domain.mdm_errors import MdmBusy, MdmError, MdmNeedsAttention, MdmUnreachable
 from appliance.domain.names import check_filename, package_id
 from appliance.domain.package import Package
 from appliance.service.catalogue import Catalogue
@@ -182,7 +183,7 @@ class Intake:
             can_open: Whether the server lets its bytes be fetched now.
 
         Raises:
-            MdmError: A record could not be asked for. Nothing was changed.
+            MdmError: The server cannot be called now. Nothing was changed.
         """
         await self._catalogue.load()
         rows = await rows_of(self._store, server.id)
@@ -446,7 +447,7 @@ class Intake:
                 row["sure"] = row["mark"]
                 continue
             asked += 1
-            again = await find(row["remote"]) if asked <= ASKED_BY_ID else None
+            again = (await _by_id(find, look, row))[0] if asked <= ASKED_BY_ID else None
             if again is not None and same_mark(again.mark, each.package.mark):
                 if each.landing is not None and look.is_current(*each.landing):
                     row["sure"] = row["mark"]
@@ -468,7 +469,7 @@ class Intake:
                 row["back"] = {**back, "many": True}
                 _decide(row, RowState.CONFLICT, _many_reason(look.server.config.name), look.now)
             elif back["looks"] >= BACK_LOOKS and look.now - back["since"] >= BACK_MS:
-                again = await find(row["remote"])
+                again, _ = await _by_id(find, look, row)
                 if again is not None and again.mark == back["mark"]:
                     row.update(mark=again.mark, size=again.size, hashes=dict(again.hashes))
                     row.update(
@@ -487,7 +488,8 @@ class Intake:
             since = row.get("missed_at") or look.now
             if misses >= MISSES and asked < ASKED_BY_ID:
                 asked += 1
-                if await find(row["remote"]) is None:
+                there, answered = await _by_id(find, look, row)
+                if there is None and answered:
                     changes.append([Remove("mdm_remote", row["_id"])])
                     continue
             summary.missing += look.now - since < HIDDEN_MS
@@ -499,6 +501,23 @@ class Intake:
                 extra={"action": "mdm_listing_lacks", "mdm": look.server.id, "missing": summary.missing},
             )
         return changes
+
+
+async def _by_id(find: Find, look: _Look, row: Doc) -> tuple[RemotePackage | None, bool]:
+    """The record of a row, asked for by its id, and whether the MDM answered.
+
+    One record that the MDM cannot show keeps no other from being looked at: then the row stays as it is.
+    """
+    try:
+        return await find(row["remote"]), True
+    except (MdmBusy, MdmNeedsAttention, MdmUnreachable):
+        raise
+    except MdmError as exc:
+        log.warning(
+            exc.message,
+            extra={"action": "mdm_record_odd", "mdm": look.server.id, "package_name": row["file_name"]},
+        )
+        return None, False
 
 
 def _acted(look: _Look, here: Package, package: RemotePackage, past: Doc | None) -> bool:
