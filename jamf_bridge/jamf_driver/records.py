@@ -91,6 +91,13 @@ def _computed(data: Mapping[str, Any]) -> dict[str, str]:
     return _stated(fields)
 
 
+def _taken(*names: str) -> MdmRefused:
+    called = " and ".join(f'"{name}"' for name in names)
+    return MdmRefused(
+        f"Jamf Pro has other records called {called}. Rename them, or change the template of names (mirror.name)."
+    )
+
+
 class PackageRecords:
     """Writes package records of one server."""
 
@@ -156,24 +163,23 @@ class PackageRecords:
             found = await self._by_file_name(facts.file_name)
             if found is not None:
                 return await self._merge(found, facts, {})
-            holders = await self._server.Packages().recordsWithName(fields["packageName"])
-            if fields["packageName"] == facts.file_name or exc.field not in {"packageName", ""}:
-                holders = []
+            holders = []
+            if exc.field in {"packageName", ""}:
+                holders = await self._server.Packages().recordsWithName(fields["packageName"])
             if not holders or any(_same_name(record, facts.file_name) for record in holders):
                 raise MdmRefused(
                     f'Jamf Pro says that there is a record called "{fields["packageName"]}", and does not show it. ODS '
                     "looks again before it creates one."
                 ) from exc
+            if fields["packageName"] == facts.file_name:  # no other name is left to try
+                raise _taken(facts.file_name) from exc
         try:
             return await self._created(facts, {**fields, "packageName": facts.file_name})
         except JamfConflict as exc:
             found = await self._by_file_name(facts.file_name)
             if found is not None:
                 return await self._merge(found, facts, {})
-            raise MdmRefused(
-                f'Jamf Pro has other records called "{fields["packageName"]}" and "{facts.file_name}". Rename them, or '
-                "change the template of names (mirror.name)."
-            ) from exc
+            raise _taken(fields["packageName"], facts.file_name) from exc
 
     async def _created(self, facts: PackageFacts, fields: Mapping[str, Any]) -> Mirrored:
         record = await self._server.Packages().create({**fields, "fileName": facts.file_name})

@@ -100,6 +100,16 @@ def test_another_name_is_taken_only_if_the_one_that_has_it_is_shown(tmp_path: Pa
     with_jamf(tmp_path, test)
 
 
+def test_who_has_the_name_is_said_if_no_other_name_is_left(tmp_path: Path) -> None:
+    async def test(sides: Sides, driver: JamfDriver, _url: str) -> None:
+        record(sides, packageName=NAME, fileName="Else.pkg")
+        with pytest.raises(MdmRefused, match=r"other records called \"Tool\.pkg\"\. Rename"):
+            await driver.ensure_package_record(facts(record_name=NAME), remote=None, sent={})
+        assert len(sides.jamf.packages) == 1
+
+    with_jamf(tmp_path, test)
+
+
 def test_what_is_known_by_its_id_is_found_although_lists_and_look_ups_are_empty(tmp_path: Path) -> None:
     async def test(sides: Sides, driver: JamfDriver, _url: str) -> None:
         id = record(sides)
