@@ -99,6 +99,12 @@ def on_its_way(version: Doc, now: int) -> bool:
     return bool(version["sent"] and now - version["sent"] < LANDING_MS)
 
 
+def is_expected(doc: Doc | None, sha256: str, now: int) -> bool:
+    """Whether an upload of a package's version, by its SHA-256, is on its way."""
+    versions = doc["versions"] if doc else []
+    return any(each["sha256"] == sha256 and on_its_way(each, now) for each in versions)
+
+
 def landed(doc: Doc, sha256: str) -> Doc:
     """The document after the bytes of an upload were seen in the MDM."""
     versions = [{**each, "sent": 0} if each["sha256"] == sha256 else each for each in doc["versions"]]
@@ -139,13 +145,6 @@ async def note_pulled(store: Store, server: str, package: Package | None, sha256
     doc = {**(noted(old, server, package, 0) or old or {}), "since": 0}
     with contextlib.suppress(StaleRevision):
         await store.batch([versions_write(doc)])
-
-
-async def was_sent(store: Store, server: str, package: Package) -> bool:
-    """Whether an upload of what a package is now was begun, and not seen in the MDM yet."""
-    doc = await store.get(COLLECTION, versions_id(server, package.id))
-    versions = doc["versions"] if doc else []
-    return any(each["sha256"] == package.body.sha256 and each["sent"] for each in versions)
 
 
 async def note_digests(

@@ -35,7 +35,17 @@ from appliance.store.ports import Doc, Enqueue, Operation, Remove, Store
 from ..driver import CloudState, RemotePackage
 from ..servers.server import Server
 from ..versions import COLLECTION as VERSIONS
-from ..versions import agree, earlier, forgotten, landed, noted, on_its_way, versions_of, versions_write
+from ..versions import (
+    agree,
+    earlier,
+    forgotten,
+    is_expected,
+    landed,
+    noted,
+    on_its_way,
+    versions_of,
+    versions_write,
+)
 from .pulling import pull_job
 from .remote import RowState, new_row, place_of, row_write, rows_of, same_mark, write_changes
 
@@ -113,9 +123,7 @@ class _Look:
         """Whether a version in the MDM is an upload of ours that was on its way."""
         if landing is None:
             return False
-        doc = self.versions.get(landing[0])
-        versions = doc["versions"] if doc else []
-        return any(each["sha256"] == landing[1] and on_its_way(each, self.now) for each in versions)
+        return is_expected(self.versions.get(landing[0]), landing[1], self.now)
 
     def landed(self, landing: tuple[str, str]) -> None:
         """Note that an upload of ours was seen in the MDM."""

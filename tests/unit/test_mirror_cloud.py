@@ -19,6 +19,7 @@ from jamf_bridge.mirror.mirroring import MirrorSummary
 from jamf_bridge.mirror.upload_plan import BUDGET_MS, MAX_UPLOADS
 from jamf_bridge.mirror.uploading import Uploading
 from jamf_bridge.servers.server import Server, ServerState
+from jamf_bridge.versions import LANDING_MS, note_sent
 from tests.fakes.driver_d import FakeMdm, digests
 from tests.unit.mirroring import DAY, Desk, package, with_desk
 
@@ -344,6 +345,26 @@ def test_an_upload_waits_while_the_mdm_works_on_somebody_elses(tmp_path: Path) -
         with pytest.raises(MdmUnreachable, match="still works"):
             await work(desk)
         assert desk.mdm.uploaded == ["A.pkg"]
+
+    with_desk(tmp_path, test)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_what_the_mdm_works_on_hours_after_an_upload_of_ours_is_somebody_elses(
+    tmp_path: Path, late: bool
+) -> None:
+    async def test(desk: Desk) -> None:
+        id = await queued(desk)
+        newer = package("A.pkg", b"newer bytes")
+        await note_sent(desk.store, "s1", newer, desk.clock())  # a try whose arrival was never seen
+        desk.mdm.edit(id, state=CloudState.PENDING)
+        desk.clock.ms += LANDING_MS - 1 + late
+        if late:
+            with pytest.raises(MdmUnreachable, match="still works"):
+                await work(desk)
+        else:
+            await work(desk)
+        assert desk.mdm.uploaded == ["A.pkg"] * (1 if late else 2)
 
     with_desk(tmp_path, test)
 
