@@ -14,6 +14,7 @@ from appliance.domain.package import Package
 from appliance.store.paging import every
 from appliance.store.ports import Doc, Replace, Store
 
+from .digests import agree
 from .driver import RemotePackage
 
 COLLECTION = "mdm_versions"
@@ -68,12 +69,6 @@ def noted(doc: Doc | None, server: str, package: Package, now: int) -> Doc | Non
 def forgotten(doc: Doc, now: int) -> bool:
     """Whether the document of a package that this node does not know any more, not even as withdrawn, can go."""
     return bool(now - doc["since"] > FORGOTTEN_MS)
-
-
-def agree(known: Mapping[str, str], stated: Mapping[str, str]) -> bool | None:
-    """Whether digests are of the same bytes: every kind that both name; None if there is no such kind."""
-    common = [kind for kind in stated if known.get(kind)]
-    return all(known[kind].lower() == stated[kind].lower() for kind in common) if common else None
 
 
 def earlier(doc: Doc | None, package: Package, remote: RemotePackage) -> Doc | None:

@@ -32,11 +32,11 @@ from appliance.domain.package import Package
 from appliance.service.catalogue import Catalogue
 from appliance.store.ports import Doc, Enqueue, Operation, Remove, Store
 
+from ..digests import agree, known_hashes
 from ..driver import CloudState, RemotePackage
 from ..servers.server import Server
 from ..versions import COLLECTION as VERSIONS
 from ..versions import (
-    agree,
     earlier,
     forgotten,
     is_expected,
@@ -362,7 +362,7 @@ class Intake:
             return False
         if here is None or here.withdrawn:
             return False
-        if agree({"sha256": here.body.sha256, **here.body.hashes}, package.hashes):
+        if agree(known_hashes(here), package.hashes):
             return package.size in {None, here.body.size}
         version = earlier(look.versions.get(here.id), here, package)
         return version is not None and (
@@ -373,7 +373,7 @@ class Intake:
         self, look: _Look, package: RemotePackage, row: Doc, past: Doc | None, here: Package
     ) -> _Judged | None:
         """What follows from the package of this name here, None if its bytes are to be replaced."""
-        if not here.withdrawn and agree({"sha256": here.body.sha256, **here.body.hashes}, package.hashes):
+        if not here.withdrawn and agree(known_hashes(here), package.hashes):
             if package.size not in {None, here.body.size}:
                 reason = "The MDM states the hash of the file here, and another size; it is looked at again."
                 return _Judged(RowState.PENDING, reason, settled=False)

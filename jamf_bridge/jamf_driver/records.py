@@ -12,6 +12,7 @@ from typing import Any
 
 from appliance.domain.mdm_errors import MdmRefused
 
+from ..digests import agree, unlike
 from ..driver import CloudState, Mirrored, PackageFacts, RemotePackage
 from ..jamf import JamfConflict, JamfNotFound, Server
 from ..jamf.cloud_files import CloudFile
@@ -52,7 +53,7 @@ def remote_package(data: Mapping[str, Any], file: CloudFile | None, *, listed: b
         cloud = {kind: value.lower() for kind, value in (("md5", file.md5), ("sha3_512", file.sha3)) if value}
         if file.length == 0:
             state = CloudState.ERROR  # the record is there, the upload never landed
-        elif not cloud or any(hashes.get(kind, value) != value for kind, value in cloud.items()):
+        elif not cloud or unlike(hashes, cloud):
             state = CloudState.PENDING  # the record and the cloud do not agree yet
         size, hashes = file.length, {**hashes, **cloud}
     elif state is CloudState.READY and listed:
@@ -203,9 +204,7 @@ class PackageRecords:
         return Mirrored(remote_id=record.id, changed=bool(changed), sent={**kept, **wanted})
 
     def _backed_by_cloud(self, record: Any, facts: PackageFacts, sent: Mapping[str, Any]) -> Mirrored:
-        stated = _computed(record.data)
-        common = [kind for kind in stated if kind in facts.hashes]
-        if common and all(stated[kind] == facts.hashes[kind] for kind in common):
+        if agree(facts.hashes, _computed(record.data)):
             return Mirrored(remote_id=record.id, sent=sent)
         return Mirrored(
             remote_id=record.id,
