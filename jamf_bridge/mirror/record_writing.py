@@ -94,8 +94,6 @@ class RecordWriting:
             data = {"remote": result.remote_id, "created": result.created}
             events.append(self._event(EventType.MDM_RECORD_WRITTEN, package, **data))
         values = self._outcome(package, remote, result)
-        if result.pending and not result.remote_id:
-            values["remote_id"] = link["remote_id"]
         await finish_link(self._store, {**link, **values, "ours": ours}, *events)
 
     def _outcome(self, package: Package, remote: RemotePackage | None, result: Mirrored) -> dict[str, Any]:
