@@ -21,7 +21,6 @@ A record that is not listed is forgotten when it was missed twice and the MDM sa
 import asyncio
 import logging
 import re
-import unicodedata
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -34,6 +33,7 @@ from appliance.store.ports import Doc, Enqueue, Operation, Remove, Store
 
 from ..digests import agree, known_hashes
 from ..driver import CloudState, RemotePackage
+from ..names import nfc
 from ..servers.server import Server
 from ..versions import COLLECTION as VERSIONS
 from ..versions import (
@@ -105,7 +105,7 @@ class _Look:
             check_filename(package.file_name)
         except InvalidName as exc:
             return exc.message
-        return "" if self.names.search(package.file_name) else "The settings leave this name out."
+        return "" if self.names.search(nfc(package.file_name)) else "The settings leave this name out."
 
     def is_new(self, remote_id: str) -> bool:
         """Whether a record that has no row was created since the last look, as far as its id tells."""
@@ -242,14 +242,14 @@ class Intake:
         ids = [int(id) for id in rows if id.isdecimal()]
         look = _Look(
             server=server,
-            names=re.compile(server.config.intake.names),
+            names=re.compile(nfc(server.config.intake.names)),
             can_open=can_open,
             now=self._now(),
             primed=bool(server.health.get("listed")),
             last_id=max([int(server.health.get("last_id", 0)), *ids]),
             looked_at=int(server.health.get("looked_at", 0)),
             versions=await versions_of(self._store, server.id),
-            by_name={unicodedata.normalize("NFC", row["file_name"]): row for row in rows.values()},
+            by_name={nfc(row["file_name"]): row for row in rows.values()},
         )
         for number, package in enumerate(self._catalogue.all(), 1):
             doc = noted(look.versions.get(package.id), server.id, package, look.now)
@@ -304,7 +304,7 @@ class Intake:
 
         What one list showed for a moment only is not certain: it may have been old.
         """
-        row = old or look.by_name.get(unicodedata.normalize("NFC", package.file_name))
+        row = old or look.by_name.get(nfc(package.file_name))
         if row is None:
             is_new = look.primed and look.is_new(package.id)
             return {"mark": "", "at": look.looked_at} if is_new else None

@@ -6,7 +6,6 @@ a record whose bytes lie in the cloud is left alone.
 """
 
 import logging
-import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from ..digests import agree, unlike
 from ..driver import CloudState, Mirrored, PackageFacts, RemotePackage
 from ..jamf import JamfConflict, JamfNotFound, Server
 from ..jamf.cloud_files import CloudFile
+from ..names import forms, nfc
 from .translating import mdm_errors
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def remote_package(data: Mapping[str, Any], file: CloudFile | None, *, listed: b
 
 
 def _same_name(record: Any, file_name: str) -> bool:
-    return unicodedata.normalize("NFC", str(record.data.get("fileName") or "")) == file_name
+    return nfc(str(record.data.get("fileName") or "")) == file_name
 
 
 def _stated(data: Mapping[str, Any]) -> dict[str, str]:
@@ -143,7 +143,8 @@ class PackageRecords:
         return record if _same_name(record, file_name) else None
 
     async def _by_file_name(self, file_name: str) -> Any:
-        same = await self._server.Packages().filter(fileName=file_name)
+        names = forms(file_name)
+        same = await self._server.Packages().filter(fileName=names if len(names) > 1 else file_name)
         return next((record for record in same if _same_name(record, file_name)), None)
 
     async def _create(self, facts: PackageFacts) -> Mirrored:

@@ -1,7 +1,6 @@
 """Writes package records of one MDM server, one at a time: the intent first, then the call, then what became of it."""
 
 import logging
-import unicodedata
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,7 @@ from appliance.store.ports import Doc, Insert, Store
 
 from ..driver import Driver, Mirrored, RemotePackage
 from ..intake.remote import same_mark
+from ..names import nfc
 from ..servers.server import Server
 from .links import LinkState, UploadState, finish_link, new_link, write_link
 from .package_facts import package_facts, templates_mark
@@ -201,7 +201,7 @@ class RecordWriting:
 
 def _still_ours(package: Package, link: Doc, remote: RemotePackage, policy: str) -> bool:
     """Whether a record of ours that was just read is what we made: no other file's, and without anybody's bytes."""
-    if unicodedata.normalize("NFC", remote.file_name) != package.body.filename:
+    if nfc(remote.file_name) != package.body.filename:
         return False
     if policy != "delete" or remote.state not in IN_CLOUD:
         return True

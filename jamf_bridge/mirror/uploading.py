@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import unicodedata
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Any, Protocol
@@ -19,6 +18,7 @@ from appliance.store.ports import Doc, Store
 
 from ..driver import CloudState, Driver
 from ..intake.remote import row_id, same_mark
+from ..names import nfc
 from ..servers.server import Server
 from ..versions import COLLECTION as VERSIONS
 from ..versions import is_expected, note_sent, versions_id
@@ -157,7 +157,7 @@ class Uploading:
             MdmUnreachable: The MDM works on an upload that may be somebody else's.
         """
         remote = await driver.find_package(link["remote_id"])
-        if remote is None or unicodedata.normalize("NFC", remote.file_name) != package.body.filename:
+        if remote is None or nfc(remote.file_name) != package.body.filename:
             return _Step.DECIDE_ANEW
         same = likeness(package, remote) is Likeness.SAME
         if same and remote.state in IN_CLOUD:

@@ -100,6 +100,16 @@ def test_another_name_is_taken_only_if_the_one_that_has_it_is_shown(tmp_path: Pa
     with_jamf(tmp_path, test)
 
 
+def test_a_record_whose_name_is_in_parts_is_found_by_the_name_in_one(tmp_path: Path) -> None:
+    async def test(sides: Sides, driver: JamfDriver, _url: str) -> None:
+        id = record(sides, packageName="Else", fileName="Gro\u0308\u00dfe.pkg")
+        ours = facts(file_name="Gr\u00f6\u00dfe.pkg")
+        found = await driver.ensure_package_record(ours, remote=None, sent={})
+        assert (found.remote_id, found.created) == (id, False)
+
+    with_jamf(tmp_path, test)
+
+
 def test_who_has_the_name_is_said_if_no_other_name_is_left(tmp_path: Path) -> None:
     async def test(sides: Sides, driver: JamfDriver, _url: str) -> None:
         record(sides, packageName=NAME, fileName="Else.pkg")

@@ -18,6 +18,7 @@ from jamf_bridge.driver import CloudState, RemotePackage
 from jamf_bridge.intake.comparing import Intake, IntakeSummary
 from jamf_bridge.intake.remote import rows_of
 from jamf_bridge.servers.config import ServerConfig
+from jamf_bridge.servers.rows import rows_of_package
 from jamf_bridge.servers.server import Server
 
 OLD, NEW, OTHER = ("a" * 128, "b" * 128, "c" * 128)
@@ -108,6 +109,20 @@ def in_world(tmp_path: Path, test: Callable[[World], Awaitable[None]]) -> None:
             await store.close()
 
     asyncio.run(go())
+
+
+def test_names_in_parts_are_those_in_one(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        world.config = ServerConfig.model_validate(
+            {"name": "Jamf", "kind": "jamf", "intake": {"names": "^Gr\u00f6"}}
+        )
+        world.holds("Gr\u00f6\u00dfe.pkg", OLD)
+        assert (await world.look(remote("Gro\u0308\u00dfe.pkg", OLD))).wanted == 0
+        assert await world.states() == {"Gro\u0308\u00dfe.pkg": "taken"}
+        (shown,) = await rows_of_package(world.store, "s", "p", "Gr\u00f6\u00dfe.pkg")
+        assert (shown["direction"], shown["state"]) == ("in", "pulled")
+
+    in_world(tmp_path, test)
 
 
 def test_what_is_new_is_wanted_once(tmp_path: Path) -> None:
