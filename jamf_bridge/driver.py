@@ -161,7 +161,12 @@ class Driver(Protocol):
         """
 
     async def find_package(self, remote_id: str) -> RemotePackage | None:
-        """One package record, asked for by its id; None if the MDM says that there is none."""
+        """One package record, asked for by its id; None if the MDM says that there is none.
+
+        Raises:
+            MdmBusy, MdmNeedsAttention, MdmUnreachable: The server cannot be called now.
+            MdmError: The MDM cannot show this one record; others may be well.
+        """
 
     def open_package(self, package: RemotePackage, offset: int) -> AsyncIterator[bytes]:
         """The bytes from `offset` on, at most as many as the record states; resumes by itself after lost connections.

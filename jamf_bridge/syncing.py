@@ -161,12 +161,14 @@ class Syncing:
             await self._servers.attention(server.id, MdmNeedsAttention(missing))
         elif not faults:
             await self._servers.recovered(server.id, missing)
+        refused = False
         for fault in faults:
             if isinstance(fault, MdmNeedsAttention):
+                refused = True
                 await self._servers.attention(server.id, fault)
             else:
                 log.warning(fault.message, extra={"action": "mdm_part_failed", "mdm": server.id})
-        found["partial"] = True if missing else None
+        found["partial"] = True if missing and not refused else None
         unsure = taken.missing + mirrored.missing + points.missing + (not whole)
         return self._next_s(server, found, pending=taken.pending + unsure, missing=bool(missing)), found
 

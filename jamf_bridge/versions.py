@@ -14,6 +14,7 @@ from appliance.domain.package import Package
 from appliance.store.paging import every
 from appliance.store.ports import Doc, Replace, Store
 
+from .digests import agree
 from .driver import RemotePackage
 
 COLLECTION = "mdm_versions"
@@ -70,12 +71,6 @@ def forgotten(doc: Doc, now: int) -> bool:
     return bool(now - doc["since"] > FORGOTTEN_MS)
 
 
-def agree(known: Mapping[str, str], stated: Mapping[str, str]) -> bool | None:
-    """Whether digests are of the same bytes: every kind that both name; None if there is no such kind."""
-    common = [kind for kind in stated if known.get(kind)]
-    return all(known[kind].lower() == stated[kind].lower() for kind in common) if common else None
-
-
 def earlier(doc: Doc | None, package: Package, remote: RemotePackage) -> Doc | None:
     """Which earlier version of a package the bytes of a record are; of a withdrawn one its last counts, too.
 
@@ -97,6 +92,12 @@ def earlier(doc: Doc | None, package: Package, remote: RemotePackage) -> Doc | N
 def on_its_way(version: Doc, now: int) -> bool:
     """Whether an upload of a version was begun and its arrival not seen yet."""
     return bool(version["sent"] and now - version["sent"] < LANDING_MS)
+
+
+def is_expected(doc: Doc | None, sha256: str, now: int) -> bool:
+    """Whether an upload of a package's version, by its SHA-256, is on its way."""
+    versions = doc["versions"] if doc else []
+    return any(each["sha256"] == sha256 and on_its_way(each, now) for each in versions)
 
 
 def landed(doc: Doc, sha256: str) -> Doc:
@@ -139,13 +140,6 @@ async def note_pulled(store: Store, server: str, package: Package | None, sha256
     doc = {**(noted(old, server, package, 0) or old or {}), "since": 0}
     with contextlib.suppress(StaleRevision):
         await store.batch([versions_write(doc)])
-
-
-async def was_sent(store: Store, server: str, package: Package) -> bool:
-    """Whether an upload of what a package is now was begun, and not seen in the MDM yet."""
-    doc = await store.get(COLLECTION, versions_id(server, package.id))
-    versions = doc["versions"] if doc else []
-    return any(each["sha256"] == package.body.sha256 and each["sent"] for each in versions)
 
 
 async def note_digests(

@@ -21,20 +21,31 @@ A record that is not listed is forgotten when it was missed twice and the MDM sa
 import asyncio
 import logging
 import re
-import unicodedata
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from appliance.domain.errors import InvalidName
+from appliance.domain.mdm_errors import MdmBusy, MdmError, MdmNeedsAttention, MdmUnreachable
 from appliance.domain.names import check_filename, package_id
 from appliance.domain.package import Package
 from appliance.service.catalogue import Catalogue
 from appliance.store.ports import Doc, Enqueue, Operation, Remove, Store
 
+from ..digests import agree, known_hashes
 from ..driver import CloudState, RemotePackage
+from ..names import nfc
 from ..servers.server import Server
 from ..versions import COLLECTION as VERSIONS
-from ..versions import agree, earlier, forgotten, landed, noted, on_its_way, versions_of, versions_write
+from ..versions import (
+    earlier,
+    forgotten,
+    is_expected,
+    landed,
+    noted,
+    on_its_way,
+    versions_of,
+    versions_write,
+)
 from .pulling import pull_job
 from .remote import RowState, new_row, place_of, row_write, rows_of, same_mark, write_changes
 
@@ -94,7 +105,7 @@ class _Look:
             check_filename(package.file_name)
         except InvalidName as exc:
             return exc.message
-        return "" if self.names.search(package.file_name) else "The settings leave this name out."
+        return "" if self.names.search(nfc(package.file_name)) else "The settings leave this name out."
 
     def is_new(self, remote_id: str) -> bool:
         """Whether a record that has no row was created since the last look, as far as its id tells."""
@@ -112,9 +123,7 @@ class _Look:
         """Whether a version in the MDM is an upload of ours that was on its way."""
         if landing is None:
             return False
-        doc = self.versions.get(landing[0])
-        versions = doc["versions"] if doc else []
-        return any(each["sha256"] == landing[1] and on_its_way(each, self.now) for each in versions)
+        return is_expected(self.versions.get(landing[0]), landing[1], self.now)
 
     def landed(self, landing: tuple[str, str]) -> None:
         """Note that an upload of ours was seen in the MDM."""
@@ -182,7 +191,7 @@ class Intake:
             can_open: Whether the server lets its bytes be fetched now.
 
         Raises:
-            MdmError: A record could not be asked for. Nothing was changed.
+            MdmError: The server cannot be called now. Nothing was changed.
         """
         await self._catalogue.load()
         rows = await rows_of(self._store, server.id)
@@ -233,14 +242,14 @@ class Intake:
         ids = [int(id) for id in rows if id.isdecimal()]
         look = _Look(
             server=server,
-            names=re.compile(server.config.intake.names),
+            names=re.compile(nfc(server.config.intake.names)),
             can_open=can_open,
             now=self._now(),
             primed=bool(server.health.get("listed")),
             last_id=max([int(server.health.get("last_id", 0)), *ids]),
             looked_at=int(server.health.get("looked_at", 0)),
             versions=await versions_of(self._store, server.id),
-            by_name={unicodedata.normalize("NFC", row["file_name"]): row for row in rows.values()},
+            by_name={nfc(row["file_name"]): row for row in rows.values()},
         )
         for number, package in enumerate(self._catalogue.all(), 1):
             doc = noted(look.versions.get(package.id), server.id, package, look.now)
@@ -295,7 +304,7 @@ class Intake:
 
         What one list showed for a moment only is not certain: it may have been old.
         """
-        row = old or look.by_name.get(unicodedata.normalize("NFC", package.file_name))
+        row = old or look.by_name.get(nfc(package.file_name))
         if row is None:
             is_new = look.primed and look.is_new(package.id)
             return {"mark": "", "at": look.looked_at} if is_new else None
@@ -353,7 +362,7 @@ class Intake:
             return False
         if here is None or here.withdrawn:
             return False
-        if agree({"sha256": here.body.sha256, **here.body.hashes}, package.hashes):
+        if agree(known_hashes(here), package.hashes):
             return package.size in {None, here.body.size}
         version = earlier(look.versions.get(here.id), here, package)
         return version is not None and (
@@ -364,7 +373,7 @@ class Intake:
         self, look: _Look, package: RemotePackage, row: Doc, past: Doc | None, here: Package
     ) -> _Judged | None:
         """What follows from the package of this name here, None if its bytes are to be replaced."""
-        if not here.withdrawn and agree({"sha256": here.body.sha256, **here.body.hashes}, package.hashes):
+        if not here.withdrawn and agree(known_hashes(here), package.hashes):
             if package.size not in {None, here.body.size}:
                 reason = "The MDM states the hash of the file here, and another size; it is looked at again."
                 return _Judged(RowState.PENDING, reason, settled=False)
@@ -446,7 +455,7 @@ class Intake:
                 row["sure"] = row["mark"]
                 continue
             asked += 1
-            again = await find(row["remote"]) if asked <= ASKED_BY_ID else None
+            again = (await _by_id(find, look, row))[0] if asked <= ASKED_BY_ID else None
             if again is not None and same_mark(again.mark, each.package.mark):
                 if each.landing is not None and look.is_current(*each.landing):
                     row["sure"] = row["mark"]
@@ -468,7 +477,7 @@ class Intake:
                 row["back"] = {**back, "many": True}
                 _decide(row, RowState.CONFLICT, _many_reason(look.server.config.name), look.now)
             elif back["looks"] >= BACK_LOOKS and look.now - back["since"] >= BACK_MS:
-                again = await find(row["remote"])
+                again, _ = await _by_id(find, look, row)
                 if again is not None and again.mark == back["mark"]:
                     row.update(mark=again.mark, size=again.size, hashes=dict(again.hashes))
                     row.update(
@@ -487,7 +496,8 @@ class Intake:
             since = row.get("missed_at") or look.now
             if misses >= MISSES and asked < ASKED_BY_ID:
                 asked += 1
-                if await find(row["remote"]) is None:
+                there, answered = await _by_id(find, look, row)
+                if there is None and answered:
                     changes.append([Remove("mdm_remote", row["_id"])])
                     continue
             summary.missing += look.now - since < HIDDEN_MS
@@ -499,6 +509,23 @@ class Intake:
                 extra={"action": "mdm_listing_lacks", "mdm": look.server.id, "missing": summary.missing},
             )
         return changes
+
+
+async def _by_id(find: Find, look: _Look, row: Doc) -> tuple[RemotePackage | None, bool]:
+    """The record of a row, asked for by its id, and whether the MDM answered.
+
+    One record that the MDM cannot show keeps no other from being looked at: then the row stays as it is.
+    """
+    try:
+        return await find(row["remote"]), True
+    except (MdmBusy, MdmNeedsAttention, MdmUnreachable):
+        raise
+    except MdmError as exc:
+        log.warning(
+            exc.message,
+            extra={"action": "mdm_record_odd", "mdm": look.server.id, "package_name": row["file_name"]},
+        )
+        return None, False
 
 
 def _acted(look: _Look, here: Package, package: RemotePackage, past: Doc | None) -> bool:

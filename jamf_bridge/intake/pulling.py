@@ -32,6 +32,7 @@ from appliance.service.receiving import Receiver
 from appliance.service.uploads import Upload, UploadService
 from appliance.store.ports import Doc, Operation, Store
 
+from ..digests import unlike
 from ..driver import CloudState, Driver, RemotePackage
 from ..servers.server import Server, ServerState
 from ..servers.servers import Servers
@@ -368,8 +369,9 @@ def _wrong(remote: RemotePackage, size: int, found: dict[str, str]) -> str:
     """What is wrong with the bytes, "" if nothing is."""
     if remote.size is not None and size != remote.size:
         return f'"{remote.file_name}" has {size} bytes; its record states {remote.size}.'
-    for kind in sorted(remote.hashes.keys() & found.keys(), key=_STRONGEST.index):
-        stated = remote.hashes[kind]
-        if stated.lower() != found[kind]:
-            return f'The {kind.upper()} of "{remote.file_name}" is {found[kind]}; its record states {stated}.'
-    return ""
+    wrong = unlike(found, remote.hashes)
+    if not wrong:
+        return ""
+    kind = min(wrong, key=_STRONGEST.index)
+    stated = remote.hashes[kind]
+    return f'The {kind.upper()} of "{remote.file_name}" is {found[kind]}; its record states {stated}.'

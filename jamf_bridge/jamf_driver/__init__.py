@@ -7,10 +7,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from appliance.domain.mdm_errors import MdmRefused, MdmUnreachable
+from appliance.domain.mdm_errors import MdmError, MdmRefused, MdmUnreachable
 
 from ..driver import Capabilities, CheckLine, Hook, Mirrored, NodeFacts, PackageFacts, RemotePackage
-from ..jamf import JamfError, JamfNotFound, JamfSurprise, Server
+from ..jamf import JamfError, JamfNotFound, JamfServerError, JamfSurprise, Server
 from . import checks, events, webhooks
 from .known import ASK_AGAIN_S, UNKNOWN, Known
 from .records import remote_package
@@ -103,6 +103,8 @@ class JamfDriver:
                 record = await self._server.Packages().recordWithId(remote_id)
             except JamfNotFound:
                 return None
+            except JamfServerError as exc:  # for all that is known it fails at this one record
+                raise MdmError(str(exc)) from exc
             if str(record.data.get("id")) != remote_id:
                 raise JamfSurprise("The answer is another record than was asked for.")
             files = await known.read_files(self._server, fresh_s=FILES_FRESH_S)

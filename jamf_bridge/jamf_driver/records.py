@@ -6,15 +6,16 @@ a record whose bytes lie in the cloud is left alone.
 """
 
 import logging
-import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
 from appliance.domain.mdm_errors import MdmRefused
 
+from ..digests import agree, unlike
 from ..driver import CloudState, Mirrored, PackageFacts, RemotePackage
 from ..jamf import JamfConflict, JamfNotFound, Server
 from ..jamf.cloud_files import CloudFile
+from ..names import forms, nfc
 from .translating import mdm_errors
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ def remote_package(data: Mapping[str, Any], file: CloudFile | None, *, listed: b
         cloud = {kind: value.lower() for kind, value in (("md5", file.md5), ("sha3_512", file.sha3)) if value}
         if file.length == 0:
             state = CloudState.ERROR  # the record is there, the upload never landed
-        elif not cloud or any(hashes.get(kind, value) != value for kind, value in cloud.items()):
+        elif not cloud or unlike(hashes, cloud):
             state = CloudState.PENDING  # the record and the cloud do not agree yet
         size, hashes = file.length, {**hashes, **cloud}
     elif state is CloudState.READY and listed:
@@ -69,7 +70,7 @@ def remote_package(data: Mapping[str, Any], file: CloudFile | None, *, listed: b
 
 
 def _same_name(record: Any, file_name: str) -> bool:
-    return unicodedata.normalize("NFC", str(record.data.get("fileName") or "")) == file_name
+    return nfc(str(record.data.get("fileName") or "")) == file_name
 
 
 def _stated(data: Mapping[str, Any]) -> dict[str, str]:
@@ -89,6 +90,13 @@ def _computed(data: Mapping[str, Any]) -> dict[str, str]:
     """What Jamf Pro says of bytes in its cloud. Hashes of other kinds may be those that were written before."""
     fields = {name: data.get(name) for name in ("md5", "sha3512", "hashType", "hashValue")}
     return _stated(fields)
+
+
+def _taken(*names: str) -> MdmRefused:
+    called = " and ".join(f'"{name}"' for name in names)
+    return MdmRefused(
+        f"Jamf Pro has other records called {called}. Rename them, or change the template of names (mirror.name)."
+    )
 
 
 class PackageRecords:
@@ -135,7 +143,8 @@ class PackageRecords:
         return record if _same_name(record, file_name) else None
 
     async def _by_file_name(self, file_name: str) -> Any:
-        same = await self._server.Packages().filter(fileName=file_name)
+        names = forms(file_name)
+        same = await self._server.Packages().filter(fileName=names if len(names) > 1 else file_name)
         return next((record for record in same if _same_name(record, file_name)), None)
 
     async def _create(self, facts: PackageFacts) -> Mirrored:
@@ -156,24 +165,23 @@ class PackageRecords:
             found = await self._by_file_name(facts.file_name)
             if found is not None:
                 return await self._merge(found, facts, {})
-            holders = await self._server.Packages().recordsWithName(fields["packageName"])
-            if fields["packageName"] == facts.file_name or exc.field not in {"packageName", ""}:
-                holders = []
+            holders = []
+            if exc.field in {"packageName", ""}:
+                holders = await self._server.Packages().recordsWithName(fields["packageName"])
             if not holders or any(_same_name(record, facts.file_name) for record in holders):
                 raise MdmRefused(
                     f'Jamf Pro says that there is a record called "{fields["packageName"]}", and does not show it. ODS '
                     "looks again before it creates one."
                 ) from exc
+            if fields["packageName"] == facts.file_name:  # no other name is left to try
+                raise _taken(facts.file_name) from exc
         try:
             return await self._created(facts, {**fields, "packageName": facts.file_name})
         except JamfConflict as exc:
             found = await self._by_file_name(facts.file_name)
             if found is not None:
                 return await self._merge(found, facts, {})
-            raise MdmRefused(
-                f'Jamf Pro has other records called "{fields["packageName"]}" and "{facts.file_name}". Rename them, or '
-                "change the template of names (mirror.name)."
-            ) from exc
+            raise _taken(fields["packageName"], facts.file_name) from exc
 
     async def _created(self, facts: PackageFacts, fields: Mapping[str, Any]) -> Mirrored:
         record = await self._server.Packages().create({**fields, "fileName": facts.file_name})
@@ -197,9 +205,7 @@ class PackageRecords:
         return Mirrored(remote_id=record.id, changed=bool(changed), sent={**kept, **wanted})
 
     def _backed_by_cloud(self, record: Any, facts: PackageFacts, sent: Mapping[str, Any]) -> Mirrored:
-        stated = _computed(record.data)
-        common = [kind for kind in stated if kind in facts.hashes]
-        if common and all(stated[kind] == facts.hashes[kind] for kind in common):
+        if agree(facts.hashes, _computed(record.data)):
             return Mirrored(remote_id=record.id, sent=sent)
         return Mirrored(
             remote_id=record.id,

@@ -20,7 +20,7 @@ from ..intake.remote import RowState, row_id, same_mark
 from ..servers.server import Server
 from .links import LinkState, UploadState, changed
 from .plan import difference, ownership
-from .upload_plan import MAX_UPLOADS, UploadStep, lost, new_upload, under_way, upload_step
+from .upload_plan import BUDGET_MS, MAX_UPLOADS, UploadStep, lost, new_upload, under_way, upload_step
 from .uploading import upload_job
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class CloudRecords:
         ours = (str(row.get("taken") or ""), str(past.get("mark") or ""))
         ahead = bool(remote.mark) and any(same_mark(mark, remote.mark) for mark in ours)
         ahead = ahead or (bool(past) and lost(remote))
-        if under_way(package, link):
+        if under_way(package, link) and (ahead or self._now() - past["at"] < BUDGET_MS):
             waiting = changed(link, self._now(), state=LinkState.WAITING, error=_UPLOADING)
             return await self.upload(package, waiting, remote, ahead=ahead)
         if ahead and self._uploads:

@@ -1,9 +1,9 @@
 """The package records of an MDM as they were just listed, by id and by file name."""
 
-import unicodedata
 from collections.abc import Iterable
 
 from ..driver import RemotePackage
+from ..names import nfc
 
 
 class Listing:
@@ -13,7 +13,7 @@ class Listing:
         self._by_name: dict[str, list[RemotePackage]] = {}
         self._ids: set[str] = set()
         for package in packages:
-            self._by_name.setdefault(unicodedata.normalize("NFC", package.file_name), []).append(package)
+            self._by_name.setdefault(nfc(package.file_name), []).append(package)
             self._ids.add(package.id)
 
     def lacks(self, remote_id: str) -> bool:

@@ -11,7 +11,7 @@ is used.
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from appliance.domain.package import Package
 from appliance.service.catalogue import Catalogue
@@ -89,6 +89,7 @@ class Mirror:
             self._store, self._catalogue, self._digests, cloud, server, driver, self._now, verify=verify
         )
         links, listing = await links_of(self._store, server.id), Listing(remote)
+        run.stored = links
         for number, package in enumerate(self._catalogue.all(), 1):
             link = links.get(package.id)
             record = listing.record(package.body.filename, link["remote_id"] if link else "")
@@ -131,6 +132,7 @@ class _Run:
         self.summary = MirrorSummary()
         self.changes: list[list[Operation]] = []
         self.calls: list[Callable[[], Awaitable[None]]] = []
+        self.stored: Mapping[str, Doc] = {}  #: links by package id, as they were read
         self._digests = digests
         self._cloud = cloud
         self._server = server
@@ -163,14 +165,15 @@ class _Run:
         reason = f"The list of {self._server.config.name} lacks records. It is read again first."
         if link is None:
             link = new_link(self._server.id, package)
-            self._note(link, changed(link, self._now(), state=LinkState.WAITING, error=reason))
+            self._note(changed(link, self._now(), state=LinkState.WAITING, error=reason))
 
     def withdraw(self, package: Package, link: Doc) -> None:
         """See to the record of a withdrawn package that was mirrored."""
         if self._writing.left(link):
-            self._note(link, withdrawn(link, self._now()))
+            self._note(withdrawn(link, self._now()))
         elif backing_off(package, link, self._templates, self._now()) and not self._verify:
             self.summary.failed += 1
+            self._note(link)
         else:
             self.calls.append(functools.partial(self._writing.withdraw, package, link))
 
@@ -194,25 +197,26 @@ class _Run:
             case Step.BACK_OFF:
                 self.summary.conflicts += known["state"] == LinkState.CONFLICT
                 self.summary.failed += known["state"] == LinkState.FAILED
+                self._note(known)
             case Step.SETTLED if remote is not None:
                 self.summary.unchanged += 1
-                self._note(known, self._cloud.settled(package, known, remote, self._templates))
+                self._note(self._cloud.settled(package, known, remote, self._templates))
             case Step.COMPARE_AGE if remote is not None:
                 after, more = await self._cloud.differs(package, known, remote)
                 self.summary.conflicts += after["state"] == LinkState.CONFLICT
                 self.summary.waiting += after["state"] != LinkState.CONFLICT
-                self._note(known, after, *more)
+                self._note(after, *more)
             case Step.NOTHING:
                 self.summary.unchanged += 1
                 after, more = await self._cloud.upload(package, self._agreed(package, known, remote), remote)
-                self._note(known, after, *more)
+                self._note(after, *more)
             case _:
                 if found.step is Step.HASH:
                     await self._digests.ensure(package)
                 self.summary.waiting += 1
                 waiting = changed(known, self._now(), state=LinkState.WAITING, error=found.reason)
                 after, more = await self._cloud.upload(package, waiting, remote) if link else (waiting, [])
-                self._note(known, after, *more)
+                self._note(after, *more)
 
     @staticmethod
     def _agreed(package: Package, link: Doc, remote: RemotePackage | None) -> Doc:
@@ -221,7 +225,7 @@ class _Run:
             return link
         return {**link, "difference": ""}
 
-    def _note(self, before: Doc, after: Doc, *more: Operation) -> None:
-        """Have a link written if it changed."""
-        if more or after != before or "_rev" not in before:
+    def _note(self, after: Doc, *more: Operation) -> None:
+        """Have a link written if it is not what is stored."""
+        if more or after != self.stored.get(after["package"]):
             self.changes.append([link_write(after), *more])

@@ -5,6 +5,7 @@ from typing import Any
 
 from appliance.domain.package import Package
 
+from ..digests import known_hashes
 from ..driver import PackageFacts
 from ..servers.config import Mirror
 from .file_names import stem, version
@@ -46,12 +47,6 @@ def package_facts(package: Package, config: Mirror) -> PackageFacts:
         record_category=render_line(config.category, values),
         record_notes=render(config.notes, values),
     )
-
-
-def known_hashes(package: Package) -> dict[str, str]:
-    """Every digest of a package's bytes that its record states, in hex by kind."""
-    body = package.body
-    return {**body.hashes, "sha1": body.sha1, "sha256": body.sha256}
 
 
 def templates_mark(config: Mirror) -> str:

@@ -10,9 +10,9 @@ from enum import Enum
 from appliance.domain.package import Package, Presence
 from appliance.store.ports import Doc
 
+from ..digests import agree, known_hashes
 from ..driver import CloudState, RemotePackage
 from .links import LinkState, UploadState
-from .package_facts import known_hashes
 
 IN_CLOUD = {CloudState.READY, CloudState.PENDING}
 
@@ -47,13 +47,12 @@ class Likeness(Enum):
 
 def likeness(package: Package, remote: RemotePackage) -> Likeness:
     """Whether a record states the bytes of a package, by any digest that both name."""
-    known = known_hashes(package)
-    common = [kind for kind in remote.hashes if kind in known]
-    if any(known[kind] != remote.hashes[kind].lower() for kind in common):
+    same = agree(known_hashes(package), remote.hashes)
+    if same is False:
         return Likeness.DIFFERENT
     if remote.state is CloudState.READY and remote.size not in {None, package.body.size}:
         return Likeness.DIFFERENT
-    return Likeness.SAME if common else Likeness.UNKNOWN
+    return Likeness.SAME if same else Likeness.UNKNOWN
 
 
 def plan(

@@ -1,7 +1,6 @@
 """Writes package records of one MDM server, one at a time: the intent first, then the call, then what became of it."""
 
 import logging
-import unicodedata
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,7 @@ from appliance.store.ports import Doc, Insert, Store
 
 from ..driver import Driver, Mirrored, RemotePackage
 from ..intake.remote import same_mark
+from ..names import nfc
 from ..servers.server import Server
 from .links import LinkState, UploadState, finish_link, new_link, write_link
 from .package_facts import package_facts, templates_mark
@@ -94,8 +94,6 @@ class RecordWriting:
             data = {"remote": result.remote_id, "created": result.created}
             events.append(self._event(EventType.MDM_RECORD_WRITTEN, package, **data))
         values = self._outcome(package, remote, result)
-        if result.pending and not result.remote_id:
-            values["remote_id"] = link["remote_id"]
         await finish_link(self._store, {**link, **values, "ours": ours}, *events)
 
     def _outcome(self, package: Package, remote: RemotePackage | None, result: Mirrored) -> dict[str, Any]:
@@ -203,7 +201,7 @@ class RecordWriting:
 
 def _still_ours(package: Package, link: Doc, remote: RemotePackage, policy: str) -> bool:
     """Whether a record of ours that was just read is what we made: no other file's, and without anybody's bytes."""
-    if unicodedata.normalize("NFC", remote.file_name) != package.body.filename:
+    if nfc(remote.file_name) != package.body.filename:
         return False
     if policy != "delete" or remote.state not in IN_CLOUD:
         return True

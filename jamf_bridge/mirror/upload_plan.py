@@ -71,12 +71,7 @@ def not_given_up(link: Doc) -> Doc:
     upload = link["upload"]
     if not upload or upload["state"] != UploadState.FAILED:
         return link
-    return without_upload(link)
-
-
-def without_upload(link: Doc) -> Doc:
-    """A link whose upload is decided anew; what it knows of an earlier one stays."""
-    return {**link, "upload": {**link["upload"], "sha256": "", "state": str(UploadState.FAILED), "error": ""}}
+    return {**link, "upload": {**upload, "sha256": "", "error": ""}}  # what it knows of an earlier one stays
 
 
 def under_way(package: Package, link: Doc | None) -> bool:

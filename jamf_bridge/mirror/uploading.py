@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import unicodedata
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Any, Protocol
@@ -19,8 +18,10 @@ from appliance.store.ports import Doc, Store
 
 from ..driver import CloudState, Driver
 from ..intake.remote import row_id, same_mark
+from ..names import nfc
 from ..servers.server import Server
-from ..versions import note_sent, was_sent
+from ..versions import COLLECTION as VERSIONS
+from ..versions import is_expected, note_sent, versions_id
 from .links import COLLECTION, UploadState, link_id, write_link
 from .package_facts import package_facts
 from .plan import IN_CLOUD, Likeness, likeness
@@ -156,12 +157,14 @@ class Uploading:
             MdmUnreachable: The MDM works on an upload that may be somebody else's.
         """
         remote = await driver.find_package(link["remote_id"])
-        if remote is None or unicodedata.normalize("NFC", remote.file_name) != package.body.filename:
+        if remote is None or nfc(remote.file_name) != package.body.filename:
             return _Step.DECIDE_ANEW
         same = likeness(package, remote) is Likeness.SAME
         if same and remote.state in IN_CLOUD:
             return _Step.SENT  # by an earlier try whose answer was lost
-        if remote.state is CloudState.PENDING and not await was_sent(self._store, link["server"], package):
+        known = await self._store.get(VERSIONS, versions_id(link["server"], package.id))
+        ours = is_expected(known, package.body.sha256, self._now())
+        if remote.state is CloudState.PENDING and not ours:
             raise MdmUnreachable("The MDM still works on an upload of this name.", retry_after=_WORKING_S)
         row = await self._store.get("mdm_remote", row_id(link["server"], remote.id)) or {}
         expected = (str(link["upload"].get("over") or ""), str(row.get("taken") or ""))

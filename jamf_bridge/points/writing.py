@@ -144,16 +144,27 @@ class PointWriting:
         remade = facts_mark(facts) if row["remote_id"] and row["ours"] else row["remade"]
         self._created.add(_key(facts.record_name))
         intent = {"state": str(PointState.CREATING), "absent": True, "error": "", "remade": remade}
+        begun_before = row["absent"]
         row = await self._write(row, {**row, **intent, "name": facts.record_name})
-        await self._ensure(facts, row, remote_id="", sent={})
+        await self._ensure(facts, row, remote_id="", sent={}, begun_before=begun_before)
 
-    async def _ensure(self, facts: NodeFacts, row: Doc, *, remote_id: str, sent: Mapping[str, Any]) -> None:
+    async def _ensure(
+        self,
+        facts: NodeFacts,
+        row: Doc,
+        *,
+        remote_id: str,
+        sent: Mapping[str, Any],
+        begun_before: bool | None = None,
+    ) -> None:
         try:
             result = await self._driver.ensure_distribution_point(
                 facts, remote_id=remote_id, sent=sent, known=self._known
             )
         except MdmRefused as exc:
-            await self.fail(row, exc)
+            # An earlier try, whose answer was lost, may have created it all the same: that stays known.
+            absent = row["absent"] if begun_before is None else begun_before
+            await self.fail({**row, "absent": absent}, exc)
             return
         self.summary.conflicts += bool(result.conflict)
         self.summary.written += result.changed and not result.conflict
@@ -186,9 +197,7 @@ class PointWriting:
         """Note that a record was refused; it is tried again later."""
         self.summary.failed += 1
         log.warning(error.message, extra={"action": "mdm_point_failed", "mdm": self._server.id})
-        await self._write(
-            row, {**row, "absent": False, "state": str(PointState.FAILED), "error": error.message}
-        )
+        await self._write(row, {**row, "state": str(PointState.FAILED), "error": error.message})
 
     async def gone(self, row: Doc) -> None:
         """See to the record of a node that has left the network.

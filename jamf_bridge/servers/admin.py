@@ -93,9 +93,9 @@ class ServerAdmin:
         base = await self._servers.resolve(name) if name else None
         draft = self._servers.draft(fields, base)
         if base is not None:
-            await self._servers.ask(
-                base.id, "probe"
-            )  # what was found out is found out anew by the next sync as well
+            # What was found out before is found out anew, by a sync right now.
+            await self._servers.ask(base.id, "probe")
+            await self._store.enqueue(sync_job(base.id, self._now(), reason="checked"))
         return Report(lines=tuple(_line(line, draft.config) for line in await self._checked(draft)))
 
     async def _checked(self, draft: Server) -> list[CheckLine]:

@@ -10,6 +10,7 @@ from appliance.store.ports import Doc, Store
 
 from ..intake.remote import RowState
 from ..mirror.links import LinkState
+from ..names import forms
 
 _PARTS = {"in": "mdm_remote", "out": "mdm_links"}
 #: states of rows that the admin knows by another word
@@ -71,7 +72,7 @@ async def rows_of_package(
 ) -> list[Mapping[str, Any]]:
     """The rows of one package; see `MdmPort.records_of`."""
     found: list[Mapping[str, Any]] = []
-    for part, where in (("in", {"file_name": file_name}), ("out", {"package": package})):
+    for part, where in (("in", {"file_name": {"in": forms(file_name)}}), ("out", {"package": package})):
         docs = await store.find(_PARTS[part], {"server": server_id, **where}, limit=20)
         found += [_package(part, doc, lambda _: file_name) for doc in docs]
     return found

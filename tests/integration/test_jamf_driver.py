@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from appliance.domain.mdm_errors import MdmRefused, MdmUnreachable
+from appliance.domain.mdm_errors import MdmError, MdmRefused, MdmUnreachable
 from jamf_bridge.catching_up import CatchingUp
 from jamf_bridge.driver import CloudState, NodeFacts, PackageFacts
+from jamf_bridge.jamf import session
 from jamf_bridge.jamf_driver import JamfDriver, JamfSettings, known
 from jamf_bridge.jamf_driver.records import remote_package
 from jamf_bridge.jobs import sync_job
@@ -99,6 +100,26 @@ def test_another_name_is_taken_only_if_the_one_that_has_it_is_shown(tmp_path: Pa
     with_jamf(tmp_path, test)
 
 
+def test_a_record_whose_name_is_in_parts_is_found_by_the_name_in_one(tmp_path: Path) -> None:
+    async def test(sides: Sides, driver: JamfDriver, _url: str) -> None:
+        id = record(sides, packageName="Else", fileName="Gro\u0308\u00dfe.pkg")
+        ours = facts(file_name="Gr\u00f6\u00dfe.pkg")
+        found = await driver.ensure_package_record(ours, remote=None, sent={})
+        assert (found.remote_id, found.created) == (id, False)
+
+    with_jamf(tmp_path, test)
+
+
+def test_who_has_the_name_is_said_if_no_other_name_is_left(tmp_path: Path) -> None:
+    async def test(sides: Sides, driver: JamfDriver, _url: str) -> None:
+        record(sides, packageName=NAME, fileName="Else.pkg")
+        with pytest.raises(MdmRefused, match=r"other records called \"Tool\.pkg\"\. Rename"):
+            await driver.ensure_package_record(facts(record_name=NAME), remote=None, sent={})
+        assert len(sides.jamf.packages) == 1
+
+    with_jamf(tmp_path, test)
+
+
 def test_what_is_known_by_its_id_is_found_although_lists_and_look_ups_are_empty(tmp_path: Path) -> None:
     async def test(sides: Sides, driver: JamfDriver, _url: str) -> None:
         id = record(sides)
@@ -120,6 +141,23 @@ def test_what_is_known_by_its_id_is_found_although_lists_and_look_ups_are_empty(
         gone = await driver.ensure_package_record(facts(), remote=there, known_id=id, sent={})
         assert (gone.pending, gone.changed) == (True, False)
         assert not sides.jamf.packages
+
+    with_jamf(tmp_path, test)
+
+
+@pytest.mark.parametrize(("status", "error"), [(400, MdmRefused), (500, MdmError)])
+def test_a_record_that_fails_by_its_id_is_no_fault_of_the_server(
+    tmp_path: Path, status: int, error: type[MdmError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "TRIES", 1)
+
+    async def test(sides: Sides, driver: JamfDriver, _url: str) -> None:
+        id = record(sides)
+        sides.jamf.faults.refuse = {f"/api/v1/packages/{id}": [status, 1]}
+        with pytest.raises(error) as caught:
+            await driver.find_package(id)
+        assert type(caught.value) is error
+        assert await driver.find_package(id) is not None
 
     with_jamf(tmp_path, test)
 

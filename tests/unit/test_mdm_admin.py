@@ -11,8 +11,9 @@ from appliance.domain.errors import InvalidInput, InvalidTransition
 from appliance.domain.mdm_errors import MdmUnreachable, ServerUnknown
 from appliance.service.secrets import SecretBox
 from appliance.store.opening import open_store
-from appliance.store.ports import Store
+from appliance.store.ports import Done, Store
 from jamf_bridge.driver import CheckLine, Driver
+from jamf_bridge.jobs import sync_key
 from jamf_bridge.servers import admin as server_admin
 from jamf_bridge.servers.admin import ServerAdmin
 from jamf_bridge.servers.registry import Registry
@@ -74,6 +75,19 @@ def test_a_check_saves_nothing_and_closes_what_it_opened(tmp_path: Path) -> None
         assert await world.store.count("jobs") == 0
         (driver,) = world.mdm.drivers
         assert (driver.calls, driver.closed) == (["check"], 1)
+
+    in_world(tmp_path, test)
+
+
+def test_after_a_check_of_a_server_a_sync_finds_out_anew_at_once(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        server = await world.admin.add(FIELDS, actor="admin")
+        for job in await world.store.claim("default", "w", now=world.clock, lease_ms=60_000, limit=10):
+            await world.store.settle(job, Done(), now=world.clock)
+        await world.admin.check({}, name="Jamf Pro")
+        (job,) = await world.store.find_jobs({"active_key": sync_key(server["id"])})
+        assert job.run_at <= world.clock
+        assert await world.servers.take_asked(server["id"]) == {"probe"}
 
     in_world(tmp_path, test)
 

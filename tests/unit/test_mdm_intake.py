@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from appliance.domain.mdm_errors import MdmBusy, MdmError, MdmNeedsAttention, MdmRefused, MdmUnreachable
 from appliance.domain.names import package_id
 from appliance.domain.package import Package, PackageBody, Presence
 from appliance.store.opening import open_store
@@ -17,6 +18,7 @@ from jamf_bridge.driver import CloudState, RemotePackage
 from jamf_bridge.intake.comparing import Intake, IntakeSummary
 from jamf_bridge.intake.remote import rows_of
 from jamf_bridge.servers.config import ServerConfig
+from jamf_bridge.servers.rows import rows_of_package
 from jamf_bridge.servers.server import Server
 
 OLD, NEW, OTHER = ("a" * 128, "b" * 128, "c" * 128)
@@ -36,6 +38,7 @@ class World:
         self.health: dict[str, Any] = {}
         self.there: dict[str, RemotePackage] = {}  #: by id: what the MDM answers who asks for an id
         self.says: dict[str, RemotePackage] = {}  #: what it answers instead, whatever lists show
+        self.odd: dict[str, MdmError] = {}  #: by id: it fails instead
         self.asked_by_id: list[str] = []
         self.packages: dict[str, Package] = {}
         self.asked: list[str] = []
@@ -53,6 +56,8 @@ class World:
 
     async def _find(self, id: str) -> RemotePackage | None:
         self.asked_by_id.append(id)
+        if id in self.odd:
+            raise self.odd[id]
         return self.says.get(id) or self.there.get(id)
 
     async def _ensure(self, package: Package) -> bool:
@@ -104,6 +109,20 @@ def in_world(tmp_path: Path, test: Callable[[World], Awaitable[None]]) -> None:
             await store.close()
 
     asyncio.run(go())
+
+
+def test_names_in_parts_are_those_in_one(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        world.config = ServerConfig.model_validate(
+            {"name": "Jamf", "kind": "jamf", "intake": {"names": "^Gr\u00f6"}}
+        )
+        world.holds("Gr\u00f6\u00dfe.pkg", OLD)
+        assert (await world.look(remote("Gro\u0308\u00dfe.pkg", OLD))).wanted == 0
+        assert await world.states() == {"Gro\u0308\u00dfe.pkg": "taken"}
+        (shown,) = await rows_of_package(world.store, "s", "p", "Gr\u00f6\u00dfe.pkg")
+        assert (shown["direction"], shown["state"]) == ("in", "pulled")
+
+    in_world(tmp_path, test)
 
 
 def test_what_is_new_is_wanted_once(tmp_path: Path) -> None:
@@ -233,5 +252,61 @@ def test_what_is_gone_in_the_mdm_is_forgotten(tmp_path: Path) -> None:
         assert (await world.look(remote("b.pkg", NEW, id="2"))).missing == 0
         assert world.asked_by_id == ["1"]
         assert await world.states() == {"b.pkg": "wanted"}
+
+    in_world(tmp_path, test)
+
+
+@pytest.mark.parametrize("error", [MdmRefused("400"), MdmError("another record than was asked for")])
+def test_a_record_that_cannot_be_shown_by_its_id_stops_nothing_else(tmp_path: Path, error: MdmError) -> None:
+    async def test(world: World) -> None:
+        world.holds("a.pkg", OLD)
+        world.holds("c.pkg", OTHER)
+        first = [remote("a.pkg", OLD), remote("b.pkg", OLD, id="2"), remote("c.pkg", OTHER, id="3")]
+        await world.look(*first)
+        world.odd = {"1": error, "2": error}
+        world.holds("a.pkg", NEW)
+        listed = [remote("a.pkg", NEW), remote("c.pkg", OTHER, id="3")]
+        for number in range(3):  # 1 has other bytes of ours, 2 is missing, 3 is well, the others are new
+            listed.append(remote(f"d{number}.pkg", NEW, id=str(4 + number)))
+            found = await world.look(*listed)
+            assert (found.wanted, found.pending, found.missing) == (1, 1, 1)
+        assert {"1", "2"} <= set(world.asked_by_id)
+        rows = await rows_of(world.store, "s")
+        assert rows["1"]["mark"] == first[0].mark, "not believed yet"
+        assert "2" in rows, "not forgotten"
+        world.odd = {}
+        del world.there["2"]
+        found = await world.look(*listed)
+        assert (found.pending, found.missing) == (0, 0)
+        assert "2" not in await rows_of(world.store, "s")
+
+    in_world(tmp_path, test)
+
+
+def test_earlier_bytes_are_not_taken_while_their_record_cannot_be_shown(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        for digest in (OLD, NEW):
+            world.holds("a.pkg", digest)
+            await world.look(remote("a.pkg", digest))
+            await world.look(remote("a.pkg", digest))
+        world.odd = {"1": MdmRefused("400")}
+        for _ in range(6):
+            await world.look(remote("a.pkg", OLD))
+            assert await world.states() == {"a.pkg": "pending"}
+        world.odd = {}
+        await world.look(remote("a.pkg", OLD))
+        assert await world.states() == {"a.pkg": "wanted"}
+
+    in_world(tmp_path, test)
+
+
+@pytest.mark.parametrize("error", [MdmBusy, MdmNeedsAttention, MdmUnreachable])
+def test_a_server_that_cannot_be_called_ends_the_look(tmp_path: Path, error: type[MdmError]) -> None:
+    async def test(world: World) -> None:
+        await world.look(remote("a.pkg", OLD))
+        world.odd = {"1": error("not now")}
+        await world.look()
+        with pytest.raises(error):
+            await world.look()
 
     in_world(tmp_path, test)

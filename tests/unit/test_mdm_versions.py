@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from appliance.domain.names import package_id
+from jamf_bridge.digests import agree
 from jamf_bridge.driver import CloudState, RemotePackage
 from jamf_bridge.intake.comparing import BACK_LOOKS, MANY_BACK
 from jamf_bridge.intake.remote import rows_of, same_mark
-from jamf_bridge.versions import KEPT, LANDING_MS, agree, note_pulled, note_sent, noted, versions_of
+from jamf_bridge.versions import KEPT, LANDING_MS, note_pulled, note_sent, noted, versions_of
 from tests.unit.test_mdm_intake import World, in_world, remote
 
 V0, V1, V2, V3 = ("0" * 128, "1" * 128, "2" * 128, "3" * 128)
@@ -500,6 +501,7 @@ def test_digests_and_marks_are_compared_by_what_both_have() -> None:
     assert agree({"md5": "a", "sha3_512": "b"}, {"md5": "A"}) is True
     assert agree({"md5": "a", "sha3_512": "b"}, {"md5": "a", "sha3_512": "c"}) is False
     assert agree({"md5": "a"}, {"sha3_512": "b"}) is None
+    assert agree({"md5": "a"}, {"md5": "", "sha3_512": "b"}) is None
     assert same_mark("5:a", "None:a")
     assert not same_mark("5:a", "6:a")
     assert not same_mark("5:a", "")

@@ -214,6 +214,45 @@ def test_a_listing_that_lags_behind_neither_doubles_nor_disowns(tmp_path: Path) 
     with_desk(tmp_path, test)
 
 
+@pytest.mark.parametrize("cloud", [False, True])
+def test_only_lists_in_a_row_that_lack_a_record_count(tmp_path: Path, cloud: bool) -> None:
+    async def test(desk: Desk) -> None:
+        if cloud:
+            desk.mdm.store("A.pkg", b"A.pkg")
+        await desk.put(package("A.pkg"))
+        await desk.run()
+        for _ in range(3):
+            assert await desk.run([]) == MirrorSummary(waiting=1, missing=1)
+            assert (await desk.link("A.pkg"))["misses"] == 1
+            assert await desk.run() == MirrorSummary(unchanged=1)
+            assert (await desk.link("A.pkg"))["misses"] == 0
+        desk.store.writes = 0
+        await desk.run()
+        assert desk.store.writes == 0
+
+    with_desk(tmp_path, test)
+
+
+def test_lists_that_lack_a_record_are_counted_anew_while_it_is_refused(tmp_path: Path) -> None:
+    async def test(desk: Desk) -> None:
+        await desk.put(package("A.pkg"))
+        await desk.run()
+
+        def fault(call: str, _about: str) -> None:
+            if call == "ensure":
+                raise MdmRefused("not this one")
+
+        desk.mdm.fault = fault
+        await desk.put(package("A.pkg", notes="changed"), revision=2)
+        assert await desk.run() == MirrorSummary(failed=1)
+        for _ in range(3):
+            assert await desk.run([]) == MirrorSummary(waiting=1, missing=1)
+            assert await desk.run() == MirrorSummary(failed=1)
+            assert (await desk.link("A.pkg"))["misses"] == 0
+
+    with_desk(tmp_path, test)
+
+
 def test_nothing_is_created_from_a_listing_that_cannot_be_believed(tmp_path: Path) -> None:
     async def test(desk: Desk) -> None:
         await desk.put(package("A.pkg"))

@@ -19,6 +19,7 @@ from jamf_bridge.mirror.mirroring import MirrorSummary
 from jamf_bridge.mirror.upload_plan import BUDGET_MS, MAX_UPLOADS
 from jamf_bridge.mirror.uploading import Uploading
 from jamf_bridge.servers.server import Server, ServerState
+from jamf_bridge.versions import LANDING_MS, note_sent
 from tests.fakes.driver_d import FakeMdm, digests
 from tests.unit.mirroring import DAY, Desk, package, with_desk
 
@@ -348,6 +349,26 @@ def test_an_upload_waits_while_the_mdm_works_on_somebody_elses(tmp_path: Path) -
     with_desk(tmp_path, test)
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_what_the_mdm_works_on_hours_after_an_upload_of_ours_is_somebody_elses(
+    tmp_path: Path, late: bool
+) -> None:
+    async def test(desk: Desk) -> None:
+        id = await queued(desk)
+        newer = package("A.pkg", b"newer bytes")
+        await note_sent(desk.store, "s1", newer, desk.clock())  # a try whose arrival was never seen
+        desk.mdm.edit(id, state=CloudState.PENDING)
+        desk.clock.ms += LANDING_MS - 1 + late
+        if late:
+            with pytest.raises(MdmUnreachable, match="still works"):
+                await work(desk)
+        else:
+            await work(desk)
+        assert desk.mdm.uploaded == ["A.pkg"] * (1 if late else 2)
+
+    with_desk(tmp_path, test)
+
+
 def test_a_refused_upload_is_tried_again_within_a_minute_and_five_times_at_most(tmp_path: Path) -> None:
     async def test(desk: Desk) -> None:
         desk.configure(upload=True)
@@ -381,6 +402,36 @@ def test_somebody_elses_bytes_are_never_replaced(tmp_path: Path) -> None:
         for _ in range(2):
             assert await desk.run() == MirrorSummary(conflicts=1)
         assert await work(desk) == 0
+
+    with_desk(tmp_path, test)
+
+
+@pytest.mark.parametrize(
+    "state", [RowState.CONFLICT, RowState.SKIPPED, RowState.FAILED, RowState.QUARANTINED]
+)
+def test_an_upload_over_which_other_bytes_came_up_is_a_conflict_and_not_awaited_for_ever(
+    tmp_path: Path, state: RowState
+) -> None:
+    async def test(desk: Desk) -> None:
+        desk.configure(upload=True)
+        await put_with_bytes(desk, "A.pkg", b"bytes")
+        await desk.run()
+        await desk.run()
+        await work(desk)
+        (record,) = desk.mdm.named("A.pkg")
+        desk.mdm.edit(record.id, state=CloudState.READY, size=6, hashes=digests(b"theirs"))
+        await taken_in(desk, desk.mdm.packages[record.id], state, error="it was not taken in")
+        assert await desk.run() == MirrorSummary(waiting=1), "the MDM may still compute the hash of ours"
+        desk.clock.ms += BUDGET_MS
+        for _ in range(2):
+            assert await desk.run() == MirrorSummary(conflicts=1)
+        link = await desk.link("A.pkg")
+        assert (link["state"], link["error"]) == ("conflict", "it was not taken in")
+        assert len(await desk.events("mdm.record_conflict")) == 1
+        assert await work(desk) == 0, "theirs are not replaced"
+        desk.mdm.edit(record.id, size=5, hashes=digests(b"bytes"))
+        assert await desk.run() == MirrorSummary(unchanged=1), "ours arrived after all"
+        assert (await desk.link("A.pkg"))["upload"]["state"] == "done"
 
     with_desk(tmp_path, test)
 

@@ -372,6 +372,41 @@ def test_a_kill_around_the_creation_leaves_one_record_of_ours(tmp_path: Path, mo
     with_desk(tmp_path, test)
 
 
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_refusal_after_a_lost_answer_does_not_make_our_record_a_persons(tmp_path: Path, lost: bool) -> None:
+    async def test(desk: Desk) -> None:
+        desk.network.add("zurich")
+
+        def no_answer(call: str, _about: str) -> None:
+            if call == ("pointed" if lost else "point"):
+                raise MdmUnreachable("no answer")
+
+        def exists(call: str, _about: str) -> None:
+            if call == "point":
+                raise MdmRefused("DUPLICATE_FIELD")
+
+        if lost:
+            desk.mdm.fault = no_answer
+            with pytest.raises(MdmUnreachable):
+                await desk.run()
+        else:
+            desk.by_hand(name="ODS - zurich", serverName="zurich.example.com", httpsPort=8440)
+        there = dict(desk.mdm.points)
+        desk.mdm.points.clear()  # the list lags behind
+        desk.mdm.fault = exists
+        for _ in range(2):
+            assert await desk.run() == PointsSummary(failed=1)
+            desk.clock.ms += AFTER_FAULT_MS
+        desk.mdm.points |= there
+        desk.mdm.fault = lambda _call, _about: None
+        await desk.run()
+        row = await desk.row("zurich")
+        assert (row["state"], row["ours"], row["absent"]) == ("mirrored", lost, False)
+        assert desk.names() == ["ODS - zurich"]
+
+    with_desk(tmp_path, test)
+
+
 @pytest.mark.parametrize("error", [MdmUnreachable, MdmNeedsAttention])
 def test_an_error_of_the_server_ends_the_run(tmp_path: Path, error: type[MdmError]) -> None:
     async def test(desk: Desk) -> None:

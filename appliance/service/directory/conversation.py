@@ -95,6 +95,23 @@ class _CheckedTls(ldap3.Tls):  # type: ignore[misc]
         connection.socket = self._trust.context.wrap_socket(connection.socket, server_hostname=self._host)
 
 
+class _Connection(ldap3.Connection):  # type: ignore[misc]
+    """As ldap3's, which leaves sockets open: of each address of a name that did not answer."""
+
+    _socket: Any = None
+
+    @property
+    def socket(self) -> Any:
+        """The one in use."""
+        return self._socket
+
+    @socket.setter
+    def socket(self, new: Any) -> None:
+        old, self._socket = self._socket, new
+        if old is not None and old is not new:
+            old.close()
+
+
 class Conversation:
     """A connection whose certificate was checked."""
 
@@ -116,7 +133,7 @@ class Conversation:
         self._connection = self._made("", b"")
 
     def _made(self, dn: str, password: bytes) -> Any:
-        return ldap3.Connection(
+        return _Connection(
             self._server,
             user=dn or None,
             password=password or None,
@@ -253,11 +270,8 @@ class Conversation:
 
     def close(self) -> None:
         """Let go of it."""
-        found = self._connection.socket
         self._connection.socket = None
         self._connection.closed = True
-        if isinstance(found, socket.socket):
-            found.close()
 
     def __enter__(self) -> Self:
         return self
