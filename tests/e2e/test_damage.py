@@ -155,9 +155,7 @@ def test_a_start_looks_at_its_files_before_it_says_that_it_holds_them(
     b.stop()
     flip(b.layout.blob(files[0].sha256))
     b.layout.blob(files[1].sha256).touch()  # another time and the same bytes are no damage
-    damaged = len(b.events("package.damaged")) if b.running else 0
     b.start()
-    assert damaged == 0
     assert served(b, files[1])
     for file in files:
         b.wait_holds(file.name, file.sha256)
