@@ -231,7 +231,10 @@ def test_a_database_that_has_such_records_starts_and_recovers(
     shown = node.package(frozen)
     assert shown is not None
     assert shown["revision"] < now_ms() + HOUR_MS
-    eventually(lambda: node.api("GET", "/jobs?state=failed"), 20)
+    failed = eventually(
+        lambda: [one for one in node.api("GET", "/jobs?state=failed")["items"] if one["id"] == "odd"], 20
+    )
+    assert "does not know the job x" in failed[0]["error"]
     peer.join(node.invite())
     records = peer.client(node.url, node.id).changes(0, "").records
     assert all(record["revision"] < now_ms() + HOUR_MS for record in records)
@@ -330,6 +333,7 @@ def test_a_size_beyond_all_measure_is_not_admitted_and_holds_up_nobody(
     node: NodeProcess, peer: FakePeer
 ) -> None:
     name, id = named("Huge"), ""
+    before = node.rss_peak()
     peer.hold(name, b"huge", size=2**50)
     peer.join(node.invite())
     shown = eventually(lambda: node.package(name), 20)
@@ -351,9 +355,9 @@ def test_a_size_beyond_all_measure_is_not_admitted_and_holds_up_nobody(
         node.request("GET", f"/api/v1{page}")
     for page in ("/ui/", f"/ui/packages/{id}", "/ui/replication"):
         node.request("GET", page)
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 20
     assert node.metric("ods_event_loop_lag_seconds") < 3
-    assert node.rss_peak() < 400 * MIB
+    assert node.rss_peak() - before < 100 * MIB
     assert peers(node)[peer.id]["strikes"] == 0
 
 
