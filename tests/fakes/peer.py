@@ -89,7 +89,6 @@ class FakePeer:
         self.name = name
         self.stage = stage
         self.retry_after = retry_after
-        self.stage = stage
         self.clock_s = 0  #: how far the clock is ahead that its answers tell of
         self.lie: Lie | None = None
         self.asked: list[Asked] = []

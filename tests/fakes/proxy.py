@@ -190,7 +190,8 @@ class Proxy:
         line, headers, _ = far_in.head()
         _, status, reason = (line + " ").split(" ", 2)
         length = {} if method == "HEAD" or status in {"204", "304"} else headers
-        reply = Reply(int(status), dict(headers), far_in.body(length))
+        answer = far_in.body(length)
+        reply = Reply(int(status), dict(headers), answer)
         request.status = reply.status
         self.meddle(request, reply)
         lines = [f"HTTP/1.1 {reply.status} {reason.strip()}"]
@@ -201,7 +202,10 @@ class Proxy:
                 self._meter.wait(len(block))
                 self.sent += len(block)
             near.sendall(block)
-        return not reply.cut
+        if reply.cut:
+            return False
+        far_in.skip(answer)  # a meddler may have sent another body: the next answer is behind this one
+        return True
 
 
 class _Ended(Exception):
@@ -213,12 +217,12 @@ class _Reader:
 
     def __init__(self, source: socket.socket, other: socket.socket) -> None:
         self._source = source
-        self._other = other
+        self._others = [other]
         self._rest = b""
 
     def _more(self) -> bytes:
         # The other side has nothing to say while this one is read: if it can be read, it closed.
-        ready, _, _ = select.select([self._source, self._other], [], [], 60)
+        ready, _, _ = select.select([self._source, *self._others], [], [], 60)
         data = self._source.recv(_BLOCK) if self._source in ready else b""
         if not data:
             raise _Ended
@@ -240,6 +244,13 @@ class _Reader:
             block, self._rest = self._rest[:left], self._rest[left:]
             left -= len(block)
             yield block
+
+    def skip(self, body: Iterator[bytes]) -> None:
+        """Read the rest of a body; the other side has its answer already, and may speak meanwhile."""
+        others, self._others = self._others, []
+        for _ in body:
+            pass
+        self._others = others
 
 
 # Lies

@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.builders import MIB, File, make_file
+from tests.conftest import skip_or_fail
 from tests.harness import Network, NodeProcess, eventually
+
+KILL_S = 5.0  #: so long is a call waited for that may never be made
 
 
 @contextlib.contextmanager
@@ -34,7 +37,7 @@ def attached(command: list[str], node: NodeProcess) -> Iterator[None]:
         def traced() -> bool:
             if tracer.poll() is not None:
                 assert tracer.stderr is not None
-                pytest.skip(f"strace cannot attach here: {tracer.stderr.read().decode().strip()}")
+                skip_or_fail(f"strace cannot attach here: {tracer.stderr.read().decode().strip()}")
             return f"TracerPid:\t{tracer.pid}" in status.read_text()
 
         eventually(traced, 10, "strace does not attach")
@@ -77,15 +80,12 @@ def test_a_replacement_cut_off_at_any_step_leaves_the_old_file_or_the_new(
     )
     node = network.node("a", PACKAGES_KEEP_DAYS="0")
     node.publish(old.path)
-    acknowledged = False
     killed = 0
     for number in range(1, 12):
         with killed_at(strace, node, calls, number):
-            try:
-                acknowledged = node.upload(new.path, replace="true").status == 200
-                eventually(lambda: not node.running, 1.0)
-            except AssertionError:
-                pass
+            acknowledged = node.upload(new.path, replace="true").status == 200
+            with contextlib.suppress(AssertionError):
+                eventually(lambda: not node.running, KILL_S)
         if node.running:
             break  # the whole of it has fewer steps
         killed += 1
@@ -118,13 +118,9 @@ def test_a_version_that_leaves_the_trash_leaves_the_disk_whatever_the_step_it_is
     for number in range(1, 12):
         new = files[(number + 1) % 3]
         with killed_at(strace, node, calls, number):
-            try:
-                node.upload(
-                    new.path, replace="true"
-                )  # the one before it goes into the trash, and one out of it
-                eventually(lambda: not node.running, 1.0)
-            except AssertionError:
-                pass
+            node.upload(new.path, replace="true")  # the one before goes into the trash, and one out of it
+            with contextlib.suppress(AssertionError):
+                eventually(lambda: not node.running, KILL_S)
         if node.running:
             break
         killed += 1
@@ -150,7 +146,7 @@ def test_a_transfer_cut_off_at_any_step_of_its_end_is_completed(
         with killed_at(strace, b, "fdatasync,rename,link,unlink", number):
             a.publish(file.path)
             with contextlib.suppress(AssertionError):
-                eventually(lambda: not b.running, 3.0)
+                eventually(lambda: not b.running, KILL_S)
         if not b.running:
             b.restart()
         b.wait_holds(file.name, file.sha256)

@@ -1,6 +1,5 @@
 """Folders of the data directory that are taken away while the node runs: made again, or red with the name."""
 
-import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.builders import MIB, make_file
+from tests.conftest import mount
 from tests.harness import Network, NodeProcess, eventually
 
 
@@ -108,15 +108,11 @@ def test_a_file_in_a_folders_place_is_told(network: Network, tmp_path: Path, nam
 
 
 @pytest.fixture
-def mount(request: pytest.FixtureRequest) -> Callable[..., None]:
+def mounting(request: pytest.FixtureRequest) -> Callable[..., None]:
     """Mounts something, and takes it away at the end."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting needs root")
 
     def do(target: Path, *options: str) -> None:
-        done = subprocess.run(["mount", *options, str(target)], capture_output=True, check=False)
-        if done.returncode:
-            pytest.skip(f"mounting is not permitted here: {done.stderr.decode().strip()}")
+        mount(target, *options)
         request.addfinalizer(
             lambda: subprocess.run(["umount", "-l", target], check=False, capture_output=True)
         )
@@ -125,16 +121,16 @@ def mount(request: pytest.FixtureRequest) -> Callable[..., None]:
 
 
 def test_a_disk_that_is_unmounted_or_turns_read_only(
-    network: Network, tmp_path: Path, mount: Callable[..., None]
+    network: Network, tmp_path: Path, mounting: Callable[..., None]
 ) -> None:
     node = network.node("a", start=False)
     node.data.mkdir(parents=True)
-    mount(node.data, "-t", "tmpfs", "-o", "size=64M", "tmpfs")
+    mounting(node.data, "-t", "tmpfs", "-o", "size=64M", "tmpfs")
     node.start()
     node.publish(make_file(tmp_path / "x.pkg", MIB, 1).path)
     uploads = node.data / "uploads"
-    mount(uploads, "--bind", str(uploads))
-    mount(uploads, "-o", "remount,bind,ro")
+    mounting(uploads, "--bind", str(uploads))
+    mounting(uploads, "-o", "remount,bind,ro")
     eventually(lambda: "uploads" in red(node), 20, node.tail)
     assert node.upload(make_file(tmp_path / "y.pkg", MIB, 2).path).status == 503
     subprocess.run(["umount", "-l", uploads], check=True)

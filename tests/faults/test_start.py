@@ -1,42 +1,17 @@
 """What is not there at the start is waited for, and what does not belong together is refused."""
 
-import contextlib
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.builders import MIB, make_file
 from tests.fakes.mongod import Mongod
-from tests.harness import Network, NodeProcess, eventually
+from tests.harness import Network, NodeProcess, eventually, workers
 from tests.harness.command import ods
-from tests.harness.node import die_with_parent
-
-
-@contextlib.contextmanager
-def worker(node: NodeProcess) -> Iterator["subprocess.Popen[bytes]"]:
-    """`ods worker` beside a node; its output is in the node's log."""
-    with node.log.open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "appliance", "worker"],
-            env=node.environment(),
-            cwd=node.directory,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            preexec_fn=die_with_parent,  # noqa: PLW1509
-        )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
 
 
 def checks(node: NodeProcess) -> dict[str, dict[str, object]]:
@@ -70,7 +45,7 @@ def test_a_database_that_is_away_is_waited_for(network: Network, tmp_path: Path,
     node.stop()
     own_mongod.stop()
     node.start(wait=False)
-    with worker(node) as beside:
+    with workers(node) as [beside]:
         eventually(lambda: checks(node).get("store", {}).get("ok") is False, 30, node.tail)
         assert "MongoDB" in str(checks(node)["store"]["reason"])
         assert node.status("/health/live") == 200
@@ -127,7 +102,7 @@ def test_a_node_whose_key_was_lost_does_not_start_as_another(any_network: Networ
     identity.rename(backup)
     refused(a, "identity", "backup", "ods init --new-identity")
     assert not identity.exists(), "a backup is put where nothing stands in its way"
-    with worker(a) as beside:
+    with workers(a) as [beside]:
         assert beside.wait(60) not in {0, None}
     shutil.copytree(backup, identity)
     key = bytearray((identity / "node.key").read_bytes())

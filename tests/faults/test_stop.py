@@ -12,12 +12,15 @@ from tusclient import client as tus
 from appliance.peering.address import PeerAddress
 from appliance.peering.client import PeerClient
 from appliance.peering.identity import Identity
+from appliance.server import STOP_SLACK_S
+from config.settings import Server
 from tests.builders import MIB, make_file
 from tests.fakes.mongod import Mongod
 from tests.harness import Network, NodeProcess, eventually
 from tests.harness.node import AUTHORIZATION
 
-LIMIT_S = 10.0
+GRACE_S = Server().grace_s  #: for requests and jobs that do not end
+LIMIT_S = GRACE_S + STOP_SLACK_S + 5.0  #: what is promised, and room for a busy machine
 
 
 def send(node: NodeProcess, head: str, body: bytes = b"") -> socket.socket:
@@ -61,6 +64,22 @@ def test_slow_clients_do_not_hold_up_the_stop_and_resume(any_network: Network, t
                 "events": ["*"],
             },
         )
+        identity = Identity.load(a.layout.identity / "node.key")
+        assert identity is not None
+        poll = PeerClient(
+            identity, PeerAddress(url=b.url, node=b.id), now=lambda: time.time_ns() // 1_000_000
+        )
+        stopping = threading.Event()
+        answers: list[object] = []
+
+        def wait_for_news() -> None:
+            page = poll.changes(0, "", 0.0)
+            while not stopping.is_set():
+                page = poll.changes(page.next, page.feed, 30.0)
+            answers.append(page)
+
+        waiting = threading.Thread(target=wait_for_news, daemon=True)
+        waiting.start()
         client = tus.TusClient(f"{b.url}/api/v1/uploads", headers={"Authorization": AUTHORIZATION})
         stream = stack.enter_context(held.path.open("rb"))
         upload = client.uploader(file_stream=stream, chunk_size=5 * MIB, metadata={"filename": "tus.pkg"})
@@ -87,17 +106,7 @@ def test_slow_clients_do_not_hold_up_the_stop_and_resume(any_network: Network, t
         for sock in requests:
             stack.callback(sock.close)
         requests[2].recv(1000)
-        identity = Identity.load(a.layout.identity / "node.key")
-        assert identity is not None
-        poll = PeerClient(
-            identity, PeerAddress(url=b.url, node=b.id), now=lambda: time.time_ns() // 1_000_000
-        )
-        page = poll.changes(0, "", 0.0)
-        answers: list[object] = []
-        waiting = threading.Thread(
-            target=lambda: answers.append(poll.changes(page.next, page.feed, 30.0)), daemon=True
-        )
-        waiting.start()
+        stopping.set()
         stop_in_time(b)
         waiting.join(5)
         assert len(answers) == 1, "who waits for news is answered"
@@ -132,4 +141,4 @@ def test_a_frozen_database_does_not_hold_up_the_stop(
 
 def test_without_clients_it_is_quick(network: Network) -> None:
     node = network.node("a")
-    assert stop_in_time(node) < 5
+    assert stop_in_time(node) < GRACE_S

@@ -7,5 +7,15 @@ from .curl import CurlAnswer, curl_upload
 from .network import Network
 from .node import Answer, ApiError, NodeProcess
 from .waiting import eventually
+from .workers import workers
 
-__all__ = ["Answer", "ApiError", "CurlAnswer", "Network", "NodeProcess", "curl_upload", "eventually"]
+__all__ = [
+    "Answer",
+    "ApiError",
+    "CurlAnswer",
+    "Network",
+    "NodeProcess",
+    "curl_upload",
+    "eventually",
+    "workers",
+]

@@ -229,16 +229,20 @@ def test_at_a_real_terminal(one_node: NodeProcess, tmp_path: Path, typed: bytes,
         env=one_node.environment() | {"ODS_URL": one_node.url, "ODS_USER": "admin", "ODS_PASSWORD": PASSWORD},
         cwd=one_node.directory, stdin=far, stdout=far, stderr=far,
     )  # fmt: skip
-    os.close(far)
     shown = b""
-    while b"?" not in shown:
-        shown += os.read(near, 1000)
-    os.write(near, typed)
-    with contextlib.suppress(OSError):  # Linux ends so when the other end is closed
-        while data := os.read(near, 1000):
-            shown += data
-    os.close(near)
-    assert command.wait(30) == code
+    try:
+        os.close(far)
+        while b"?" not in shown:
+            shown += os.read(near, 1000)
+        os.write(near, typed)
+        with contextlib.suppress(OSError):  # Linux ends so when the other end is closed
+            while data := os.read(near, 1000):
+                shown += data
+        assert command.wait(30) == code
+    finally:
+        os.close(near)
+        command.kill()
+        command.wait()
     assert f"Withdraw {file.name} (10 B, stage prod) from every node of the network?".encode() in shown
     assert (b"Nothing changed." in shown) == bool(code)
     package = one_node.package(file.name)

@@ -5,13 +5,10 @@ import base64
 import json
 import random
 import re
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,9 +27,9 @@ from appliance.store.ports import Store
 from tests.builders import MIB, manifest_of
 from tests.conftest import DATABASES
 from tests.fakes.peer import FakePeer, now_ms
-from tests.harness import Network, NodeProcess, eventually
+from tests.harness import Network, NodeProcess, eventually, workers
 from tests.harness.command import ods
-from tests.harness.node import ApiError, die_with_parent
+from tests.harness.node import ApiError
 
 LAST = 2**53 - 1
 HOUR_MS = 3_600_000
@@ -234,7 +231,10 @@ def test_a_database_that_has_such_records_starts_and_recovers(
     shown = node.package(frozen)
     assert shown is not None
     assert shown["revision"] < now_ms() + HOUR_MS
-    eventually(lambda: node.api("GET", "/jobs?state=failed"), 20)
+    failed = eventually(
+        lambda: [one for one in node.api("GET", "/jobs?state=failed")["items"] if one["id"] == "odd"], 20
+    )
+    assert "does not know the job x" in failed[0]["error"]
     peer.join(node.invite())
     records = peer.client(node.url, node.id).changes(0, "").records
     assert all(record["revision"] < now_ms() + HOUR_MS for record in records)
@@ -333,6 +333,7 @@ def test_a_size_beyond_all_measure_is_not_admitted_and_holds_up_nobody(
     node: NodeProcess, peer: FakePeer
 ) -> None:
     name, id = named("Huge"), ""
+    before = node.rss_peak()
     peer.hold(name, b"huge", size=2**50)
     peer.join(node.invite())
     shown = eventually(lambda: node.package(name), 20)
@@ -354,9 +355,9 @@ def test_a_size_beyond_all_measure_is_not_admitted_and_holds_up_nobody(
         node.request("GET", f"/api/v1{page}")
     for page in ("/ui/", f"/ui/packages/{id}", "/ui/replication"):
         node.request("GET", page)
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 20
     assert node.metric("ods_event_loop_lag_seconds") < 3
-    assert node.rss_peak() < 400 * MIB
+    assert node.rss_peak() - before < 100 * MIB
     assert peers(node)[peer.id]["strikes"] == 0
 
 
@@ -403,37 +404,22 @@ def test_a_whole_file_hash_that_does_not_fit_is_fetched_once_an_hour(
     node.api("DELETE", f"/packages/{name}")
 
 
-def test_workers_beside_the_node_do_not_fetch_it_again_either(any_network: Network, tmp_path: Path) -> None:
+def test_workers_beside_the_node_do_not_fetch_it_again_either(any_network: Network) -> None:
     node = any_network.node("solo", WORKER_EMBEDDED="false", REPLICATION_RECONCILE_S="1")
-    command = [sys.executable, "-m", "appliance", "worker"]
-    with (tmp_path / "worker.log").open("wb") as log, FakePeer("one") as peer:
-        workers = [
-            subprocess.Popen(
-                command, env=node.environment(), cwd=node.directory, stdout=log, stderr=log,
-                preexec_fn=die_with_parent,  # noqa: PLW1509
-            )
-            for _ in range(2)
-        ]  # fmt: skip
-        try:
-            peer.hold("Wrong.pkg", random.Random(9).randbytes(9 * MIB), sha256="12" * 32)
-            peer.join(node.invite())
+    with FakePeer("one") as peer, workers(node, 2):
+        peer.hold("Wrong.pkg", random.Random(9).randbytes(9 * MIB), sha256="12" * 32)
+        peer.join(node.invite())
 
-            def stalled() -> bool:
-                found = [
-                    one for one in node.api("GET", "/transfers")["items"] if one["filename"] == "Wrong.pkg"
-                ]
-                return bool(found) and found[0]["state"] == "stalled" and found[0]["retry_at"] is not None
+        def stalled() -> bool:
+            found = [one for one in node.api("GET", "/transfers")["items"] if one["filename"] == "Wrong.pkg"]
+            return bool(found) and found[0]["state"] == "stalled" and found[0]["retry_at"] is not None
 
-            eventually(stalled, 30, lambda: node.tail() + (tmp_path / "worker.log").read_text()[-2000:])
-            wrong = len([one for one in peer.contents() if package_id("Wrong.pkg") in one.path])
-            eventually(lambda: peers(node)[peer.id]["strikes"] == 1, 10, "the worker's strike is not seen")
-            for _ in range(3):
-                read_feed(node, peer)
-            assert len([one for one in peer.contents() if package_id("Wrong.pkg") in one.path]) == wrong
-        finally:
-            for worker in workers:
-                worker.kill()
-                worker.wait()
+        eventually(stalled, 30, lambda: node.tail(40))
+        wrong = len([one for one in peer.contents() if package_id("Wrong.pkg") in one.path])
+        eventually(lambda: peers(node)[peer.id]["strikes"] == 1, 10, "the worker's strike is not seen")
+        for _ in range(3):
+            read_feed(node, peer)
+        assert len([one for one in peer.contents() if package_id("Wrong.pkg") in one.path]) == wrong
 
 
 # Joining

@@ -377,7 +377,7 @@ def test_own_records_go_on_while_the_clock_is_behind(stage: Stage) -> None:
         after = (await node.records.known(RecordKind.PACKAGE, id)).record
         assert after is not None
         assert after.revision == before.revision + 1
-        assert node.records.ahead == {f"package:{id}": True} or node.records.ahead
+        assert node.records.ahead.get(f"package:{id}") is True, "it is ahead of the clock, and our own"
         node.trusted = False
         assert await node.repair.look() == 0, "it may be the clock that is wrong"
         node.time += 40 * 365 * 24 * 3_600_000

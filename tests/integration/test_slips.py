@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import json
 import socket
+import struct
 import subprocess
 import time
 from collections.abc import Callable
@@ -507,6 +508,8 @@ def test_a_body_that_ends_early(good: Good, chunked: bool, end: str) -> None:
             connection.shutdown(socket.SHUT_WR)
             connection.settimeout(10)
             assert b"HTTP/1.1 20" not in connection.recv(1000)
+        else:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     for _ in range(2):  # whatever is kept of it is no package
         for upload in good.node.api("GET", "/uploads")["items"]:
             good.node.request("DELETE", upload["url"], None, TUS)

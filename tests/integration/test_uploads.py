@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -474,23 +473,6 @@ def test_a_large_body_that_is_refused_costs_little_and_is_answered(
 
 
 # A full disk
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 MiB; needs root."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mounted = os.name == "posix" and os.geteuid() == 0
-    if mounted:
-        mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(place)]
-        mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
-    if not mounted:
-        pytest.skip("mounting a tmpfs needs root")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 def full(answer: Any) -> None:

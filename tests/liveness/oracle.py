@@ -34,6 +34,7 @@ from .world import World
 
 LIVING = ("todo", "doing", "failed")
 UNDER_WAY = {"pending", "fetching", "verifying"}
+SILENT = (OSError, KeyError, ValueError, AttributeError)  #: no answer, or not the one that was asked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +63,7 @@ class Oracle:
         for index, node in enumerate(world.nodes):
             try:
                 sights.append(self._see(index))
-            except (OSError, KeyError, ValueError, AttributeError) as exc:
+            except SILENT as exc:
                 return [f"{node.name} does not answer: {exc!r}"]
         wrong += self._disagreements(sights)
         wrong += self._losses(sights)
@@ -78,7 +79,12 @@ class Oracle:
         wrong = list(self._ledger.faults)
         self._ledger.damaged.clear()
         for index, node in enumerate(world.nodes):
-            for package in world.items(index, "/packages?limit=500&presence=held"):
+            try:
+                held = self._items(index, "/packages?limit=500&presence=held")
+            except SILENT as exc:
+                held = []
+                wrong.append(f"{node.name} does not answer: {exc!r}")
+            for package in held:
                 fault = download_fault(world, index, package["filename"])
                 if fault is not None:
                     wrong.append(fault or f"{node.name} holds {package['filename']} and does not serve it")
@@ -87,23 +93,28 @@ class Oracle:
                     wrong.append(f"{node.name} logged a traceback: {_shorter(line)}")
         return list(dict.fromkeys(wrong))
 
-    def _see(self, index: int) -> Sight:
-        def items(path: str) -> list[dict[str, Any]]:
-            answer = self._world.call(index, "GET", path)
-            assert answer is not None, f"no answer to {path}"
-            found: list[dict[str, Any]] = answer.json()["items"]
-            return found
+    def _items(self, index: int, path: str) -> list[dict[str, Any]]:
+        """All items of a list of the admin API; unlike those of the world, a node that does not answer is told."""
+        answer = self._world.call(index, "GET", path)
+        if answer is None:
+            raise OSError(f"no answer to {path}")
+        found: list[dict[str, Any]] = answer.json()["items"]
+        return found
 
-        packages = {package["filename"]: package for package in items("/packages?limit=500&withdrawn=true")}
-        jobs = [job for state in LIVING for job in items(f"/jobs?limit=500&state={state}")]
+    def _see(self, index: int) -> Sight:
+        packages = {
+            package["filename"]: package
+            for package in self._items(index, "/packages?limit=500&withdrawn=true")
+        }
+        jobs = [job for state in LIVING for job in self._items(index, f"/jobs?limit=500&state={state}")]
         return Sight(
             packages=packages,
             peers={
                 self._world.index(peer["id"]): peer["last_error"]
-                for peer in items("/peers")
+                for peer in self._items(index, "/peers")
                 if peer["state"] == "active"
             },
-            transfers=items("/transfers?limit=500"),
+            transfers=self._items(index, "/transfers?limit=500"),
             jobs=jobs,
         )
 

@@ -16,7 +16,6 @@ from appliance.domain.node import (
 from appliance.domain.package import check_tags
 
 stage = st.sampled_from(DEFAULT_STAGES)
-TOO_MANY = [str(number) for number in range(501)]
 tags = st.lists(st.sampled_from(["a", "b", "c", "d"]), unique=True)
 
 

@@ -251,14 +251,20 @@ def test_it_pauses_while_packages_move_here_or_in_another_process(
         running = asyncio.create_task(site.run(scrub))
 
         async def reaches(state: str) -> None:
-            for _ in range(500):
+            for _ in range(1000):
                 if (await other.status()).state == state:
                     return
                 await asyncio.sleep(0.02)
             raise AssertionError(f"not {state}: {await other.status()}")
 
         await reaches("paused")
-        busy |= {"here": False, "there": True}
+        busy["there"] = True
+        for _ in range(1000):
+            if scrub._others_busy:
+                break
+            await asyncio.sleep(0.02)
+        assert scrub._others_busy, "the other process does not say it, or this one does not see it"
+        busy["here"] = False
         await asyncio.sleep(0.2)
         await reaches("paused")
         assert not running.done()

@@ -19,7 +19,6 @@ ALLOWED = (
         (S.VERIFYING, S.FETCHING),
         (S.VERIFYING, S.STALLED),
         (S.VERIFYING, S.DONE),
-        (S.VERIFYING, S.STALLED),
         (S.STALLED, S.PENDING),
         (S.STALLED, S.FETCHING),
         (S.FAILED, S.PENDING),

@@ -3,18 +3,22 @@
 import asyncio
 import hashlib
 import threading
-import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+
+import pytest
 
 from appliance.domain.package import Package, Presence
 from appliance.service.catalogue import Catalogue, package_doc
 from appliance.service.maintenance import Maintenance
+from appliance.store import blobs as module
 from appliance.store.blobs import BlobStore
 from appliance.store.layout import Layout
 from appliance.store.opening import open_store
 from appliance.store.ports import Store
 from tests.builders import package_body
+from tests.harness import eventually
 
 
 class World:
@@ -117,25 +121,56 @@ def test_an_empty_database_is_not_believed(tmp_path: Path) -> None:
     in_world(tmp_path, test)
 
 
-def test_what_is_committed_again_stays_whoever_is_first(tmp_path: Path) -> None:
+@pytest.mark.parametrize("first", ["sweep", "commit"])
+def test_what_is_committed_again_stays_whoever_is_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    """Who comes second begins while the first one is in the middle, and waits for it."""
     blobs = BlobStore(Layout(tmp_path), floor_bytes=0)
     data = b"twice"
     sha256 = hashlib.sha256(data).hexdigest()
-    swept = 0
-    for turn in range(20):
-        path = tmp_path / "uploads" / str(turn)
-        path.write_bytes(data)
-        time.sleep(0.06)  # what lies here is old enough now
-        ends: list[bool] = []
-        sweeper = threading.Thread(target=lambda ends=ends: ends.append(blobs.sweep(sha256, 0.05)))  # type: ignore[misc]
-        if turn % 2:
-            time.sleep(0.0002 * (turn % 5))
-        sweeper.start()
-        blobs.commit(path, sha256)
-        sweeper.join()
-        swept += ends[0]
-        assert blobs.exists(sha256, len(data)), "it was committed, and is about to be mentioned"
-        blobs.commit(_write(tmp_path / "uploads" / "again", data), sha256)
+    blobs.commit(_write(tmp_path / "uploads" / "old", data), sha256)
+    old = blobs.path(sha256).stat().st_ino
+    again = _write(
+        tmp_path / "uploads" / "again", data
+    )  # made while the old one is there: it is another file
+    at_the_lock: list[str] = []
+    swept: list[bool] = []
+    acts = {
+        "sweep": lambda: swept.append(blobs.sweep(sha256, 3600)),
+        "commit": lambda: blobs.commit(again, sha256),
+    }
+    second = threading.Thread(target=acts["commit" if first == "sweep" else "sweep"], name="second")
+    holding, changed_at, move = module.holding, module._changed_at, module.move
+
+    def seen_holding(directory: Path) -> AbstractContextManager[None]:
+        at_the_lock.append(threading.current_thread().name)
+        return holding(directory)
+
+    def in_the_middle(of: str) -> None:
+        if of == first and second.ident is None:
+            second.start()
+            eventually(lambda: "second" in at_the_lock, 20, "the second one asks for no lock")
+            second.join(0.05)
+            assert second.is_alive(), "it does not wait"
+
+    def aged(path: Path) -> float:
+        changed = 0.0 if path.stat().st_ino == old else changed_at(path)
+        in_the_middle("sweep")
+        return changed
+
+    def moved(path: Path, target: Path) -> None:
+        in_the_middle("commit")
+        move(path, target)
+
+    monkeypatch.setattr(module, "holding", seen_holding)
+    monkeypatch.setattr(module, "_changed_at", aged)
+    monkeypatch.setattr(module, "move", moved)
+    acts[first]()
+    second.join(20)
+    assert swept == [first == "sweep"], "only what is old is swept"
+    assert blobs.exists(sha256, len(data)), "it was committed, and is about to be mentioned"
+    assert blobs.path(sha256).stat().st_ino != old
 
 
 def _write(path: Path, data: bytes) -> Path:
