@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -347,6 +348,18 @@ class World:
                 if package["sha256"] in broken:
                     self.call(index, "POST", f"/packages/{quote(package['filename'])}/verify")
 
+    def _scrub(self, index: int) -> None:
+        """Have a node read all its files: what was broken of earlier versions is found in no other way."""
+        self.call(index, "POST", "/scrub")
+        deadline = time.monotonic() + COMMAND_S
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError, HTTPException):
+                answer = self.nodes[index].request("GET", "/api/v1/scrub", timeout=5)
+                if not json.loads(answer.body)["due_files"]:
+                    return
+            time.sleep(0.2)
+        self.ledger.fault(f"{self.nodes[index].name}: the scrub does not end")
+
     def _connect(self) -> None:
         deadline, told = time.monotonic() + CONNECT_S, ""
         while len(parts := self.parts()) > 1:
@@ -373,8 +386,10 @@ class World:
     def end(self) -> list[str]:
         """Stop all nodes as a person would, and compare the database of one with its files; what went wrong."""
         for index, node in enumerate(self.nodes):
-            self.stop(index)
             looked_at = index == self.plan.seed % len(self.nodes)
+            if looked_at:
+                self._scrub(index)
+            self.stop(index)
             if looked_at and (why := self._command(node, "fsck", "--read-data")):
                 self.ledger.fault(f"{node.name}: fsck {why}: {node.tail(5)}")
         return self.ledger.faults
