@@ -191,7 +191,9 @@ class Oracle:
             if self._admits(index, package):
                 if not here and (why := self._why_missing(index, package, holders, sights)):
                     yield f"{told}: {why}"
-            elif here and any(self._admits(other, package) for other in holders):
+            elif here and any(
+                self._admits(other, package) for other in holders if _near(index, other, sights)
+            ):
                 yield f"{told}, which the node does not admit and another holds"
             elif not here and package["presence"] != "not_admitted":
                 yield f"{told}, which the node does not admit"
@@ -272,3 +274,13 @@ def _shorter(line: str) -> str:
     except ValueError:
         return line[-300:]
     return f"{entry.get('message')}: {entry.get('exception')} ... {entry.get('traceback', '')[-250:]}"
+
+
+def _near(index: int, other: int, sights: list[Sight]) -> bool:
+    """Whether a node can have another prove that it has a package: a direct peer, or a peer of one."""
+
+    def linked(one: int, two: int) -> bool:
+        return two in sights[one].peers and one in sights[two].peers
+
+    relays = range(len(sights))
+    return linked(index, other) or any(linked(index, relay) and linked(relay, other) for relay in relays)
