@@ -69,7 +69,7 @@ def compare_job(now: int, peer: str = "", *, wished: bool = False) -> Job:
         wished: Whether the peer asked for it; then it is not asked in turn.
     """
     return new_job(
-        "default", COMPARE_JOB, now, key=f"{COMPARE_JOB}:{peer}", args={"peer": peer, "wished": wished}
+        "duty", COMPARE_JOB, now, key=f"{COMPARE_JOB}:{peer}", args={"peer": peer, "wished": wished}
     )
 
 

@@ -580,4 +580,4 @@ class Holdings:
 
 
 def _release_check_job(id: str, now: int) -> Job:
-    return new_job("default", RELEASE_CHECK_JOB, now, key=f"release:{id}", args={"package": id})
+    return new_job("release", RELEASE_CHECK_JOB, now, key=f"release:{id}", args={"package": id})

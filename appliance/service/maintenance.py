@@ -29,7 +29,7 @@ SWEEP_AGE_S = 600.0  #: a file that nothing mentions is left alone for so long: 
 
 def purge_job(now: int) -> Job:
     """The job that runs `Maintenance.purge`."""
-    return new_job("default", PURGE_JOB, now)
+    return new_job("duty", PURGE_JOB, now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

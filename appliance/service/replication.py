@@ -72,7 +72,7 @@ _ROLLED_BACK = "rolled_back"  #: id of the notice that a rollback was noticed
 
 def reconcile_job(now: int) -> Job:
     """The job that reads every peer's feed."""
-    return new_job("default", RECONCILE_JOB, now)
+    return new_job("duty", RECONCILE_JOB, now)
 
 
 class Replication:

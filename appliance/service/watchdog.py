@@ -34,7 +34,7 @@ _MOVING = [
 
 def watchdog_job(now: int) -> Job:
     """The job that runs `Watchdog.look`."""
-    return new_job("default", WATCHDOG_JOB, now)
+    return new_job("duty", WATCHDOG_JOB, now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -353,7 +353,7 @@ def test_a_great_difference_takes_several_rounds_and_each_is_bounded(
         assert calls.count("records") <= 3
         assert calls.count("fingerprints") <= 4
         rounds = 1
-        while jobs := await a.store.claim("default", "w", now=NOW + 10**6, lease_ms=10**9):
+        while jobs := await a.store.claim("duty", "w", now=NOW + 10**6, lease_ms=10**9):
             for service in (a.service, b.service):
                 service._digest = None
             await a.service.run(jobs[0])
