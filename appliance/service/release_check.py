@@ -1,9 +1,9 @@
-"""Asks another node for a random chunk before one of the last two copies of a package is released.
+"""Asks another node for a random chunk before one of the last copies of a package is released.
 
 That a node says that it holds a package may be wrong: its disk may have been lost since. So a node that is to release
-its copy because of a stage or tag, while a single other node is known to keep one, first has that node give a chunk
-and checks it against the manifest. A node that is no direct peer is asked through a peer of both; where there is none,
-nothing can be proven and the copy stays.
+its copy because of a stage or tag, while fewer than two direct peers that are up keep one, first has a node that keeps
+one give a chunk and checks it against the manifest. A node that is no direct peer is asked through a peer of both;
+where there is none, nothing can be proven and the copy stays.
 """
 
 import asyncio
