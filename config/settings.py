@@ -241,7 +241,12 @@ class Worker(Section):
     hash_slots: int = Field(
         2, ge=1, le=64, description="Hashing tasks at a time; more than cores are no better."
     )
-    default_slots: int = Field(16, ge=1, le=256, description="Other jobs at a time.")
+    default_slots: int = Field(
+        16,
+        ge=1,
+        le=256,
+        description="Other jobs at a time; reconciling and the like have slots of their own.",
+    )
     delivery_slots: int = Field(4, ge=1, le=64, description="Destinations that are notified at a time.")
     lease_s: Seconds = Field(
         30, ge=3, le=86_400, description="Seconds after which another worker takes over a dead one's jobs."

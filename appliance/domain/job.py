@@ -7,7 +7,7 @@ from typing import Any
 from .errors import ApplianceError
 from .states import JobState
 
-QUEUES = ("transfer", "small", "hash", "delivery", "default")  #: one executor each
+QUEUES = ("transfer", "small", "hash", "delivery", "duty", "release", "default")  #: one executor each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,9 +14,10 @@ batch as the change that calls for it; this package runs it, however often the p
     supervisor  background tasks of the process: restarted, counted and shown when they fail
     context     what the running function sees: stop signal, bridge to the event loop
 
-Functions of the queues "transfer", "small", "hash" and "delivery" run in threads, those of "default" are coroutines on
-the event loop. "small" is for jobs that cost more in messages and writes than in work: its function takes several at
-once. Any function may be run again after a crash, also when its first run had nearly finished: it must be
-written so that twice is once. APScheduler is imported here and nowhere else; metrics and health read this
-package through callbacks, since they live above it.
+Functions of the queues "transfer", "small", "hash" and "delivery" run in threads, those of "duty", "release" and
+"default" are coroutines on the event loop. "duty" is for what keeps the promises of a node, the reconciler for example:
+no other work holds it up. "release" is for questions to nodes that may be silent, a few at a time. "small" is for jobs
+that cost more in messages and writes than in work: its function takes several at once. Any function may be run again
+after a crash, also when its first run had nearly finished: it must be written so that twice is once. APScheduler is
+imported here and nowhere else; metrics and health read this package through callbacks, since they live above it.
 """

@@ -19,7 +19,7 @@ from apscheduler.executors.pool import BasePoolExecutor
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
-LOOP = "default"  #: the queue whose functions are coroutines
+LOOPS = frozenset({"duty", "release", "default"})  #: the queues whose functions are coroutines
 
 _TIMERS = "timers"
 
@@ -41,17 +41,16 @@ class Engine:
     """One scheduler and its pools."""
 
     def __init__(self, slots: Mapping[str, int]) -> None:
-        """Make pools of these sizes; `LOOP` among the names gets none, since it is the event loop."""
+        """Make pools of these sizes; those of `LOOPS` get none, since they are the event loop."""
         self._pools = {
             queue: concurrent.futures.ThreadPoolExecutor(count, thread_name_prefix=f"ods-{queue}")
             for queue, count in slots.items()
-            if queue != LOOP
+            if queue not in LOOPS
         }
         self._scheduler = AsyncIOScheduler(
             timezone=datetime.UTC,
             executors={
-                LOOP: AsyncIOExecutor(),
-                _TIMERS: AsyncIOExecutor(),
+                **{queue: AsyncIOExecutor() for queue in (*LOOPS, _TIMERS)},
                 **{queue: _PoolExecutor(pool) for queue, pool in self._pools.items()},
             },
         )

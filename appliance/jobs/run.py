@@ -42,7 +42,7 @@ class Registration:
     """What to do for jobs of one name."""
 
     name: str
-    function: JobFunction  #: a coroutine function on the queue "default", a plain one elsewhere
+    function: JobFunction  #: a coroutine function on the queues of `engine.LOOPS`, a plain one elsewhere
     queue: str
     policy: RetryPolicy
     on_failed: FailedHook | None

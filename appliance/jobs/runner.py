@@ -15,7 +15,7 @@ from appliance.domain.states import JobState
 from appliance.store.ports import Failed, Outcome, Retry, Store
 
 from .context import JobContext
-from .engine import LOOP, Engine
+from .engine import LOOPS, Engine
 from .lane import Lane
 from .leases import Leases
 from .outage import Outage
@@ -26,6 +26,8 @@ from .timers import Timers
 
 log = logging.getLogger(__name__)
 
+DUTY_SLOTS = 16  #: coroutines of "duty", which no other work holds up
+RELEASE_SLOTS = 4  #: of "release": each may wait a minute for a peer, in one of the threads for requests
 COROUTINE_GRACE_S = 2.0  #: a coroutine that a stop finds in the middle is cancelled after this
 CRASHES = 20  #: a job that was claimed so many times more than its policy allows brings its workers down
 
@@ -74,7 +76,9 @@ class Runner:
             "hash": hash_slots,
             "delivery": delivery_slots,
             "small": small_slots,
-            LOOP: default_slots,
+            "duty": DUTY_SLOTS,
+            "release": RELEASE_SLOTS,
+            "default": default_slots,
         }
         self._store = store
         self._worker = worker_id
@@ -112,7 +116,7 @@ class Runner:
         Args:
             name: The job's name.
             function: Called with the job and its `JobContext`: a coroutine function if the queue is
-                "default", else a plain one, in a thread. What it raises decides about a retry. On the queue
+                one of `LOOPS`, else a plain one, in a thread. What it raises decides about a retry. On the queue
                 "small" it is called with a list of `Task`s, and returns for each what it would have raised, or None.
             queue: Whose slots it takes; jobs of this name must be enqueued with the same one.
             policy: How often it is tried again.
@@ -125,8 +129,10 @@ class Runner:
             raise ValueError(f"there is no queue {queue}")
         if queue in TOGETHER and any(each.queue == queue for each in self._registered.values()):
             raise ValueError(f"{name}: the queue {queue} has its function")
-        if inspect.iscoroutinefunction(function) != (queue == LOOP):
-            raise ValueError(f"{name}: coroutine functions, and no others, run on the queue {LOOP}")
+        if inspect.iscoroutinefunction(function) != (queue in LOOPS):
+            raise ValueError(
+                f"{name}: coroutine functions, and no others, run on the queues {', '.join(sorted(LOOPS))}"
+            )
         self._registered[name] = Registration(
             name=name, function=function, queue=queue, policy=policy, on_failed=on_failed
         )
@@ -225,7 +231,7 @@ class Runner:
         runs = [run for job in jobs if (run := self._admitted(job)) is not None]
         for group in self._lanes[queue].shares(runs):
             self._lanes[queue].running += 1
-            self._engine.submit(queue, self._coroutine if queue == LOOP else self._thread, group)
+            self._engine.submit(queue, self._coroutine if queue in LOOPS else self._thread, group)
         return jobs
 
     async def _recover(self) -> None:

@@ -51,7 +51,7 @@ DIGEST_LIFE_S = 5.0  #: a digest is good for so long: many peers may ask at once
 LISTED = 20_000  #: fingerprints in one answer
 EXAMINED = 512  #: buckets of one comparison
 FETCHED = 5_000  #: records that one comparison asks for
-FRUITLESS = 50_000  #: fingerprints that are remembered since fetching them brought nothing new
+FRUITLESS = 50_000  #: fingerprints that are remembered since fetching them from a peer brought nothing new
 FRUITLESS_MS = 6 * 3600 * 1000
 TURN_MS = 10_000  #: between two comparisons that a peer brings about
 _AT_ONCE = 4  #: peers that are compared with at a time
@@ -69,7 +69,7 @@ def compare_job(now: int, peer: str = "", *, wished: bool = False) -> Job:
         wished: Whether the peer asked for it; then it is not asked in turn.
     """
     return new_job(
-        "default", COMPARE_JOB, now, key=f"{COMPARE_JOB}:{peer}", args={"peer": peer, "wished": wished}
+        "duty", COMPARE_JOB, now, key=f"{COMPARE_JOB}:{peer}", args={"peer": peer, "wished": wished}
     )
 
 
@@ -134,7 +134,9 @@ class AntiEntropy:
         self._observe = observe
         self._computing = asyncio.Lock()
         self._digest: tuple[float, Digest] | None = None
-        self._fruitless: dict[int, int] = {}  #: when, by fingerprint
+        self._fruitless: dict[
+            tuple[str, int], int
+        ] = {}  #: when, by peer and fingerprint: another may have it
         self._turns: dict[str, int] = {}  #: the last turn of each peer that wanted one, UTC milliseconds
 
     # For peers
@@ -272,7 +274,7 @@ class AntiEntropy:
         # From anywhere: what stands at the beginning and cannot be mended must not hide the rest.
         start = secrets.randbelow(len(differing)) if differing else 0
         chosen = [*differing[start:], *differing[:start]][:EXAMINED]
-        difference = await self._examine(client.fingerprints, chosen)
+        difference = await self._examine(client.fingerprints, chosen, self._still_fruitless(peer))
         fetched = await self._fetch(peer, client.digest_records, difference.lacking)
         if fetched:
             self._digest = None
@@ -284,10 +286,12 @@ class AntiEntropy:
         )
 
     async def _examine(
-        self, ask: Callable[[Sequence[int]], Mapping[int, set[int]]], buckets: Sequence[int]
+        self,
+        ask: Callable[[Sequence[int]], Mapping[int, set[int]]],
+        buckets: Sequence[int],
+        fruitless: set[int],
     ) -> _Difference:
         found = _Difference()
-        known_fruitless = self._still_fruitless()
         waiting = list(buckets)
         while waiting and len(found.lacking) < FETCHED:
             part = waiting[:BUCKETS_LIMIT]
@@ -297,7 +301,7 @@ class AntiEntropy:
             for bucket, theirs in answer.items():
                 mine = set(await self._prints(bucket))
                 found.equal = found.equal and theirs == mine
-                found.lacking += theirs - mine - known_fruitless
+                found.lacking += theirs - mine - fruitless
                 if len(theirs) < LISTED and len(found.surplus) < _SURPLUS:
                     found.surplus += mine - theirs
             waiting = [bucket for bucket in waiting if bucket not in answer]
@@ -321,7 +325,7 @@ class AntiEntropy:
             winners = await self._take(peer, wanted)
             fetched += len(winners)
             new = {fingerprint(record.key_in_store, record.signature) for record in winners}
-            self._note_fruitless(each for each in part if each not in new)
+            self._note_fruitless(peer, (each for each in part if each not in new))
             if len(part) >= _EMPTY_HANDED and not records:
                 break  # it breaks off, or passes none of these on: not for ever
         return fetched
@@ -331,15 +335,15 @@ class AntiEntropy:
         where = {"fingerprint": {"in": prints[:_SURPLUS]}}
         return bool(prints) and bool(await self._store.find("records", where, limit=1))
 
-    def _still_fruitless(self) -> set[int]:
+    def _still_fruitless(self, peer: str) -> set[int]:
         since = self._now() - FRUITLESS_MS
         self._fruitless = {each: at for each, at in self._fruitless.items() if since < at}
-        return set(self._fruitless)
+        return {each for of, each in self._fruitless if of == peer}
 
-    def _note_fruitless(self, prints: Iterable[int]) -> None:
+    def _note_fruitless(self, peer: str, prints: Iterable[int]) -> None:
         if len(self._fruitless) > FRUITLESS:
             self._fruitless.clear()
-        self._fruitless.update(dict.fromkeys(prints, self._now()))
+        self._fruitless.update(dict.fromkeys(((peer, each) for each in prints), self._now()))
 
     async def _call(self, function: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._calls, function, *args)

@@ -73,10 +73,24 @@ def new_transfer_doc(view: Package, now: int) -> Doc:
         "retry_at": 0,
         "cancelled_by": "",
         "attempts": 0,
-        "moved_at": now,  # when bytes came last
+        "moved_at": 0,  # when bytes came last
+        "failed_at": 0,  # when it failed last, and began again
         "started_at": now,
         "updated_at": now,
     }
+
+
+def restarted_doc(transfer: Doc, view: Package, now: int) -> Doc:
+    """The document of a transfer that begins again: that is no news of its bytes, nor of its author.
+
+    One that was cancelled begins as a new one does: nobody waited for it.
+    """
+    doc = new_transfer_doc(view, now) | {"retry_at": transfer.get("retry_at", 0)}
+    if transfer["state"] == TransferState.CANCELLED:
+        return doc
+    failed = transfer["state"] == TransferState.FAILED
+    doc["failed_at"] = transfer["updated_at"] if failed else transfer.get("failed_at", 0)
+    return doc | {name: transfer.get(name, 0) for name in ("moved_at", "started_at")}
 
 
 def cancelled_by_person(transfer: Doc | None) -> bool:
@@ -164,11 +178,7 @@ def _wanted(view: Package, transfer: Doc | None, job: Job | None, *, at_once: bo
     if not at_once and (job is not None or retry_time(transfer) > now):
         return Step()  # it goes on when its job does, or at its time
     if transfer["state"] == TransferState.FAILED:
-        doc = {
-            **new_transfer_doc(view, now),
-            "retry_at": transfer.get("retry_at", 0),
-        }  # its author was struck once
-        return Step(transfer=doc, enqueue=True)
+        return Step(transfer=restarted_doc(transfer, view, now), enqueue=True)
     return _again(transfer, now)
 
 

@@ -73,8 +73,8 @@ class Sources(Protocol):
     def set_aside(self, ids: Iterable[str], package: str) -> list[SetAside]:
         """Those of the nodes that are registered and active, and set aside."""
 
-    def is_down(self, id: str) -> bool:
-        """Whether a registered node failed to answer several times in a row."""
+    def is_up(self, id: str) -> bool:
+        """Whether a node is registered, active and did not fail to answer several times in a row."""
 
 
 def inline_manifest(body: PackageBody) -> Manifest | None:
@@ -366,7 +366,7 @@ class Holdings:
         held = old.held_sha256 if old else ""
         others = self._holders(about, body)
         keepers = self._keepers(others, body)
-        proven = sum(not self._sources.is_down(node) for node in keepers) > 1 or (
+        proven = sum(self._sources.is_up(node) for node in keepers) > 1 or (
             proof is not None and proof.sha256 == body.sha256 and proof.node in keepers
         )
         holders = [replica.node for replica in others]
@@ -477,7 +477,7 @@ class Holdings:
         return operations
 
     def _replica(self, view: Package, about: About, *, stopped: bool = False) -> list[Operation]:
-        """The record that tells the network; a transfer that just began has nothing to correct, and says nothing."""
+        """The record that tells the network; a transfer that just began says nothing, unless others count on a copy."""
         id = replica_id(view.id, self._node_id)
         known = about.replicas.get(self._node_id, Known(record=None, rev=0))
         before = replica_body(known.record) if known.record and not known.record.deleted else None
@@ -491,7 +491,11 @@ class Holdings:
         if before == body or (before is None and view.withdrawn):
             return []
         if view.presence is Presence.ARRIVING and not stopped:
-            wrong = before is not None and before.sha256 == body.sha256 and view.body.size >= SAID_FROM
+            wrong = (
+                before is not None
+                and before.sha256 == body.sha256
+                and (before.presence == Presence.HELD or view.body.size >= SAID_FROM)
+            )
             if not wrong:
                 return []
         try:
@@ -580,4 +584,4 @@ class Holdings:
 
 
 def _release_check_job(id: str, now: int) -> Job:
-    return new_job("default", RELEASE_CHECK_JOB, now, key=f"release:{id}", args={"package": id})
+    return new_job("release", RELEASE_CHECK_JOB, now, key=f"release:{id}", args={"package": id})

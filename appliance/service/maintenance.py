@@ -6,14 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from appliance.domain.job import Job
+from appliance.domain.package import WANTED
 from appliance.domain.record import TOMBSTONE_LIFE_MS
 from appliance.domain.states import JobState, TransferState
 from appliance.jobs.new import new_job
 from appliance.store.blobs import BlobStore
-from appliance.store.paging import every
+from appliance.store.paging import every, pages
 from appliance.store.ports import Store
 
 from .catalogue import Catalogue
+from .fetch_jobs import cancelled_by_person, transfer_id
 from .records import Records
 from .trash import Trash, mentioned
 from .uploads import UploadService
@@ -23,13 +25,13 @@ log = logging.getLogger(__name__)
 PURGE_JOB = "maintenance.purge"
 DAY_MS = 24 * 3600 * 1000
 _TRANSFERS_KEPT_MS = 30 * DAY_MS
-_JOBS_KEPT_MS = 7 * DAY_MS
+_JOBS_KEPT_MS = 7 * DAY_MS  #: those that failed too: what is still wanted has a newer one
 SWEEP_AGE_S = 600.0  #: a file that nothing mentions is left alone for so long: somebody may be about to
 
 
 def purge_job(now: int) -> Job:
     """The job that runs `Maintenance.purge`."""
-    return new_job("default", PURGE_JOB, now)
+    return new_job("duty", PURGE_JOB, now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,17 +128,22 @@ class Maintenance:
                 await self._store.delete("packages", {"_id": package.id})
                 self._catalogue.forget(package.id)
         await self._trash.purge()
-        await self._store.delete(
-            "transfers",
-            {
-                "state": {"in": [str(TransferState.DONE), str(TransferState.CANCELLED)]},
-                "updated_at": {"lt": now - _TRANSFERS_KEPT_MS},
-            },
-        )
-        await self._store.delete(
-            "jobs",
-            {
-                "state": {"in": [str(JobState.DONE), str(JobState.CANCELLED)]},
-                "updated_at": {"lt": now - _JOBS_KEPT_MS},
-            },
-        )
+        await self._purge_transfers(now - _TRANSFERS_KEPT_MS)
+        ended = [str(state) for state in (JobState.DONE, JobState.FAILED, JobState.CANCELLED)]
+        await self._store.delete("jobs", {"state": {"in": ended}, "updated_at": {"lt": now - _JOBS_KEPT_MS}})
+
+    async def _purge_transfers(self, before: int) -> None:
+        """Delete those that ended long ago; a person's cancel stays for as long as these bytes are wanted here."""
+        wanted = {
+            transfer_id(package.id, package.body.sha256)
+            for package in self._catalogue.all()
+            if package.presence in WANTED
+        }
+        old = {
+            "state": {"in": [str(TransferState.DONE), str(TransferState.CANCELLED)]},
+            "updated_at": {"lt": before},
+        }
+        async for docs in pages(self._store, "transfers", old):
+            ids = [doc["_id"] for doc in docs if not (cancelled_by_person(doc) and doc["_id"] in wanted)]
+            if ids:
+                await self._store.delete("transfers", {"_id": {"in": ids}, **old})

@@ -45,6 +45,7 @@ from appliance.peering.invite import (
 )
 from appliance.peering.records import check_time, node_body, parse_record, record_json, verify_record
 from appliance.peering.wire import Registered, Registration
+from appliance.store.paging import every
 from appliance.store.ports import Doc, Operation, Replace, Store
 
 from .journal import entry
@@ -141,8 +142,8 @@ class Registrations:
 
     async def invites(self) -> list[Doc]:
         """Invites that have not expired, without their secrets."""
-        docs = await self._store.find("invites", {"expires_at": {"gt": self._now()}}, limit=500)
-        return [{name: value for name, value in doc.items() if name != "secret"} for doc in docs]
+        docs = every(self._store, "invites", {"expires_at": {"gt": self._now()}})
+        return [{name: value for name, value in doc.items() if name != "secret"} async for doc in docs]
 
     async def revoke_invite(self, id: str) -> bool:
         """Delete an invite; says whether there was one."""

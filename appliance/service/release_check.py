@@ -1,9 +1,9 @@
-"""Asks another node for a random chunk before one of the last two copies of a package is released.
+"""Asks another node for a random chunk before one of the last copies of a package is released.
 
 That a node says that it holds a package may be wrong: its disk may have been lost since. So a node that is to release
-its copy because of a stage or tag, while a single other node is known to keep one, first has that node give a chunk
-and checks it against the manifest. A node that is no direct peer is asked through a peer of both; where there is none,
-nothing can be proven and the copy stays.
+its copy because of a stage or tag, while fewer than two direct peers that are up keep one, first has a node that keeps
+one give a chunk and checks it against the manifest. A node that is no direct peer is asked through a peer of both;
+where there is none, nothing can be proven and the copy stays.
 """
 
 import asyncio
@@ -17,9 +17,11 @@ from appliance.domain.errors import (
     IntegrityFailure,
     InvalidInput,
     PackageArriving,
+    PeerBackingOff,
     PeerError,
     PeerMisbehaved,
     PeerNotFound,
+    PeerUnreachable,
 )
 from appliance.domain.holding import Proof
 from appliance.domain.job import Job, RetryPolicy
@@ -124,7 +126,7 @@ class ReleaseCheck:
         if not self._peers.usable_sources([node], package):
             raise PeerError("It gave wrong data lately and is not asked for now.")
         try:
-            await self._call(self._fetch, package, manifest, node, index)
+            await self._ask(node, self._fetch, package, manifest, node, index)
         except (IntegrityFailure, PeerMisbehaved) as exc:
             await self._peers.strike(node, exc.message, package=package)
             raise PeerError(exc.message) from exc
@@ -171,7 +173,9 @@ class ReleaseCheck:
             raise InvalidInput("There is no such chunk.")
         if holder != self._node_id:
             client = self._peers.client(holder)
-            return bytes(await self._call(client.proof, package.id, package.body.sha256, index, holder))
+            return bytes(
+                await self._ask(holder, client.proof, package.id, package.body.sha256, index, holder)
+            )
         if package.held_sha256 != package.body.sha256:
             raise PackageArriving(f"This node does not hold the bytes: {package.reason}.", retry_after=30)
         return await asyncio.to_thread(self._read, package, index)
@@ -183,6 +187,21 @@ class ReleaseCheck:
                 return file.read(CHUNK_SIZE)
         except OSError as exc:
             raise BlobMissing() from exc
+
+    async def _ask(self, node: str, function: Callable[..., T], *arguments: object) -> T:
+        """Call the direct peer that is to prove it, unless it did not answer lately: thousands may want to ask it.
+
+        Raises:
+            PeerError: It did not give it, or is left alone.
+        """
+        if self._peers.is_down(node) or self._peers.backing_off(node):
+            raise PeerBackingOff("It does not answer and is left alone for now.")
+        try:
+            return await self._call(function, *arguments)
+        except PeerUnreachable as exc:
+            if not self._peers.backing_off(node):  # those that asked it at the same time are one failure
+                await self._peers.record_failure(node, exc)
+            raise
 
     async def _call(self, function: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._calls, function, *arguments)

@@ -72,7 +72,7 @@ _ROLLED_BACK = "rolled_back"  #: id of the notice that a rollback was noticed
 
 def reconcile_job(now: int) -> Job:
     """The job that reads every peer's feed."""
-    return new_job("default", RECONCILE_JOB, now)
+    return new_job("duty", RECONCILE_JOB, now)
 
 
 class Replication:
@@ -225,11 +225,13 @@ class Replication:
                     "somebody speaks as this node elsewhere: was its data directory copied, or an old copy restored?",
                     extra={"action": "identity_elsewhere", "url": node_body(record).url},
                 )
-            await self.own_record()  # before nothing is written any more: it tells the twin of us
-            await self._holdings.refresh_nodes()
-            self.greet()  # a peer believes what it was told last of where this node is
-            if twin:
-                await self._twins.found(record)
+            try:
+                await self.own_record()  # before nothing is written any more: it tells the twin of us
+                await self._holdings.refresh_nodes()
+                self.greet()  # a peer believes what it was told last of where this node is
+            finally:
+                if twin:  # also if the database is away just now: the record may not come again
+                    await self._twins.found(record)
         elif record.kind is RecordKind.REPLICA:
             await self._holdings.say_again(record.id.partition(".")[0])
 

@@ -30,6 +30,7 @@ from .fetch_jobs import (
     fetch_key,
     new_transfer_doc,
     put_off,
+    restarted_doc,
     retry_time,
     transfer_id,
 )
@@ -67,6 +68,7 @@ class Live:
     ticks: int = 0
     rate: float = 0.0  #: bytes a second, smoothed
     counted: int = 0
+    received: int = 0  #: bytes that came in this run, when that was last looked at
     first_chunk_at: int = 0  #: UTC milliseconds of the first verified chunk of this run
     writes: list[Operation] = field(default_factory=list)  #: to be done when it has ended
 
@@ -180,8 +182,7 @@ class Transfers:
         await self._peers.forgive(package.id)
         await self._store.batch(
             [
-                # A record that was wrong once is no news: its author was struck.
-                Replace("transfers", new_transfer_doc(package, now) | {"retry_at": doc.get("retry_at", 0)}),
+                Replace("transfers", restarted_doc(doc, package, now)),
                 Enqueue(fetch_job(package, now)),
             ]
         )
@@ -393,6 +394,7 @@ class Transfers:
             retry_at: When it may begin again, UTC milliseconds; 0: when its job does.
         """
         self.forget(live)
+        self._note_moved(live)
         self.set_state(live, state)
         ended = {
             "rate": 0.0,
@@ -460,12 +462,18 @@ class Transfers:
                         "progress was not written", extra={"action": "progress_unwritten", "reason": str(exc)}
                     )
 
+    def _note_moved(self, live: Live) -> None:
+        """Note when bytes came: from a source, not from what was verified before this run."""
+        received = sum(source.bytes for source in live.progress.sources)
+        if received > live.received:
+            live.doc["moved_at"] = self._now()
+        live.received = received
+
     async def _tick(self, live: Live) -> None:
         live.ticks += 1
         done = live.progress.bytes_done
         live.rate += 0.3 * ((done - live.counted) / TICK_S - live.rate) if live.counted else 0.0
-        if done > live.counted:
-            live.doc["moved_at"] = self._now()
+        self._note_moved(live)
         live.counted = done
         package = self._catalogue.by_id(live.package.id)
         if (

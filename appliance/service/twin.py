@@ -19,6 +19,7 @@ record in passes it on, since only the serving process knows what the answer has
 """
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
@@ -74,6 +75,7 @@ class TwinGuard:
         self._runs: list[str] = []  #: this node's while this process lives, the present one last
         self._twin = ""  #: the URL of the twin
         self._passed_on = 0
+        self._writing_down: asyncio.Task[None] | None = None
         #: called in the serving process when a worker took in a record of this node that another life wrote
         self.on_passed_on: Callable[[], Awaitable[None]] | None = None
 
@@ -209,11 +211,30 @@ class TwinGuard:
             "another process works under the identity of this node; this one writes nothing until it is restarted",
             extra={"action": "twin_detected", "url": url},
         )
+        run = self._runs[-1]
+        try:
+            await self._write_down(run, url)
+        except (*OUTAGES, StaleRevision, asyncio.CancelledError):
+            self._writing_down = asyncio.create_task(self._write_down_later(run, url))
+            raise
+
+    async def _write_down(self, run: str, url: str) -> None:
+        """Tell the other processes of this node, and people. Twice is once."""
         await self._store.renew_feed(forget=True)
         event = entry(
             EventType.NODE_TWIN_DETECTED, at=self._now(), actor=SYSTEM, subject=self._node_id, url=url
         )
-        await self._change(lambda doc: {**doc, "twin": doc["twin"] or url}, event)
+        await self._change(
+            lambda doc: doc if doc["run"] != run else {**doc, "twin": doc["twin"] or url}, event
+        )
+
+    async def _write_down_later(self, run: str, url: str) -> None:
+        """Until it is written the other processes go on writing, and the record that proves it may not come again."""
+        while run == self._runs[-1]:
+            await asyncio.sleep(_PAUSE_S)
+            with contextlib.suppress(*OUTAGES, StaleRevision):
+                await self._write_down(run, url)
+                return
 
 
 def _notice(run: str) -> Doc:

@@ -22,4 +22,4 @@ def verify_blob_job(sha256: str, now: int) -> Job:
 
 def look_job(now: int) -> Job:
     """The job that looks at every held file."""
-    return new_job("default", LOOK_JOB, now)
+    return new_job("duty", LOOK_JOB, now)

@@ -26,6 +26,7 @@ from appliance.domain.job import Job
 from appliance.domain.package import Package
 from appliance.jobs.context import JobContext
 from appliance.store.blobs import BlobStore, Stamp
+from appliance.store.paging import every
 from appliance.store.ports import Doc, Operation, Replace, Store
 
 from .blob_check import Finding, fault_of, look, verify
@@ -112,8 +113,7 @@ class Verifying:
         await self._load_open()
 
     async def _load_open(self) -> None:
-        docs = await self._store.find("damaged", {"repaired_at": 0}, limit=_MANY)
-        self._open = {doc["_id"]: doc for doc in docs}
+        self._open = {doc["_id"]: doc async for doc in every(self._store, "damaged", {"repaired_at": 0})}
 
     # Reading
 
@@ -372,16 +372,16 @@ class Verifying:
 
     async def notice_repairs(self) -> None:
         """Say what was damaged and is whole again; called when packages changed."""
+        wanted = self._wanted() if self._open else set()
         for sha256, doc in list(self._open.items()):
             holders = self._catalogue.holders(sha256)
-            if not holders and self._wanted(sha256):
+            if not holders and sha256 in wanted:
                 continue
             await self._close(sha256, doc, holders)
 
-    def _wanted(self, sha256: str) -> bool:
-        return any(
-            package.body.sha256 == sha256 and not package.withdrawn for package in self._catalogue.all()
-        )
+    def _wanted(self) -> set[str]:
+        """The SHA-256 of every package that was not withdrawn."""
+        return {package.body.sha256 for package in self._catalogue.all() if not package.withdrawn}
 
     async def _close(self, sha256: str, doc: Doc, holders: list[str]) -> None:
         now = self._now()
@@ -402,7 +402,9 @@ class Verifying:
         try:
             await self._store.batch([done, *events])
         except StaleRevision:  # another process of this node said it, or it is damaged again
-            await self._load_open()
+            now_stored = await self._store.get("damaged", sha256)
+            if now_stored is not None and not now_stored["repaired_at"]:
+                self._open[sha256] = now_stored
             return
         if holders:
             log.info("a damaged file is repaired", extra={"action": "package_repaired", "sha256": sha256})
@@ -411,10 +413,10 @@ class Verifying:
 
     async def clean_quarantine(self) -> None:
         """Delete what was set aside and is whole again, or wanted by nobody for a while."""
-        held = {package.held_sha256 for package in self._catalogue.all()}
+        held, wanted = {package.held_sha256 for package in self._catalogue.all()}, self._wanted()
         for sha256, since in await asyncio.to_thread(self._blobs.quarantined):
             old = self._now() - since * 1000 > self._keep_damaged_ms
-            if sha256 in held or (old and not self._wanted(sha256)):
+            if sha256 in held or (old and sha256 not in wanted):
                 await self._drop(sha256)
 
     async def _forget_old(self, held: Container[str]) -> None:

@@ -30,7 +30,7 @@ _ENOUGH = 1.1  #: space is enough again above so many times the limit, so that i
 
 def vigil_job(now: int) -> Job:
     """The job that runs `Vigil.look`."""
-    return new_job("default", VIGIL_JOB, now)
+    return new_job("duty", VIGIL_JOB, now)
 
 
 class Vigil:

@@ -27,14 +27,12 @@ NOTICE = "stuck"  #: id of the notice that stands while a package is stuck
 SHOWN = 10  #: packages that an event and an alert name
 _PAGE = 500
 _QUEUED = {str(TransferState.PENDING)}
-_MOVING = [
-    str(state) for state in TransferState if state not in {TransferState.CANCELLED, TransferState.FAILED}
-]
+_BEGUN = [str(state) for state in TransferState if state is not TransferState.PENDING]
 
 
 def watchdog_job(now: int) -> Job:
     """The job that runs `Watchdog.look`."""
-    return new_job("default", WATCHDOG_JOB, now)
+    return new_job("duty", WATCHDOG_JOB, now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +129,7 @@ class Watchdog:
     async def _last_moved(self) -> int:
         """When bytes of any package last came, UTC milliseconds."""
         docs = await self._store.find(
-            "transfers", {"state": {"in": _MOVING}}, order="updated_at", descending=True, limit=20
+            "transfers", {"state": {"in": _BEGUN}}, order="updated_at", descending=True, limit=_PAGE
         )
         return max((doc.get("moved_at", 0) for doc in docs), default=0)
 
@@ -147,7 +145,9 @@ def _since(package: Package, transfer: Doc | None, node_moved_at: int) -> int | 
         return None
     since = package.wanted_since
     if transfer is not None:
-        since = max(since, transfer.get("moved_at", 0))
-        if transfer["state"] in _QUEUED:  # its turn has not come: it moves when the queue does
+        moved_at = transfer.get("moved_at", 0)
+        since = max(since, moved_at, transfer.get("started_at", 0))
+        failed = transfer.get("failed_at", 0) > moved_at  # that it begins again is no sign of life
+        if transfer["state"] in _QUEUED and not failed:  # its turn has not come: it moves when the queue does
             since = max(since, node_moved_at)
     return since

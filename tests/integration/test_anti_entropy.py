@@ -335,6 +335,22 @@ def test_what_cannot_be_taken_is_asked_for_once(tmp_path: Path) -> None:
     with_sides(tmp_path, test)
 
 
+def test_what_one_peer_cannot_give_is_asked_of_another(tmp_path: Path) -> None:
+    async def test(a: Side, b: Side) -> None:
+        await b.keep(POOL[:3])
+        assert a.client is not None
+        a.client.meddle = lambda name, answer: [] if name == "records" else answer
+        await a.compare()
+        assert await a.known() == {}
+        a.client.meddle = lambda _name, answer: answer
+        await a.compare()
+        assert await a.known() == {}, "the one is not asked again"
+        await a.service.compare("two")
+        assert await a.known() == await b.known()
+
+    with_sides(tmp_path, test)
+
+
 @pytest.mark.usefixtures("only_shape")
 def test_a_great_difference_takes_several_rounds_and_each_is_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -353,7 +369,7 @@ def test_a_great_difference_takes_several_rounds_and_each_is_bounded(
         assert calls.count("records") <= 3
         assert calls.count("fingerprints") <= 4
         rounds = 1
-        while jobs := await a.store.claim("default", "w", now=NOW + 10**6, lease_ms=10**9):
+        while jobs := await a.store.claim("duty", "w", now=NOW + 10**6, lease_ms=10**9):
             for service in (a.service, b.service):
                 service._digest = None
             await a.service.run(jobs[0])

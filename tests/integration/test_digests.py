@@ -65,8 +65,8 @@ class Alone:
         """As `Sources.set_aside`."""
         return []
 
-    def is_down(self, id: str) -> bool:
-        """As `Sources.is_down`."""
+    def is_up(self, id: str) -> bool:
+        """As `Sources.is_up`."""
         return False
 
 

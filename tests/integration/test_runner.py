@@ -20,7 +20,13 @@ from appliance.domain.errors import (
 from appliance.domain.job import Job, RetryPolicy
 from appliance.domain.states import JobState
 from appliance.jobs.context import JobContext
-from appliance.jobs.runner import CRASHES
+from appliance.jobs.runner import CRASHES, RELEASE_SLOTS
+from appliance.service.anti_entropy import compare_job
+from appliance.service.maintenance import purge_job
+from appliance.service.replication import reconcile_job
+from appliance.service.verify_jobs import look_job
+from appliance.service.vigil import vigil_job
+from appliance.service.watchdog import watchdog_job
 from appliance.store.ports import Enqueue
 
 from .desk import LEASE_S, START, Desk, eventually
@@ -95,6 +101,36 @@ def test_no_more_jobs_run_than_there_are_slots_and_all_get_their_turn(desk: Any)
         assert desk.runner.running("transfer") == 0
 
     desk(test, poll_s=30.0)  # a slot that becomes free is filled at once, not at the next poll
+
+
+def test_duties_run_whatever_fills_the_other_queues(desk: Any) -> None:
+    async def test(desk: Desk) -> None:
+        asked: set[str] = set()
+
+        async def silent(job: Job, context: JobContext) -> None:
+            asked.add(job.id)
+            await asyncio.sleep(60)
+
+        async def duty(job: Job, context: JobContext) -> None: ...
+
+        desk.runner.register("sync", silent, queue="default")
+        desk.runner.register("ask", silent, queue="release")
+        duties = [
+            make(START) for make in (reconcile_job, watchdog_job, compare_job, look_job, vigil_job, purge_job)
+        ]
+        for job in duties:
+            desk.runner.register(job.name, duty, queue="duty")
+        for number in range(40):
+            await desk.enqueue(f"s{number}", "sync", "default")
+            await desk.enqueue(f"a{number}", "ask", "release")
+        await desk.runner.start()
+        await eventually(lambda: len(asked) == 2 + RELEASE_SLOTS)
+        for job in duties:
+            await desk.store.enqueue(job)
+        await eventually(lambda: len(desk.ended) == len(duties))
+        assert len(asked) == 2 + RELEASE_SLOTS, "a few at a time"
+
+    desk(test)
 
 
 def test_a_known_failure_is_retried_when_its_wait_is_over(desk: Any) -> None:

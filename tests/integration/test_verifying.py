@@ -234,3 +234,16 @@ def test_what_is_noted_of_blobs_that_are_gone_is_forgotten(tmp_path: Path) -> No
         assert await here.store.count("verified") == 1
 
     on_node(tmp_path, test)
+
+
+def test_more_damage_than_a_page_holds_is_repaired_once(tmp_path: Path) -> None:
+    async def test(here: Checked) -> None:
+        await here.put()
+        for number in range(1203):
+            doc = {"_id": f"{number:064}", "at": 1, "reason": "gone", "repaired_at": 0}
+            await here.store.replace("damaged", doc)
+        await here.verifying.load()
+        await here.verifying.notice_repairs()
+        assert await here.store.count("damaged", {"repaired_at": 0}) == 0
+
+    on_node(tmp_path, test)

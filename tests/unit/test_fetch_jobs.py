@@ -1,6 +1,7 @@
 """What becomes of a transfer: it always has a job, an end, or a reason with a time."""
 
-from typing import Any
+import threading
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -17,8 +18,11 @@ from appliance.service.fetch_jobs import (
     follow,
     needs_job,
     new_transfer_doc,
+    restarted_doc,
     retry_time,
 )
+from appliance.service.fetcher import Progress, Source
+from appliance.service.transfers import Live, Transfers
 from tests.builders import package_body
 
 NOW = 1_700_000_000_000
@@ -88,6 +92,37 @@ def test_one_that_stopped_begins_again_when_a_source_is_back() -> None:
 def test_one_that_failed_begins_again_after_an_hour() -> None:
     assert step(FETCH, transfer(S.FAILED)) == ("", False)
     assert step(FETCH, transfer(S.FAILED, updated_at=NOW - RESTART_MS - 1)) == ("pending", True)
+
+
+def test_one_that_begins_again_says_when_bytes_came_last() -> None:
+    doc = transfer(S.FAILED, moved_at=NOW - 9, started_at=NOW - 99, updated_at=NOW - RESTART_MS - 1)
+    found = follow(FETCH, VIEW, doc, None, at_once=False, now=NOW)
+    assert found.transfer is not None
+    assert [found.transfer[name] for name in ("moved_at", "started_at", "failed_at")] == [
+        NOW - 9, NOW - 99, NOW - RESTART_MS - 1,
+    ]  # fmt: skip
+    person = restarted_doc(transfer(S.CANCELLED, moved_at=NOW - 9, started_at=NOW - 99), VIEW, NOW)
+    assert (person["moved_at"], person["started_at"], person["failed_at"]) == (0, NOW, 0)
+
+
+def test_what_was_verified_before_is_no_byte_that_comes() -> None:
+    progress = Progress(bytes_done=5_000_000, sources=[Source(node="n", name="n", address=cast(Any, None))])
+    live = Live(
+        doc=transfer(S.FETCHING),
+        package=VIEW,
+        state=S.FETCHING,
+        progress=progress,
+        unwanted=threading.Event(),
+    )
+    transfers = Transfers(
+        **dict.fromkeys(("store", "records", "catalogue", "holdings", "peers"), cast(Any, None)),
+        node_id="n", now=lambda: NOW,
+    )  # fmt: skip
+    transfers._note_moved(live)
+    assert live.doc["moved_at"] == 0
+    progress.sources[0].bytes += 1
+    transfers._note_moved(live)
+    assert live.doc["moved_at"] == NOW
 
 
 @pytest.mark.parametrize("state", [S.STALLED, S.FAILED])

@@ -1,8 +1,12 @@
 """Invites."""
 
+import asyncio
 import base64
 import json
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -20,6 +24,8 @@ from appliance.peering.invite import (
     registration_mac,
     same_mac,
 )
+from appliance.service.registration import Registrations
+from appliance.store.opening import open_store
 
 KEY = Identity.generate()
 INVITE = Invite(
@@ -126,3 +132,18 @@ def test_the_proofs_depend_on_everything_and_on_the_side() -> None:
     )
     assert not same_mac(base, others[0])
     assert not same_mac(base, "ä")
+
+
+def test_all_invites_that_stand_are_listed(tmp_path: Path) -> None:
+    async def test() -> None:
+        store = await open_store("", tmp_path)
+        try:
+            for number in range(601):
+                await store.insert("invites", {"_id": f"{number}", "expires_at": 10, "secret": "s"})
+            listed = await Registrations.invites(cast(Any, SimpleNamespace(_store=store, _now=lambda: 9)))
+        finally:
+            await store.close()
+        assert len(listed) == 601
+        assert not any("secret" in doc for doc in listed)
+
+    asyncio.run(test())

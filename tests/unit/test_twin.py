@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -14,6 +16,7 @@ from appliance.domain.record import Record, RecordKind
 from appliance.peering.identity import Identity
 from appliance.peering.records import sign_record
 from appliance.service.journal import SYSTEM, entry
+from appliance.service.replication import Replication
 from appliance.service.twin import SEEN, Run, TwinGuard
 from appliance.store.opening import open_store
 from appliance.store.ports import Store
@@ -214,3 +217,86 @@ def test_processes_of_one_node_are_no_twins(tmp_path: Path) -> None:
         assert await noted(await started(one)), "once a start"
 
     with_stores(tmp_path, test)
+
+
+@pytest.mark.parametrize("step", ["renew_feed", "batch"])
+def test_it_is_written_down_once_the_database_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """The record that proves a twin does not come again, and other processes of this node must stop too."""
+
+    async def test(one: Store, two: Store) -> None:
+        serving, worker = await started(one), await started(one, serving=False)
+        copy = await started(two)
+        second = record(copy.run_after(record(serving.run_after(None))))
+
+        async def away(*_: object, **__: object) -> None:
+            raise StoreUnavailable
+
+        with monkeypatch.context() as patch:
+            patch.setattr(one, step, away)
+            with pytest.raises(StoreUnavailable):
+                await worker.found(second)
+        async with asyncio.timeout(20):
+            while serving.writing:
+                await serving._look()
+                await asyncio.sleep(0.02)
+        await asyncio.sleep(0.6)
+        assert await one.count("events", {"type": "node.twin_detected"}) == 1
+
+    with_stores(tmp_path, test)
+
+
+def test_what_was_found_before_a_restart_is_not_written_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(one: Store, two: Store) -> None:
+        worker = await started(one, serving=False)
+        copy = await started(two)
+        second = record(copy.run_after(record(worker.run_after(None))))
+
+        async def away(*_: object, **__: object) -> None:
+            raise StoreUnavailable
+
+        with monkeypatch.context() as patch:
+            patch.setattr(one, "renew_feed", away)
+            with pytest.raises(StoreUnavailable):
+                await worker.found(second)
+        again = await started(one)
+        assert worker._writing_down is not None
+        await asyncio.wait_for(worker._writing_down, 20)
+        await again._look()
+        assert again.writing
+
+    with_stores(tmp_path, test)
+
+
+def test_one_that_is_found_while_the_database_is_away_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This node's answer cannot be written then; it writes nothing afterwards all the same."""
+
+    async def test() -> None:
+        found: list[Record] = []
+
+        async def proven(_: Record) -> bool:
+            return True
+
+        async def note(record: Record) -> None:
+            found.append(record)
+
+        async def away() -> None:
+            raise StoreUnavailable
+
+        parts = dict.fromkeys(("records", "catalogue", "peers", "calls", "now", "store", "supervisor"))
+        replication = Replication(
+            **cast(Any, parts), holdings=cast(Any, SimpleNamespace()), intake=cast(Any, SimpleNamespace()),
+            identity=ME, own=NodeBody(name="b", url="http://copy", stage="prod", version="1"),
+            twins=cast(Any, SimpleNamespace(proven_by=proven, found=note)),
+        )  # fmt: skip
+        replication._speaks = True
+        monkeypatch.setattr(replication, "own_record", away)
+        second = record(Run(id="x"))
+        with pytest.raises(StoreUnavailable):
+            await replication._overtake(second)
+        assert found == [second]
+
+    asyncio.run(test())

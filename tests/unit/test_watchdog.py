@@ -8,7 +8,7 @@ from typing import Any
 from appliance.domain.package import Package, Presence
 from appliance.domain.states import TransferState
 from appliance.service.catalogue import Catalogue, package_doc
-from appliance.service.fetch_jobs import new_transfer_doc
+from appliance.service.fetch_jobs import RESTART_MS, new_transfer_doc, restarted_doc
 from appliance.service.watchdog import NOTICE, Watchdog
 from appliance.store.opening import open_store
 from appliance.store.ports import Store
@@ -129,6 +129,60 @@ def test_one_whose_turn_has_not_come_moves_with_the_queue(tmp_path: Path) -> Non
         assert await world.look() == ["b"], "one without a transfer is no part of the queue"
         world.now += AFTER_MS + 1
         assert sorted(await world.look()) == ["a", "b", "c"]
+
+    run(tmp_path, test)
+
+
+def test_new_packages_are_no_sign_of_life(tmp_path: Path) -> None:
+    """A queue that does not move is stuck, however many are put in behind."""
+
+    async def test(world: World) -> None:
+        await world.package("a", Presence.ARRIVING, state=str(TransferState.PENDING))
+        for number in range(4):
+            world.now += AFTER_MS // 2
+            await world.package(f"n{number}", Presence.ARRIVING, state=str(TransferState.PENDING))
+        assert (await world.look())[0] == "a"
+
+    run(tmp_path, test)
+
+
+def test_a_queue_of_many_moves_while_bytes_of_one_come(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        await world.package("a", Presence.ARRIVING, state=str(TransferState.FETCHING))
+        await world.package("b", Presence.ARRIVING, state=str(TransferState.PENDING))
+        world.now += AFTER_MS + 1
+        await world.move("a")
+        for number in range(30):
+            await world.package(f"n{number}", Presence.ARRIVING, state=str(TransferState.PENDING))
+        assert await world.look() == []
+
+    run(tmp_path, test)
+
+
+def test_one_that_fails_every_hour_is_told_once(tmp_path: Path) -> None:
+    """It begins again, waits for its turn behind others that move, runs, and fails: no byte of it comes."""
+
+    async def test(world: World) -> None:
+        await world.package("a", Presence.ARRIVING, state=str(TransferState.FAILED))
+        await world.package("b", Presence.ARRIVING, state=str(TransferState.FETCHING))
+        world.now += AFTER_MS + 1
+        await world.move("b")
+        assert await world.look() == ["a"]
+        view = world.catalogue.by_id("a")
+        assert view is not None
+        for _ in range(3):
+            world.now += RESTART_MS
+            [doc] = await world.store.find("transfers", {"package": "a"})
+            again = restarted_doc(doc, view, world.now)
+            for state in (TransferState.PENDING, TransferState.FETCHING, TransferState.FAILED):
+                world.now += 1000
+                changed = {**again, "state": str(state), "updated_at": world.now}
+                await world.store.replace("transfers", changed)
+                await world.move("b")
+                assert await world.look() == ["a"]
+        assert await world.events() == [("replication.stuck", 1)]
+        await world.move("a")
+        assert await world.look() == []
 
     run(tmp_path, test)
 

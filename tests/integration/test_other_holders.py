@@ -1,0 +1,153 @@
+"""What a node believes of the copies of others before it releases its own, and what it says of its own."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance.domain.holding import Proof, SetAside
+from appliance.domain.node import NodeBody
+from appliance.domain.package import Package, Presence, ReplicaBody
+from appliance.domain.record import RecordKind, replica_id
+from appliance.peering.identity import Identity
+from appliance.peering.records import record_json, sign_record
+from appliance.service.holdings import RELEASE_CHECK_JOB
+from appliance.store.opening import open_store
+from appliance.store.ports import Store
+from tests.conftest import DATABASES
+
+from .test_digests import Clock, Node
+
+DATA = b"0123456789" * 100_000
+
+
+class Registered:
+    """Sources: some of the nodes are direct peers, and up."""
+
+    def __init__(self) -> None:
+        self.ids: set[str] = set()
+
+    def usable_sources(self, ids: Any, package: str) -> list[str]:
+        return [id for id in ids if id in self.ids]
+
+    def set_aside(self, ids: Any, package: str) -> list[SetAside]:
+        return []
+
+    def is_up(self, id: str) -> bool:
+        return id in self.ids
+
+
+class World(Node):
+    """A node in a network of others, of which there are only their records."""
+
+    def __init__(self, store: Store, root: Path) -> None:
+        super().__init__(store, root, Clock())
+        self.near = Registered()
+        self.holdings._sources = self.near
+
+    async def other_holder(self, package: Package, *, registered: bool) -> str:
+        """A node of the stage dev that says that it holds a package."""
+        identity = Identity.generate()
+        id = identity.node_id
+        bodies = {
+            (RecordKind.NODE, id): NodeBody(name=id, url="http://x", stage="dev", version="1"),
+            (RecordKind.REPLICA, replica_id(package.id, id)): ReplicaBody(
+                package=package.id, node=id, sha256=package.body.sha256, presence="held"
+            ),
+        }
+        records = [
+            record_json(
+                sign_record(
+                    identity, kind=kind, id=key, revision=1, at=self.clock(), deleted=False, body=asdict(body)
+                )
+            )
+            for (kind, key), body in bodies.items()
+        ]
+        if registered:
+            self.near.ids.add(id)
+        await self.intake.take(id, records)
+        await self.holdings.refresh_nodes()
+        return id
+
+    async def asks(self) -> bool:
+        """Whether a proof is asked for."""
+        return bool(await self.store.find_jobs({"name": RELEASE_CHECK_JOB}))
+
+    async def said(self, package: Package) -> str:
+        """What this node's replica record says."""
+        doc = await self.store.get("records", f"replica:{replica_id(package.id, self.identity.node_id)}")
+        return str(doc["record"]["body"]["presence"]) if doc else ""
+
+
+Test = Callable[[World], Awaitable[None]]
+
+
+@pytest.fixture(params=DATABASES)
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Test], None]:
+    """Runs a test with a node, on SQLite and on MongoDB."""
+    url = (
+        request.getfixturevalue("mongod").url(f"others{tmp_path.name[-20:]}")
+        if request.param == "mongo"
+        else ""
+    )
+
+    def go(test: Test) -> None:
+        async def inside() -> None:
+            store = await open_store(url, tmp_path)
+            try:
+                await test(World(store, tmp_path))
+            finally:
+                await store.close()
+
+        asyncio.run(inside())
+
+    return go
+
+
+@pytest.mark.parametrize(("near", "far"), [(0, 2), (1, 1), (0, 3), (1, 0)])
+def test_nodes_that_cannot_be_seen_to_live_have_to_prove_it(
+    run: Callable[[Test], None], near: int, far: int
+) -> None:
+    """Their records stand for as long as nobody removes them, whether they are there or not."""
+
+    async def test(world: World) -> None:
+        package = await world.publish(data=DATA)
+        others = [await world.other_holder(package, registered=number < near) for number in range(near + far)]
+        await world.packages.change(package.id, stage="dev", actor="jo")
+        assert world.package().presence is Presence.HELD
+        assert await world.asks()
+        proof = Proof(node=others[-1], sha256=package.body.sha256)
+        await world.holdings.settle(package.id, proof=proof)
+        assert world.package().presence is Presence.NOT_ADMITTED
+
+    run(test)
+
+
+def test_two_direct_peers_that_are_up_are_not_asked(run: Callable[[Test], None]) -> None:
+    async def test(world: World) -> None:
+        package = await world.publish(data=DATA)
+        for _ in range(2):
+            await world.other_holder(package, registered=True)
+        await world.packages.change(package.id, stage="dev", actor="jo")
+        assert world.package().presence is Presence.NOT_ADMITTED
+        assert not await world.asks()
+
+    run(test)
+
+
+def test_a_node_that_lost_a_small_package_does_not_say_that_it_holds_it(run: Callable[[Test], None]) -> None:
+    """While it arrives again: others may release theirs because of it."""
+
+    async def test(world: World) -> None:
+        package = await world.publish(data=DATA)
+        await world.other_holder(package, registered=True)
+        assert await world.said(package) == "held"
+        world.blobs.path(package.body.sha256).unlink()
+        await world.holdings.lost_blob(package.body.sha256, "the file is missing")
+        assert world.package().presence is Presence.ARRIVING
+        assert await world.said(package) == "arriving"
+
+    run(test)
