@@ -236,7 +236,7 @@ def connect(
         ),
         release_check=ReleaseCheck(
             catalogue=catalogue, holdings=holdings, blobs=blobs, peers=peers, neighbourhood=neighbourhood,
-            pool=pool, calls=calls, node_id=node_id, pick=secrets.randbelow,
+            calls=calls, node_id=node_id, pick=secrets.randbelow,
         ),
         neighbourhood=neighbourhood,
         uploads=uploads, accounts=Accounts(store, now_ms, stages=stages, directory=directory),

@@ -42,9 +42,7 @@ class Situation:
     sources: Sequence[str]  #: names of registered peers that hold the bytes
     out_of_reach: Sequence[str]  #: names of other nodes that hold them
     safe_elsewhere: bool  #: a node that admits the package holds the bytes
-    proven_elsewhere: (
-        bool  #: several such direct peers that are up hold them, or one node has just given a chunk
-    )
+    proven_elsewhere: bool  #: such a node has just given a chunk of them
     keepers: Sequence[str] = ()  #: names of the nodes that admit the package and hold the bytes
     asking: bool = False  #: they are being asked for a chunk, or will be again
     unproven: str = ""  #: why that did not prove anything the last time
@@ -78,7 +76,7 @@ def decide(now: Situation) -> Decision:
     """Decide about one package.
 
     The last copy of a package is never released because of a stage or tag: not before a node that admits the
-    package holds it. Unless two direct peers that are up say so, one has to prove it.
+    package proves that it holds it.
     """
     here = now.held_current or now.held_old
     if now.withdrawn:

@@ -73,9 +73,6 @@ class Sources(Protocol):
     def set_aside(self, ids: Iterable[str], package: str) -> list[SetAside]:
         """Those of the nodes that are registered and active, and set aside."""
 
-    def is_up(self, id: str) -> bool:
-        """Whether a node is registered, active and did not fail to answer several times in a row."""
-
 
 def inline_manifest(body: PackageBody) -> Manifest | None:
     """The manifest, if the record carries its chunk list."""
@@ -366,9 +363,7 @@ class Holdings:
         held = old.held_sha256 if old else ""
         others = self._holders(about, body)
         keepers = self._keepers(others, body)
-        proven = sum(self._sources.is_up(node) for node in keepers) > 1 or (
-            proof is not None and proof.sha256 == body.sha256 and proof.node in keepers
-        )
+        proven = proof is not None and proof.sha256 == body.sha256 and proof.node in keepers
         holders = [replica.node for replica in others]
         near = self._sources.usable_sources(holders, record.id)
         away = self._sources.set_aside(holders, record.id)

@@ -267,10 +267,6 @@ class Peers:
         peer = self._peers.get(id)
         return peer is not None and peer.down
 
-    def is_up(self, id: str) -> bool:
-        """Whether a peer's registration is complete and it is not down."""
-        return self.is_active(id) and not self.is_down(id)
-
     async def record_success(self, id: str) -> None:
         """A call to a peer succeeded."""
         client, peer = self._clients.get(id), self._peers.get(id)

@@ -1,9 +1,9 @@
-"""Asks another node for a random chunk before one of the last copies of a package is released.
+"""Asks another node for a random chunk before a copy of a package is released because of a stage or tag.
 
-That a node says that it holds a package may be wrong: its disk may have been lost since. So a node that is to release
-its copy because of a stage or tag, while fewer than two direct peers that are up keep one, first has a node that keeps
-one give a chunk and checks it against the manifest. A node that is no direct peer is asked through a peer of both;
-where there is none, nothing can be proven and the copy stays.
+That a node says that it holds a package may be wrong: its disk may have been lost since, or its stage changed. So the
+copy stays until a node has given a chunk that fits the manifest. A node gives one only for a package that it admits
+itself, by its settings of now: of several that release at the same time, none proves anything to the others. A node
+that is no direct peer is asked through a peer of both; where there is none, nothing can be proven and the copy stays.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from appliance.domain.errors import (
     BlobMissing,
+    Conflict,
     IntegrityFailure,
     InvalidInput,
     PackageArriving,
@@ -28,7 +29,6 @@ from appliance.domain.job import Job, RetryPolicy
 from appliance.domain.manifest import CHUNK_SIZE, Manifest, chunk_count
 from appliance.domain.package import Package
 from appliance.jobs.context import JobContext
-from appliance.peering.content import ContentPool
 from appliance.store.blobs import BlobStore
 
 from .catalogue import Catalogue
@@ -53,7 +53,6 @@ class ReleaseCheck:
         blobs: BlobStore,
         peers: Peers,
         neighbourhood: Neighbourhood,
-        pool: ContentPool,
         calls: Executor,
         node_id: str,
         pick: Callable[[int], int],
@@ -66,7 +65,6 @@ class ReleaseCheck:
             blobs: The bytes.
             peers: Whom to ask.
             neighbourhood: Who is registered with whom.
-            pool: Connections for bytes.
             calls: Threads for requests to peers.
             node_id: This node's id.
             pick: A random number below another one.
@@ -76,7 +74,6 @@ class ReleaseCheck:
         self._blobs = blobs
         self._peers = peers
         self._neighbourhood = neighbourhood
-        self._pool = pool
         self._calls = calls
         self._node_id = node_id
         self._pick = pick
@@ -117,24 +114,20 @@ class ReleaseCheck:
         Raises:
             PeerError: It did not, or the chunk was wrong.
         """
-        if not manifest.count:
-            return  # an empty file is not lost
-        index = self._pick(manifest.count)
+        index = self._pick(max(1, manifest.count))
         if not self._peers.is_active(node):
             await self._prove_through_another(package, manifest, node, index)
             return
         if not self._peers.usable_sources([node], package):
             raise PeerError("It gave wrong data lately and is not asked for now.")
         try:
-            await self._ask(node, self._fetch, package, manifest, node, index)
+            data = await self._ask(
+                node, self._peers.client(node).proof, package, manifest.sha256, index, node
+            )
+            _verify(manifest, index, data)
         except (IntegrityFailure, PeerMisbehaved) as exc:
             await self._peers.strike(node, exc.message, package=package)
             raise PeerError(exc.message) from exc
-
-    def _fetch(self, package: str, manifest: Manifest, node: str, index: int) -> None:
-        """Fetch a chunk from a direct peer and check it. Blocks."""
-        with self._pool.connection(self._peers.address(node)) as connection:
-            connection.fetch(package, manifest, range(index, index + 1), manifest.verify_chunk)
 
     async def _prove_through_another(self, package: str, manifest: Manifest, node: str, index: int) -> None:
         for relay in self._relays(node):
@@ -142,7 +135,7 @@ class ReleaseCheck:
                 data = await self._call(
                     self._peers.client(relay).proof, package, manifest.sha256, index, node
                 )
-                manifest.verify_chunk(index, data)
+                _verify(manifest, index, data)
             except (PeerError, PeerNotFound, IntegrityFailure):
                 continue  # which of the two is to blame cannot be told
             return
@@ -166,16 +159,19 @@ class ReleaseCheck:
         Raises:
             InvalidInput: There is no such chunk.
             PackageArriving, BlobMissing: This node is asked and cannot give it.
+            Conflict: This node is asked and does not admit the package: it may be about to release it too.
             PeerNotFound: The holder is no direct peer.
             PeerError: It did not give it.
         """
-        if not 0 <= index < chunk_count(package.body.size):
+        if not 0 <= index < max(1, chunk_count(package.body.size)):
             raise InvalidInput("There is no such chunk.")
         if holder != self._node_id:
             client = self._peers.client(holder)
             return bytes(
                 await self._ask(holder, client.proof, package.id, package.body.sha256, index, holder)
             )
+        if not self._holdings.admits(package.body):
+            raise Conflict("This node does not take the package any more and may release it.")
         if package.held_sha256 != package.body.sha256:
             raise PackageArriving(f"This node does not hold the bytes: {package.reason}.", retry_after=30)
         return await asyncio.to_thread(self._read, package, index)
@@ -205,3 +201,13 @@ class ReleaseCheck:
 
     async def _call(self, function: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._calls, function, *arguments)
+
+
+def _verify(manifest: Manifest, index: int, data: bytes) -> None:
+    """Check a chunk; an empty file has none, and is proven by the answer alone.
+
+    Raises:
+        IntegrityFailure: The bytes are not those of the manifest.
+    """
+    if manifest.count:
+        manifest.verify_chunk(index, data)

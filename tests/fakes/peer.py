@@ -323,6 +323,12 @@ class FakePeer:
                 handler.say_json(manifest_json(shown))
             case ["content"]:
                 self._content(handler, data)
+            case ["proof"]:
+                first = int(parse_qs(urlsplit(handler.path).query)["chunk"][0]) * CHUNK_SIZE
+                chunk = bytearray(data[first : first + CHUNK_SIZE])
+                if self.lie is Lie.FLIPPED_BIT:
+                    chunk[len(chunk) // 2] ^= 1
+                handler.say(bytes(chunk))
             case _:
                 handler.say_json({"code": "package_unknown"}, 404)
 

@@ -65,10 +65,6 @@ class Alone:
         """As `Sources.set_aside`."""
         return []
 
-    def is_up(self, id: str) -> bool:
-        """As `Sources.is_up`."""
-        return False
-
 
 class Node:
     """The services of one node, without its doors."""

@@ -60,9 +60,6 @@ class Everyone:
     def set_aside(self, ids: Any, package: str) -> list[SetAside]:
         return []
 
-    def is_up(self, id: str) -> bool:
-        return True
-
 
 class Services:
     """What deals with records in a node."""

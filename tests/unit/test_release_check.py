@@ -1,15 +1,13 @@
 """Who is asked for a chunk before a copy is released, and who is left alone."""
 
 import asyncio
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from appliance.domain.errors import PeerBackingOff, PeerError, PeerUnreachable
+from appliance.domain.errors import Conflict, PackageArriving, PeerBackingOff, PeerError, PeerUnreachable
 from appliance.domain.job import Job
 from appliance.service.release_check import ReleaseCheck
 from tests.builders import manifest_of, package_body
@@ -25,6 +23,7 @@ class World:
         self.keepers = list(keepers)
         self.down: set[str] = set()
         self.left_alone: set[str] = set()
+        self.admits = False
         self.asked: list[str] = []
         self.failures: list[str] = []
         self.package = SimpleNamespace(id="p", held_sha256=BODY.sha256, body=BODY)
@@ -40,22 +39,14 @@ class World:
             self.failures.append(node)
             self.left_alone.add(node)
 
-        @contextmanager
-        def connection(address: str) -> Iterator[Any]:
-            def fetch(*_: Any) -> None:
-                self.asked.append(address)
-                raise PeerUnreachable("It is silent.")
-
-            yield SimpleNamespace(fetch=fetch)
-
-        def proof(*_: Any) -> bytes:
-            self.asked.append("proof")
+        def proof(_package: str, _sha256: str, _chunk: int, holder: str) -> bytes:
+            self.asked.append(holder)
             raise PeerUnreachable("It is silent.")
 
         self.check = ReleaseCheck(
             catalogue=cast(Any, SimpleNamespace(by_id=lambda _: self.package)),
             holdings=cast(Any, SimpleNamespace(
-                admits=lambda _: False, manifest=manifest_of_package, keepers=keepers_of, name_of=str
+                admits=lambda _: self.admits, manifest=manifest_of_package, keepers=keepers_of, name_of=str
             )),
             blobs=cast(Any, None),
             peers=cast(Any, SimpleNamespace(
@@ -64,7 +55,6 @@ class World:
                 client=lambda _: SimpleNamespace(proof=proof),
             )),
             neighbourhood=cast(Any, None),
-            pool=cast(Any, SimpleNamespace(connection=connection)),
             calls=ThreadPoolExecutor(2),
             node_id="me",
             pick=lambda _: 0,
@@ -106,6 +96,22 @@ def test_a_relay_does_not_ask_a_holder_that_is_left_alone() -> None:
             await world.check.answer(package, 0, "berlin")
         with pytest.raises(PeerBackingOff):
             await world.check.answer(package, 0, "berlin")
-        assert world.asked == ["proof"]
+        assert world.asked == ["berlin"]
+
+    asyncio.run(test())
+
+
+def test_a_node_that_does_not_admit_the_package_itself_proves_nothing() -> None:
+    """Of several that are to release it at the same time, each would otherwise prove it to the next."""
+
+    async def test() -> None:
+        world = World()
+        with pytest.raises(Conflict, match="may release it"):
+            await world.check.answer(cast(Any, world.package), 0, "me")
+        world.admits = True
+        world.package.held_sha256 = "others"
+        world.package.reason = "it is fetched"
+        with pytest.raises(PackageArriving):
+            await world.check.answer(cast(Any, world.package), 0, "me")
 
     asyncio.run(test())
