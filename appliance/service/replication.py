@@ -514,7 +514,9 @@ class Replication:
     async def _take(self, peer: str, raw: Sequence[Any], extra: Sequence[Operation]) -> list[Record]:
         """Take records in; what is new came from this peer, which need not be told of it."""
         heard = self._heard.setdefault(peer, set())
-        marks = {_mark(item) for item in raw if isinstance(item, dict)}
+        marks = {
+            _mark(item) for item in raw if isinstance(item, dict) and isinstance(item.get("revision"), int)
+        }
         heard |= marks
         winners = await self._intake.take(peer, raw, extra)
         heard -= marks - {(record.key_in_store, record.revision) for record in winners}
