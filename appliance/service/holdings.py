@@ -289,7 +289,7 @@ class Holdings:
                 except (StaleRevision, BlobMissing):  # a blob may be deleted while it is about to be adopted
                     if attempt == _TRIES - 1:
                         raise
-                    await self._catalogue.load()
+                    await self._catalogue.refresh(id)
         return None
 
     async def _settle(
@@ -567,7 +567,7 @@ class Holdings:
                 except StaleRevision:
                     if attempt == _TRIES - 1:
                         raise
-                    await self._catalogue.load()
+                    await self._catalogue.refresh(id)
                     continue
                 if stored[0] is not None:
                     self._catalogue.take(stored[0])

@@ -1,17 +1,19 @@
 """Cleaning: files that nothing mentions, at the start and while the node runs; rows that are of no use any more."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from appliance.domain.errors import StaleRevision
 from appliance.domain.job import Job
 from appliance.domain.record import TOMBSTONE_LIFE_MS
 from appliance.domain.states import JobState, TransferState
 from appliance.jobs.new import new_job
 from appliance.store.blobs import BlobStore
 from appliance.store.paging import every
-from appliance.store.ports import Store
+from appliance.store.ports import Remove, Store
 
 from .catalogue import Catalogue
 from .records import Records
@@ -123,8 +125,12 @@ class Maintenance:
         before = now - TOMBSTONE_LIFE_MS
         for package in self._catalogue.all():
             if package.withdrawn and package.at < before:
-                await self._store.delete("packages", {"_id": package.id})
-                self._catalogue.forget(package.id)
+                gone = Remove("packages", package.id, self._catalogue.rev(package.id))
+                with contextlib.suppress(
+                    StaleRevision
+                ):  # another process wrote it: it may be published again
+                    await self._store.batch([gone])
+                await self._catalogue.refresh(package.id)
         await self._trash.purge()
         await self._store.delete(
             "transfers",
