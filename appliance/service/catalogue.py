@@ -200,6 +200,14 @@ class Catalogue:
         """The package of this id."""
         return self._by_id.get(id)
 
+    def shows(self, doc: Doc) -> bool:
+        """Whether the view of a package is that of the stored record of it."""
+        record, package = doc.get("record"), self._by_id.get(str(doc.get("record_id")))
+        if package is None or not isinstance(record, dict):
+            return False
+        told = (record.get("revision"), record.get("author"), record.get("at"))
+        return told == (package.revision, package.author, package.at)
+
     def by_filename(self, filename: str) -> Package | None:
         """The package that has, or is still served under, exactly this name (NFC)."""
         return self._by_id.get(self._by_name.get(filename, ""))

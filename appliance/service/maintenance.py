@@ -6,17 +6,18 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from appliance.domain.errors import StaleRevision
+from appliance.domain.errors import InvalidInput, StaleRevision
 from appliance.domain.job import Job
-from appliance.domain.record import TOMBSTONE_LIFE_MS
+from appliance.domain.record import TOMBSTONE_LIFE_MS, RecordKind
 from appliance.domain.states import JobState, TransferState
 from appliance.jobs.new import new_job
+from appliance.peering.records import package_body
 from appliance.store.blobs import BlobStore
 from appliance.store.paging import every
 from appliance.store.ports import Remove, Store
 
 from .catalogue import Catalogue
-from .records import Records
+from .records import Records, stored_record
 from .trash import Trash, mentioned
 from .uploads import UploadService
 
@@ -83,7 +84,7 @@ class Maintenance:
     async def mentioned(self) -> Mentioned:
         """Every file that the database has a use for. The one place that says so: what is not in here is deleted."""
         packages = self._catalogue.all()
-        blobs = await mentioned(self._store, packages)
+        blobs = await mentioned(self._store, packages) | await self._recorded()
         open_states = {"state": {"in": [str(s) for s in TransferState if s is not TransferState.DONE]}}
         under_way = [doc async for doc in every(self._store, "transfers", open_states)]
         wanted = {package.id: package.body.sha256 for package in packages if not package.withdrawn}
@@ -97,6 +98,16 @@ class Maintenance:
             },
             uploads={doc["_id"] for doc in uploads},
         )
+
+    async def _recorded(self) -> set[str]:
+        """The bytes that records name which this node could not follow yet: it may be the only one that has them."""
+        found = set()
+        where = {"kind": str(RecordKind.PACKAGE), "deleted": False}
+        async for doc in every(self._store, "records", where):
+            if not self._catalogue.shows(doc):
+                with contextlib.suppress(InvalidInput):
+                    found.add(package_body(stored_record(doc)).sha256)
+        return found
 
     async def sweep(self, age_s: float = SWEEP_AGE_S) -> None:
         """Delete what nothing mentions and nobody touched for a while: uploads that lost a race leave such files.
