@@ -122,7 +122,7 @@ def connect(
     node_id, stages, ca_file = identity.node_id, settings.node.stages, settings.http.tls.ca_file
     calls = ThreadPoolExecutor(CALLS, thread_name_prefix="call")
     files = ThreadPoolExecutor(FILE_THREADS, thread_name_prefix="files")
-    catalogue = Catalogue(store)
+    catalogue = Catalogue(store, now=now_ms)
     twins = TwinGuard(store=store, node_id=node_id, now=now_ms)
     records = Records(store, identity, now_ms, check_writing=twins.check)
     peers = Peers(

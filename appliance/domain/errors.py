@@ -10,7 +10,7 @@
       Conflict              PackageExists, OffsetMismatch, InvalidTransition, DuplicateKey, StaleRevision,
                             InviteRefused, AccountExists, PreconditionFailed
       IntegrityFailure      DigestMismatch (RecordWrong), SizeMismatch, ManifestInvalid, ChunkInvalid, BlobMissing
-      StorageError          StorageFull, SyncFailed, StoreUnavailable (StoreDamaged)
+      StorageError          StorageFull, SyncFailed, NotSettled, StoreUnavailable (StoreDamaged)
       PeerError             PeerUnreachable, PeerBusy, PeerRefused, PeerMisbehaved, PeerBackingOff
       DirectoryUnavailable
       LeaseLost
@@ -349,6 +349,12 @@ class SyncFailed(StorageError):
     """The disk did not keep what was written. Check the disk, then send it again."""
 
     code = "sync_failed"
+
+
+class NotSettled(StorageError):
+    """A change is recorded and other nodes learn of it; this node could not carry it out yet and tries again."""
+
+    code = "not_settled"
 
 
 class StoreUnavailable(StorageError):

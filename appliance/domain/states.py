@@ -22,9 +22,11 @@ class TransferState(StrEnum):
     PENDING = "pending"  #: record known, job enqueued
     FETCHING = "fetching"  #: chunks arrive
     VERIFYING = "verifying"  #: all chunks are in; the whole-file hashes are checked
-    STALLED = "stalled"  #: no source can give what is missing; tried again later
+    #: a source, the disk or the record fails, and `error` says what: goes on with the next attempt of its job, at
+    #: `retry_at`, or when there is a new source
+    STALLED = "stalled"
     DONE = "done"  #: published here
-    FAILED = "failed"  #: gave up; can be retried by hand
+    FAILED = "failed"  #: its job failed for the last time; begins again after an hour, or by hand
     CANCELLED = "cancelled"  #: no longer wanted, or stopped by a person
 
 

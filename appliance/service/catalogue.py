@@ -2,9 +2,14 @@
 
 Downloads and lists read here and nowhere else, so they go on while the database is down. The truth is the
 `packages` collection: this process changes both together, and what other processes change is read within a second.
+
+A copy in memory bears the write counter and the time of its row. A row whose counter is not above the copy's and that
+is another all the same was deleted and made anew: it counts.
 """
 
 import logging
+import time
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
@@ -18,6 +23,14 @@ from appliance.store.ports import Doc, Store
 log = logging.getLogger(__name__)
 
 _SLACK_MS = 60_000
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _elapsed_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
 
 
 def package_doc(package: Package, now: int) -> Doc:
@@ -70,31 +83,72 @@ def package_from(doc: Doc) -> Package:
     return package
 
 
+def _row(doc: Doc) -> tuple[int, int]:
+    """What tells a row from earlier and from other rows of its id."""
+    return doc["_rev"], doc.get("changed_at") or 0
+
+
 class Catalogue:
     """The packages of this node by id and by file name."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, now: Callable[[], int] = _wall_ms) -> None:
+        """Make one that knows nothing yet.
+
+        Args:
+            store: Where the views are kept.
+            now: UTC milliseconds, by the clock of this node's processes.
+        """
         self._store = store
+        self._now = now
         self._by_id: dict[str, Package] = {}
         self._by_name: dict[str, str] = {}
-        self._revs: dict[str, int] = {}
+        self._rows: dict[str, tuple[int, int]] = {}  #: write counter and time of each row that was read
         self._changed_at = 0
+        self._loaded = _elapsed_ms()  #: when the last look at the store began
         self._skipped: set[str] = set()  #: views that cannot be read
 
     async def load(self) -> None:
         """Read what is new in the store since the last call; at first: everything."""
-        since = self._changed_at - _SLACK_MS
-        where = {"changed_at": {"gte": since}}
-        async for doc in every(self._store, "packages", where, order="changed_at"):
-            try:
-                self.take(doc)
-            except WireInvalid as exc:
-                self._skip(doc, exc)
-            self._changed_at = max(self._changed_at, doc["changed_at"])
+        began, now = _elapsed_ms(), self._now()
+        windows = [{"gte": self._changed_at - _SLACK_MS}]
+        if self._changed_at > now:  # the clock was set back: what is written now has an earlier time
+            windows.append({"gte": now - (began - self._loaded) - _SLACK_MS, "lte": now + _SLACK_MS})
+        for window in windows:
+            async for doc in every(self._store, "packages", {"changed_at": window}, order="changed_at"):
+                await self._take_over(doc)
+                self._changed_at = max(self._changed_at, doc["changed_at"])
+        known = list(self._rows)
+        if await self._store.count("packages") < len(known):
+            await self._drop_deleted(known)
+        self._loaded = began
+
+    async def _take_over(self, doc: Doc) -> None:
+        """Take over a row that another process may have written."""
+        id, known = doc["_id"], self._rows.get(doc["_id"])
+        if known is not None and doc["_rev"] <= known[0]:
+            if known != _row(doc):  # it was made anew, or is older than what was written here meanwhile
+                await self.refresh(id)
+            return
+        try:
+            self.take(doc)
+        except WireInvalid as exc:
+            self._skip(doc, exc)
+
+    async def _drop_deleted(self, known: list[str]) -> None:
+        """Drop the packages whose rows another process deleted."""
+        there = {doc["_id"] async for doc in every(self._store, "packages")}
+        for id in known:
+            if id not in there:
+                await self.refresh(id)
 
     async def refresh(self, id: str) -> Package | None:
         """Read one package from the store: what a job decides about must not be a copy that another process outran."""
+        known = self._rows.get(id)
         doc = await self._store.get("packages", id)
+        if self._rows.get(id) != known:
+            return self._by_id.get(id)  # this process wrote it meanwhile
+        if doc is None or (known is not None and doc["_rev"] <= known[0] and known != _row(doc)):
+            self.forget(id)
         if doc is not None:
             try:
                 self.take(doc)
@@ -106,7 +160,7 @@ class Catalogue:
         """An odd view must not hide the others; it is made again from the record. Said once."""
         id = doc["_id"]
         if id not in self._by_id:
-            self._revs[id] = doc["_rev"]
+            self._rows[id] = _row(doc)
         if id not in self._skipped:
             self._skipped.add(id)
             log.error(error.message, extra={"action": "package_skipped", "package": id[:200]})
@@ -114,13 +168,13 @@ class Catalogue:
     def take(self, doc: Doc) -> Package:
         """Take over a stored view of a package, unless a newer one is here."""
         old = self._by_id.get(doc["_id"])
-        if old is not None and self._revs[old.id] >= doc["_rev"]:
+        if old is not None and self._rows[old.id][0] >= doc["_rev"]:
             return old
         package = package_from(doc)
         if old is not None:
             self._drop_names(old)
         self._by_id[package.id] = package
-        self._revs[package.id] = doc["_rev"]
+        self._rows[package.id] = _row(doc)
         for name in (package.held_filename, package.body.filename):
             if name:
                 self._by_name[name] = package.id
@@ -133,18 +187,26 @@ class Catalogue:
 
     def rev(self, id: str) -> int:
         """The write counter of this view in the store, 0 if there is none: what a replacement must expect."""
-        return self._revs.get(id, 0)
+        return self._rows.get(id, (0, 0))[0]
 
     def forget(self, id: str) -> None:
-        """Drop a package whose tombstone has expired."""
+        """Drop a package whose row was deleted."""
+        self._rows.pop(id, None)
         package = self._by_id.pop(id, None)
         if package is not None:
-            del self._revs[id]
             self._drop_names(package)
 
     def by_id(self, id: str) -> Package | None:
         """The package of this id."""
         return self._by_id.get(id)
+
+    def shows(self, doc: Doc) -> bool:
+        """Whether the view of a package is that of the stored record of it."""
+        record, package = doc.get("record"), self._by_id.get(str(doc.get("record_id")))
+        if package is None or not isinstance(record, dict):
+            return False
+        told = (record.get("revision"), record.get("author"), record.get("at"))
+        return told == (package.revision, package.author, package.at)
 
     def by_filename(self, filename: str) -> Package | None:
         """The package that has, or is still served under, exactly this name (NFC)."""

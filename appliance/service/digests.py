@@ -177,7 +177,8 @@ class Digests:
         Raises:
             BlobMissing: The file is gone or its bytes are wrong; the message says what was found.
         """
-        package, sha256 = self._catalogue.by_id(job.args["package"]), job.args["sha256"]
+        package = context.wait(self._catalogue.refresh(job.args["package"]))
+        sha256 = job.args["sha256"]
         if package is None or complete(package) or not package.held_sha256 == package.body.sha256 == sha256:
             return
         try:

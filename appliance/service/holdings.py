@@ -30,6 +30,7 @@ from appliance.domain.package import WANTED, Package, PackageBody, Presence, Rep
 from appliance.domain.record import Record, RecordKind, replica_id
 from appliance.domain.states import TransferState
 from appliance.jobs.new import new_job
+from appliance.jobs.run import describe
 from appliance.jobs.supervisor import Supervisor
 from appliance.peering.records import node_body, package_body, replica_body
 from appliance.store.blobs import BlobStore, Stamp
@@ -50,6 +51,7 @@ from .fetch_jobs import (
 )
 from .records import About, Known, Records
 from .trash import Trash
+from .unsettled import Unsettled, read_unsettled
 from .verified_blobs import VerifiedBlobs, damage
 from .verify_jobs import verify_blob_job
 
@@ -165,6 +167,7 @@ class Holdings:
         self._node_id = node_id
         self._own = own
         self._now = now
+        self._unsettled = Unsettled(store, now)
         self._verified = verified
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._nodes: dict[str, NodeBody] = {}
@@ -236,27 +239,64 @@ class Holdings:
                 await self._store.batch(operations)
                 self.on_written()
 
-    async def settle_many(self, ids: Iterable[str], *, again: bool = False) -> None:
+    async def settle_many(self, ids: Iterable[str], *, again: bool = False) -> set[str]:
         """Settle packages, several at a time; `again` as for `settle`.
 
-        One that cannot be settled, for whatever reason, does not keep the others from it.
+        One that fails by itself keeps no other from it: it is noted, with why, and settled again by `settle_noted`.
+
+        Returns:
+            The ids of those that failed.
 
         Raises:
-            StoreUnavailable: The database does not answer.
+            StoreUnavailable: The database does not answer; the rest is not settled.
+            StorageFull: Its disk, or that of the files, is full; the rest is not settled.
         """
         waiting = list(dict.fromkeys(ids))
+        failed: set[str] = set()
 
         async def drain() -> None:
             while waiting:
                 id = waiting.pop(0)
-                await self._supervisor.once(
-                    "packages.settle",
-                    partial(self.settle, id, again=again),
-                    step=id,
-                    passing=OUTAGES,
-                )
+                reason = await self._settle_safely(id, again=again)
+                if reason:
+                    failed.add(id)
+                    await self.note_unsettled(id, reason)
 
         await asyncio.gather(*(drain() for _ in range(min(16, len(waiting)))))
+        return failed
+
+    async def _settle_safely(self, id: str, *, again: bool) -> str:
+        """Settle a package; why that failed, or "" if it did not."""
+        reason = ""
+
+        async def step() -> None:
+            nonlocal reason
+            try:
+                await self.settle(id, again=again)
+            except BaseException as exc:
+                reason = describe(exc)
+                raise
+
+        await self._supervisor.once("packages.settle", step, step=id, passing=OUTAGES)
+        return reason
+
+    async def note_unsettled(self, id: str, reason: str) -> None:
+        """Note that a package could not be settled, so that it is settled again and people learn of it."""
+        record = (await self._records.known(RecordKind.PACKAGE, id)).record
+        filename = package_body(record).filename if record is not None else id
+        await self._unsettled.note(id, filename, reason)
+
+    async def settle_noted(self) -> None:
+        """Settle what could not be settled before.
+
+        Raises:
+            StoreUnavailable, StorageFull: As for `settle_many`.
+        """
+        noted = await read_unsettled(self._store)
+        failed = await self.settle_many(doc["package"] for doc in noted)
+        for doc in noted:
+            if doc["package"] not in failed:
+                await self._unsettled.remove(doc)
 
     async def settle(
         self,
@@ -286,7 +326,7 @@ class Holdings:
                 except (StaleRevision, BlobMissing):  # a blob may be deleted while it is about to be adopted
                     if attempt == _TRIES - 1:
                         raise
-                    await self._catalogue.load()
+                    await self._catalogue.refresh(id)
         return None
 
     async def _settle(
@@ -566,7 +606,7 @@ class Holdings:
                 except StaleRevision:
                     if attempt == _TRIES - 1:
                         raise
-                    await self._catalogue.load()
+                    await self._catalogue.refresh(id)
                     continue
                 if stored[0] is not None:
                     self._catalogue.take(stored[0])

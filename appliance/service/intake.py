@@ -1,7 +1,7 @@
 """Takes in records that peers pass on: each is verified, and kept if it outranks what is known.
 
 A record that is refused costs its relay a strike and nothing else: the rest of the page is taken, and the feed
-goes on behind it.
+goes on behind it. So it does behind one that the database does not take.
 """
 
 import asyncio
@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from appliance.domain.errors import InvalidInput, SignatureRefused, StaleRevision
+from appliance.domain.errors import OUTAGES, DuplicateKey, InvalidInput, SignatureRefused, StaleRevision
 from appliance.domain.record import Record, RecordKind
+from appliance.jobs.run import describe
 from appliance.peering.records import check_time, parse_record, verify_record
 from appliance.store.ports import Operation, Replace, Store
 
@@ -79,18 +80,59 @@ class Intake:
                 extra={"action": "records_refused", "peer": peer, "count": len(faults), "reason": reason},
             )
             await self._strike(peer, f"forged or broken records, {len(faults)} of {len(raw)}: {reason}")
-        for attempt in range(_TRIES):
-            winners, operations = await self._winners(good)
-            try:
-                if operations or extra:
-                    await self._store.batch([*operations, *extra])
-                break
-            except StaleRevision:
-                if attempt == _TRIES - 1:
-                    raise
+        try:
+            winners = await self._keep(good, extra)
+        except OUTAGES:
+            raise
+        except (StaleRevision, DuplicateKey, ValueError):
+            winners = await self._keep_each(peer, good)
+            if extra:
+                await self._store.batch(extra)
         if winners:
             self._holdings.on_written()
             await self._follow_up(winners)
+        return winners
+
+    async def _keep(self, records: Sequence[Record], extra: Sequence[Operation] = ()) -> list[Record]:
+        """Keep records that outrank what is known, and do `extra` in the same write; return those that were new.
+
+        Raises:
+            StaleRevision, DuplicateKey, ValueError: One of them cannot be kept; nothing was written.
+        """
+        for attempt in range(_TRIES):
+            winners, operations = await self._winners(records)
+            try:
+                if operations or extra:
+                    await self._store.batch([*operations, *extra])
+            except StaleRevision:  # another feed brought it just now
+                if attempt == _TRIES - 1:
+                    raise
+            else:
+                return winners
+        raise AssertionError("a try returns or raises")
+
+    async def _keep_each(self, peer: str, records: Sequence[Record]) -> list[Record]:
+        """Keep records one by one: the database does not take one of them, and the feed goes on without it."""
+        winners: list[Record] = []
+        for record in records:
+            try:
+                winners += await self._keep([record])
+            except OUTAGES:
+                raise
+            except (StaleRevision, DuplicateKey, ValueError) as exc:
+                reason = describe(exc)
+                self._refused("record_not_kept", 1)
+                log.error(
+                    "a record cannot be kept and is skipped",
+                    extra={
+                        "action": "record_not_kept",
+                        "peer": peer,
+                        "record": record.key_in_store[:200],
+                        "reason": reason,
+                    },
+                )
+                if isinstance(exc, ValueError):  # the others are faults of our own database
+                    await self._strike(peer, f"a record that cannot be kept: {reason}")
         return winners
 
     async def _winners(self, records: Sequence[Record]) -> tuple[list[Record], list[Operation]]:

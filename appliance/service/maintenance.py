@@ -1,22 +1,25 @@
 """Cleaning: files that nothing mentions, at the start and while the node runs; rows that are of no use any more."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from appliance.domain.errors import InvalidInput, StaleRevision
 from appliance.domain.job import Job
 from appliance.domain.package import WANTED
-from appliance.domain.record import TOMBSTONE_LIFE_MS
+from appliance.domain.record import TOMBSTONE_LIFE_MS, RecordKind
 from appliance.domain.states import JobState, TransferState
 from appliance.jobs.new import new_job
+from appliance.peering.records import package_body
 from appliance.store.blobs import BlobStore
 from appliance.store.paging import every, pages
-from appliance.store.ports import Store
+from appliance.store.ports import Remove, Store
 
 from .catalogue import Catalogue
 from .fetch_jobs import cancelled_by_person, transfer_id
-from .records import Records
+from .records import Records, stored_record
 from .trash import Trash, mentioned
 from .uploads import UploadService
 
@@ -83,7 +86,7 @@ class Maintenance:
     async def mentioned(self) -> Mentioned:
         """Every file that the database has a use for. The one place that says so: what is not in here is deleted."""
         packages = self._catalogue.all()
-        blobs = await mentioned(self._store, packages)
+        blobs = await mentioned(self._store, packages) | await self._recorded()
         open_states = {"state": {"in": [str(s) for s in TransferState if s is not TransferState.DONE]}}
         under_way = [doc async for doc in every(self._store, "transfers", open_states)]
         wanted = {package.id: package.body.sha256 for package in packages if not package.withdrawn}
@@ -97,6 +100,16 @@ class Maintenance:
             },
             uploads={doc["_id"] for doc in uploads},
         )
+
+    async def _recorded(self) -> set[str]:
+        """The bytes that records name which this node could not follow yet: it may be the only one that has them."""
+        found = set()
+        where = {"kind": str(RecordKind.PACKAGE), "deleted": False}
+        async for doc in every(self._store, "records", where):
+            if not self._catalogue.shows(doc):
+                with contextlib.suppress(InvalidInput):
+                    found.add(package_body(stored_record(doc)).sha256)
+        return found
 
     async def sweep(self, age_s: float = SWEEP_AGE_S) -> None:
         """Delete what nothing mentions and nobody touched for a while: uploads that lost a race leave such files.
@@ -125,8 +138,12 @@ class Maintenance:
         before = now - TOMBSTONE_LIFE_MS
         for package in self._catalogue.all():
             if package.withdrawn and package.at < before:
-                await self._store.delete("packages", {"_id": package.id})
-                self._catalogue.forget(package.id)
+                gone = Remove("packages", package.id, self._catalogue.rev(package.id))
+                with contextlib.suppress(
+                    StaleRevision
+                ):  # another process wrote it: it may be published again
+                    await self._store.batch([gone])
+                await self._catalogue.refresh(package.id)
         await self._trash.purge()
         await self._purge_transfers(now - _TRANSFERS_KEPT_MS)
         ended = [str(state) for state in (JobState.DONE, JobState.FAILED, JobState.CANCELLED)]

@@ -1,20 +1,26 @@
 """What people and programs do with packages: publish, replace, change, withdraw, restore, verify, look."""
 
 import base64
+import contextlib
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from appliance.domain.errors import (
+    OUTAGES,
+    BlobMissing,
     Conflict,
     InvalidInput,
+    NotSettled,
     PackageExists,
     PackageUnknown,
     PackageWithdrawn,
     PermissionDenied,
     PreconditionFailed,
     StaleRevision,
+    StorageError,
+    StoreUnavailable,
     TwinRunning,
 )
 from appliance.domain.event import EventType
@@ -27,6 +33,7 @@ from appliance.domain.precondition import Precondition
 from appliance.domain.reach import cut_off
 from appliance.domain.record import Record, RecordKind
 from appliance.domain.trash import Version, Why
+from appliance.jobs.run import describe
 from appliance.peering.records import package_body, replica_body
 from appliance.store.blobs import Committed
 from appliance.store.ports import Insert, Operation, Replace, Store
@@ -183,6 +190,7 @@ class Packages:
             PackageExists: Another file has the name and `replace` is not asked for.
             PermissionDenied: A stage is not one of `within`.
             PreconditionFailed: The condition does not hold for the newest record.
+            NotSettled: It is published; this node could not serve it yet.
         """
         name = check_filename(filename)
         check_within(stage, within)
@@ -249,11 +257,13 @@ class Packages:
             raise
         if not written and extra:  # the bytes are here now, and with them what is known of their chunks
             await self._store.batch(extra)
-        package = await self.settled(id, actor if written else "")
-        await self._relink(manifest.sha256, committed)
+        package = await self.settled(
+            id, actor if written else "", new=committed and (manifest.sha256, committed)
+        )
         return package, effect
 
     async def _relink(self, sha256: str, committed: Committed | None) -> None:
+        """Let the names of other packages show bytes that took the place of a file here."""
         if committed is not None and committed.replaced and self._verified is not None:
             await self._verified.relink(sha256)
 
@@ -528,13 +538,33 @@ class Packages:
             return True
         return False
 
-    async def settled(self, id: str, actor: str) -> Package:
+    async def settled(self, id: str, actor: str, *, new: tuple[str, Committed] | None = None) -> Package:
         """Bring this node into line with the record of a package; the package as it is then.
+
+        Args:
+            id: Package id.
+            actor: Who changed the record, "" for nobody.
+            new: Bytes that became a blob a moment ago, and how.
 
         Raises:
             PackageUnknown: It is gone.
+            NotSettled: It could not be; the record stands, and every reconciliation tries again.
         """
-        package = await self._holdings.settle(id, actor=actor)
+        try:
+            package = await self._holdings.settle(id, actor=actor)
+            if new is not None:
+                await self._relink(*new)
+        except StoreUnavailable:
+            raise
+        except (StorageError, StaleRevision, BlobMissing) as exc:
+            with contextlib.suppress(
+                *OUTAGES
+            ):  # the record is newer than the view: that is found without a note
+                await self._holdings.note_unsettled(id, describe(exc))
+            raise NotSettled(
+                f"It is recorded, and other nodes learn of it; this node could not carry it out yet: {exc.message} "
+                "Nothing is lost, and it is tried again every replication.reconcile_s."
+            ) from exc
         if package is None:
             raise PackageUnknown(f"The package {id} disappeared while it was changed.")
         return package

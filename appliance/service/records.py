@@ -24,6 +24,7 @@ from appliance.domain.record import (
     RecordKind,
     ahead_ms,
     next_revision,
+    replica_id,
 )
 from appliance.peering.identity import Identity
 from appliance.peering.records import check_rules, parse_record, record_json, sign_record
@@ -193,13 +194,15 @@ class Records:
         return Known(record=None, rev=0) if doc is None else self._known(doc)
 
     async def known_many(self, kind: RecordKind, ids: Sequence[str]) -> dict[str, Known]:
-        """The newest records of these ids; missing ones are absent."""
+        """The newest records of these ids; missing ones are absent.
+
+        A row is found by its `_id` alone, as it is when it is replaced: its other fields may be wrong.
+        """
         found: dict[str, Known] = {}
         for start in range(0, len(ids), 400):
-            part = list(ids[start : start + 400])
-            where = {"kind": str(kind), "record_id": {"in": part}}
-            for doc in await self._store.find("records", where, limit=len(part)):
-                found[doc["record_id"]] = self._known(doc)
+            part = [f"{kind}:{id}" for id in ids[start : start + 400]]
+            for doc in await self._store.find("records", {"_id": {"in": part}}, limit=len(part)):
+                found[doc["_id"].partition(":")[2]] = self._known(doc)
         return found
 
     def write(
@@ -239,14 +242,27 @@ class Records:
         return record, Replace("records", record_doc(record), known.rev)
 
     async def about(self, package: str) -> About:
-        """What is known of a package, in one read."""
+        """What is known of a package, in one read.
+
+        What this node is about to write, the package's record and that of its own replica, is found even if the row's
+        other fields are wrong.
+        """
         found = About(package=Known(record=None, rev=0), replicas={})
-        async for doc in every(self._store, "records", {"package": package}):
-            known = self._known(doc)
-            if doc.get("kind") == RecordKind.PACKAGE:
-                found.package = known
-            else:
-                found.replicas[str(doc.get("node"))] = known
+        own = [f"{RecordKind.PACKAGE}:{package}"]
+        own.append(f"{RecordKind.REPLICA}:{replica_id(package, self._identity.node_id)}")
+        docs = [doc async for doc in every(self._store, "records", {"package": package})]
+        missing = set(own) - {doc["_id"] for doc in docs}
+        if missing:
+            docs += await self._store.find("records", {"_id": {"in": sorted(missing)}})
+        for doc in docs:
+            kind, _, id = doc["_id"].partition(":")
+            of, _, node = id.partition(".")
+            if of != package:
+                continue
+            if kind == RecordKind.PACKAGE:
+                found.package = self._known(doc)
+            elif kind == RecordKind.REPLICA:
+                found.replicas[node] = self._known(doc)
         return found
 
     async def replicas(self, package: str) -> list[Record]:

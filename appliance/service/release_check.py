@@ -84,7 +84,7 @@ class ReleaseCheck:
         Raises:
             PeerError: None did; the message says why, and the job comes again.
         """
-        package = self._catalogue.by_id(job.args["package"])
+        package = await self._catalogue.refresh(job.args["package"])
         if (
             package is None
             or package.held_sha256 != package.body.sha256

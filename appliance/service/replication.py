@@ -407,11 +407,12 @@ class Replication:
         return (jobs[0].updated_at if jobs else self._now()) + self._reconcile_ms
 
     async def settle_missed(self) -> None:
-        """Settle packages whose newest record is not what the view of them says.
+        """Settle packages that could not be settled, and those whose newest record is not what the view of them says.
 
         Whoever writes a record settles its package. It may have been cut off in between, by a database that went
         away for example; so the change feed is followed once more, at a leisurely pace.
         """
+        await self._holdings.settle_noted()
         cursor = await self._store.get("followers", RECONCILER)
         if cursor is None:  # the start of the node settles everything
             last = await self._store.last_sequence("records")
@@ -421,17 +422,13 @@ class Replication:
             docs = await self._store.find(
                 "records", {"kind": kind, "seq": {"gt": cursor["seq"]}}, order="seq", limit=PAGE
             )
-            await self._holdings.settle_many(doc["record_id"] for doc in docs if not self._is_settled(doc))
+            missed = (doc.get("record_id") for doc in docs if not self._catalogue.shows(doc))
+            await self._holdings.settle_many(id for id in missed if isinstance(id, str))
             if docs:
                 moved = {"_id": RECONCILER, "seq": docs[-1]["seq"]}
                 cursor = await self._store.replace("followers", moved)
             if len(docs) < PAGE:
                 return
-
-    def _is_settled(self, doc: Mapping[str, Any]) -> bool:
-        package, record = self._catalogue.by_id(doc["record_id"]), doc["record"]
-        known = (package.revision, package.author, package.at) if package is not None else None
-        return known == tuple(record.get(name) for name in ("revision", "author", "at"))
 
     async def fill(self, *, again: bool = False) -> None:
         """Settle every package that this node lacks or may let go; `again`: a source may be back, so try now."""
@@ -516,7 +513,9 @@ class Replication:
     async def _take(self, peer: str, raw: Sequence[Any], extra: Sequence[Operation]) -> list[Record]:
         """Take records in; what is new came from this peer, which need not be told of it."""
         heard = self._heard.setdefault(peer, set())
-        marks = {_mark(item) for item in raw if isinstance(item, dict)}
+        marks = {
+            _mark(item) for item in raw if isinstance(item, dict) and isinstance(item.get("revision"), int)
+        }
         heard |= marks
         winners = await self._intake.take(peer, raw, extra)
         heard -= marks - {(record.key_in_store, record.revision) for record in winners}

@@ -338,9 +338,13 @@ class Transfers:
     async def close_unwanted(self) -> None:
         """End every transfer whose bytes are here, or are not wanted here any more."""
         async for doc in every(self._store, "transfers", {"state": {"in": _OPEN}}):
-            package = self._catalogue.by_id(doc["package"])
             if "pull" in doc or doc["_id"] in self._live:
                 continue
+            package = self._catalogue.by_id(doc["package"])
+            if (
+                package is None or package.body.sha256 != doc["sha256"]
+            ):  # another process may just have begun it
+                package = await self._catalogue.refresh(doc["package"])
             if package is None or package.body.sha256 != doc["sha256"]:
                 await self._close(doc["_id"])
             elif package.presence in _UNWANTED:

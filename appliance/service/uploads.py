@@ -27,6 +27,7 @@ from appliance.domain.errors import (
     Conflict,
     DigestMismatch,
     InvalidInput,
+    NotSettled,
     OffsetMismatch,
     PackageExists,
     SyncFailed,
@@ -325,7 +326,9 @@ class UploadService:
             DigestMismatch: They do not have the expected checksum; nothing is kept.
             PackageExists: Another file has the name; nothing is kept.
             PreconditionFailed: The package that is there is not as it has to be; nothing is kept.
+            NotSettled: The package is published and cannot be served here yet; the bytes are kept.
             StoreUnavailable: The database is away; the bytes are kept, `finish` goes on later.
+            StorageFull: As for StoreUnavailable; its disk is full.
             SyncFailed: The disk did not keep them; there is no blob, and they have to be sent again.
         """
         ended = self._now()
@@ -368,7 +371,7 @@ class UploadService:
                 resumed=resumed,
                 committed=committed,
             )
-        except OUTAGES:
+        except (*OUTAGES, NotSettled):
             raise
         except PackageExists as exc:
             if resumed and exc.details.get("sha256") == manifest.sha256:

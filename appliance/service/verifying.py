@@ -123,7 +123,7 @@ class Verifying:
         Raises:
             BlobMissing: The file is gone or its bytes are wrong; the message says what was found.
         """
-        package = self._catalogue.by_id(job.args["package"])
+        package = context.wait(self._catalogue.refresh(job.args["package"]))
         if package is None or not package.held_sha256:
             return
         finding = verify(self._blobs, package.held_sha256, check=context.check)

@@ -1,7 +1,8 @@
 """Notices packages that are wanted here and do not move, and tells people why: an alert, a metric and an event.
 
 It only counts; what makes packages move is the reconciler (`holdings`). A package counts when nothing came of it for
-`replication.stuck_after_s`, whatever the reason: a source that is down, a wrong record, or a fault of ours.
+`replication.stuck_after_s`, whatever the reason: a source that is down, a wrong record, or a fault of ours. So does one
+whose newest record could not be carried out for so long (`unsettled`).
 """
 
 import contextlib
@@ -20,6 +21,7 @@ from appliance.store.ports import Doc, Remove, Replace, Store
 from .catalogue import Catalogue
 from .fetch_jobs import cancelled_by_person, transfer_id
 from .journal import SYSTEM, entry
+from .unsettled import read_unsettled
 
 WATCHDOG_JOB = "replication.watchdog"
 EVERY_S = 30.0
@@ -102,12 +104,15 @@ class Watchdog:
         return await self._store.get("notices", NOTICE)
 
     async def _stuck(self) -> list[Stuck]:
-        wanted = [package for package in self._catalogue.all() if package.presence in WANTED]
-        if not wanted:
-            return []
-        now, moved = self._now(), await self._last_moved()
+        found = await self._unsettled()
+        known = {one.package for one in found}
+        wanted = [
+            package
+            for package in self._catalogue.all()
+            if package.presence in WANTED and package.id not in known
+        ]
+        now, moved = self._now(), await self._last_moved() if wanted else 0
         late = [package for package in wanted if now - package.wanted_since > self._after_ms]
-        found: list[Stuck] = []
         for start in range(0, len(late), _PAGE):
             part = late[start : start + _PAGE]
             ids = [transfer_id(package.id, package.body.sha256) for package in part]
@@ -125,6 +130,20 @@ class Watchdog:
                         )
                     )
         return sorted(found, key=lambda one: (one.since, one.filename))
+
+    async def _unsettled(self) -> list[Stuck]:
+        """Packages that cannot be settled for long: this node may hold an earlier version, or nothing at all."""
+        late = self._now() - self._after_ms
+        return [
+            Stuck(
+                package=doc["package"],
+                filename=doc["filename"],
+                since=doc["since"],
+                reason=f"its newest record cannot be carried out here and is tried again: {doc['reason']}",
+            )
+            for doc in await read_unsettled(self._store)
+            if doc["since"] < late
+        ]
 
     async def _last_moved(self) -> int:
         """When bytes of any package last came, UTC milliseconds."""

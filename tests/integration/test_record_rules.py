@@ -40,7 +40,7 @@ from appliance.store.archive import export_archive, import_archive
 from appliance.store.blobs import BlobStore
 from appliance.store.layout import Layout
 from appliance.store.opening import open_store
-from appliance.store.ports import Store
+from appliance.store.ports import Replace, Store
 from tests.builders import manifest_of
 from tests.conftest import DATABASES
 
@@ -467,5 +467,75 @@ def test_two_records_of_one_sha256_keep_their_own_chunk_lists(stage: Stage) -> N
             await node.holdings.keep_manifest(manifest)
         assert await node.holdings.manifest(bodies[0]) == wrong
         assert await node.holdings.manifest(bodies[1]) == right
+
+    stage.run(script)
+
+
+# Odd rows
+
+
+@pytest.mark.parametrize(
+    "odd", [{"kind": "node"}, {"record_id": "other"}, {"kind": None, "record_id": None}, {"package": "p"}]
+)
+def test_a_row_with_wrong_fields_stops_no_feed(stage: Stage, odd: dict[str, Any]) -> None:
+    async def script(node: Services) -> None:
+        doc = record_doc(package_record("Odd.pkg"))
+        await node.store.replace("records", {**doc, **odd})
+        page = [record_json(package_record(name, revision=NOW + 1)) for name in ("Odd.pkg", "Good.pkg")]
+        cursor = Replace("cursors", {"_id": "peer", "feed": "f", "since": 7})
+        winners = await node.intake.take(PEER.node_id, page, [cursor])
+        assert {record.revision for record in winners} == {NOW + 1}
+        assert len(winners) == 2
+        moved = await node.store.get("cursors", "peer")
+        assert moved is not None
+        assert moved["since"] == 7
+        repaired = await node.store.get("records", doc["_id"])
+        assert repaired is not None
+        assert {name: repaired[name] for name in odd} == {name: doc[name] for name in odd}
+        assert node.catalogue.by_id(package_id("Odd.pkg")) is not None
+        assert node.strikes == []
+
+    stage.run(script)
+
+
+@pytest.mark.parametrize("odd", [{"kind": "node"}, {"package": "p"}, {"node": "n"}, {"package": None}])
+def test_an_own_replica_row_with_wrong_fields_stops_no_package(stage: Stage, odd: dict[str, Any]) -> None:
+    async def script(node: Services) -> None:
+        await node.publish("Thing.pkg", b"first")
+        key = f"replica:{replica_id(package_id('Thing.pkg'), node.identity.node_id)}"
+        doc = await node.store.get("records", key)
+        assert doc is not None
+        await node.store.replace("records", {**doc, **odd})
+        await node.publish("Thing.pkg", b"bytes", replace=True)
+        repaired = await node.store.get("records", key)
+        assert repaired is not None
+        assert {name: repaired[name] for name in odd} == {name: doc[name] for name in odd}
+        assert repaired["record"]["body"]["sha256"] == manifest_of(b"bytes").sha256
+
+    stage.run(script)
+
+
+def test_a_record_that_the_database_does_not_take_stops_no_feed(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def script(node: Services) -> None:
+        whole, bad = node.store.batch, package_record("Bad.pkg")
+
+        async def batch(operations: Any) -> Any:
+            if any(isinstance(one, Replace) and one.doc["_id"] == bad.key_in_store for one in operations):
+                raise ValueError("This document cannot be stored.")
+            return await whole(operations)
+
+        monkeypatch.setattr(node.store, "batch", batch)
+        page = [record_json(package_record("A.pkg")), record_json(bad), record_json(package_record("B.pkg"))]
+        cursor = Replace("cursors", {"_id": "peer", "feed": "f", "since": 9})
+        winners = await node.intake.take(PEER.node_id, page, [cursor])
+        assert [record.body["filename"] for record in winners] == ["A.pkg", "B.pkg"]
+        moved = await node.store.get("cursors", "peer")
+        assert moved is not None
+        assert moved["since"] == 9
+        assert node.refused == {"record_not_kept": 1}
+        assert len(node.strikes) == 1
+        monkeypatch.undo()
 
     stage.run(script)

@@ -17,6 +17,7 @@ from appliance.domain.errors import (
     DigestMismatch,
     EmptyFile,
     InvalidInput,
+    NotSettled,
     OffsetMismatch,
     PackageExists,
     StorageFull,
@@ -540,5 +541,19 @@ def test_the_id_of_a_join_follows_from_its_parts(tmp_path: Path) -> None:
         ids = [await world.part(b"1"), await world.part(b"2")]
         joined = await world.uploads.concatenate(ids, filename="a.pkg", actor="me")
         assert joined.id == hashlib.sha256("\0".join(ids).encode()).hexdigest()[:32]
+
+    in_world(tmp_path, test)
+
+
+def test_an_upload_that_is_published_and_not_served_yet_is_finished_later(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        world.packages.fail_after = NotSettled()
+        upload = await world.create(data=b"x", replace=True)
+        with pytest.raises(NotSettled):
+            await world.complete(upload, b"x")
+        assert world.packages.published["a.pkg"] == manifest_of(b"x")
+        assert world.files(world.layout.blobs) == [manifest_of(b"x").sha256]
+        finished = await world.start().finish(upload.id)
+        assert finished.package == package_id("a.pkg")
 
     in_world(tmp_path, test)
