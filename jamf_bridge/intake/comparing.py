@@ -38,10 +38,9 @@ from ..digests import agree, known_hashes
 from ..driver import CloudState, RemotePackage
 from ..names import nfc
 from ..servers.server import Server
-from ..versions import COLLECTION as VERSIONS
 from ..versions import (
     earlier,
-    forgotten,
+    gone,
     is_expected,
     landed,
     noted,
@@ -243,9 +242,9 @@ class Intake:
                 _warn(server, row)
         changes += await self._missed(look, rows, find, summary, pulled)
         changes += [
-            [Remove(VERSIONS, doc["_id"])]
+            [write]
             for id, doc in look.versions.items()
-            if forgotten(doc, look.now) and self._catalogue.by_id(id) is None
+            if self._catalogue.by_id(id) is None and (write := gone(doc, look.now)) is not None
         ]
         await write_changes(
             self._store, [*([versions_write(doc)] for doc in look.changed_versions.values()), *changes]
