@@ -271,7 +271,7 @@ class Scrub(Section):
         ge=0,
         le=3650,
         allow_inf_nan=False,
-        description="Days for which a damaged file stays in quarantine after its package was replaced or withdrawn.",
+        description="Days after which a damaged file that no package needs is deleted, from when it was set aside.",
     )
 
 

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 
 from appliance.domain.errors import InvalidTransition, JobUnknown
-from appliance.domain.job import RetryPolicy
+from appliance.domain.job import Job, RetryPolicy
 from appliance.jobs.runner import Runner
 from appliance.jobs.supervisor import Supervisor
 from appliance.service.catalogue import Catalogue
@@ -149,8 +149,25 @@ class Bridge(ServerAdmin):
         """The key of a pull's job."""
         return pull_key(doc["pull"]["server"], doc["pull"]["remote"])
 
+    async def job_cancelled(self, job: Job) -> None:
+        """As `Pulls.job_cancelled`."""
+        if job.name == PULL_JOB:
+            await self._pulling.cancel(job.args["server"], job.args["remote"])
+
+    async def job_retried(self, job: Job) -> None:
+        """As `Pulls.job_retried`."""
+        if job.name == PULL_JOB:
+            await self._pulling.job_retried(job.args["server"], job.args["remote"])
+
+    async def transfer_of(self, job: Job) -> str:
+        """As `Pulls.transfer_of`."""
+        if job.name != PULL_JOB:
+            return ""
+        return await self._pulling.transfer_of(job.args["server"], job.args["remote"])
+
     async def cancel(self, doc: Doc) -> None:
-        """Stop a pull that waits; one that runs sees it in its document."""
+        """Remember that a person cancelled a pull, and end its job; one that runs sees it in its document, too."""
+        await self._pulling.cancel(doc["pull"]["server"], doc["pull"]["remote"], doc["_id"])
         for job in await self._store.find_jobs({"active_key": self.job_key(doc)}, limit=1):
             with contextlib.suppress(InvalidTransition, JobUnknown):
                 await self._store.cancel_job(job.id, now=self._now())

@@ -46,7 +46,7 @@ def sync_job(server_id: str, now: int, *, delay_ms: int = 0, reason: str = "") -
         now: UTC milliseconds.
         delay_ms: Not before so many milliseconds from now.
         reason: What it is for, in the job's arguments. A job that is joined to another loses it: what must not be
-            lost is asked for with `Servers.ask`.
+            lost is asked for with `Servers.ask`: it stays until a sync did it.
     """
     return new_job(
         "default",

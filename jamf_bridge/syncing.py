@@ -84,27 +84,26 @@ class Syncing:
             return
         # Noted first: whatever goes wrong, the server is not asked again at once.
         await self._servers.note(server.id, next_poll_at=self._at(server.config.intake.poll_s))
-        asked = await self._servers.take_asked(server.id)
+        asked = await self._servers.asked(server.id)
         try:
             driver = await self._servers.driver(server.id)
         except MdmNeedsAttention:  # noted already; a changed configuration queues the next sync
             await self._servers.note(server.id, next_poll_at=self._at(ATTENTION_S))
             return
-        if "probe" in asked:
-            await driver.probe()
         before = driver.requests_made
         found: dict[str, Any] = {"refusals": 0}
         try:
-            next_s, noted = await self._listed(server, driver, verify="verify" in asked)
+            if "probe" in asked.what:
+                await driver.probe()
+            next_s, noted, mirrored = await self._listed(server, driver, verify="verify" in asked.what)
             found |= noted
+            await self._servers.fulfilled(server.id, asked, "probe", *(["verify"] if mirrored else []))
         except MdmNeedsAttention as exc:
             found["refusals"] = refusals = int(server.health.get("refusals", 0)) + 1
             found["partial"] = None
             next_s = min(ATTENTION_S, ASK_AGAIN_S * 2 ** min(refusals - 1, 10))
             await self._servers.attention(server.id, exc)
-            await self._servers.ask(server.id, *asked)
         except MdmError as exc:
-            await self._servers.ask(server.id, *asked)
             next_s = server.config.intake.poll_s
             await self._servers.unreachable(server.id, exc)
         requests = driver.requests_made - before
@@ -116,8 +115,10 @@ class Syncing:
         """So many seconds from now, in UTC milliseconds."""
         return self._now() + round(seconds * 1000)
 
-    async def _listed(self, server: Server, driver: Driver, *, verify: bool) -> tuple[float, dict[str, Any]]:
-        """Do all parts; return the seconds until the next look, and what to note."""
+    async def _listed(
+        self, server: Server, driver: Driver, *, verify: bool
+    ) -> tuple[float, dict[str, Any], bool]:
+        """Do all parts; return the seconds until the next look, what to note, and whether packages were mirrored."""
         began = self._now()
         remote = await driver.list_packages()
         found: dict[str, Any] = {"own_account": await driver.own_account(), "packages": len(remote)}
@@ -150,12 +151,14 @@ class Syncing:
             (_hooks_missing(server), register),
         ]
         faults: list[MdmError] = []
+        failed: list[Callable[[], Awaitable[None]]] = []
         for wanted, part in parts:
             try:
                 if wanted:
                     await part()
             except MdmError as exc:
                 faults.append(exc)
+                failed.append(part)
         missing = capabilities.missing if server.config.intake.enabled else ""
         if missing and capabilities.privilege_missing and not faults:
             await self._servers.attention(server.id, MdmNeedsAttention(missing))
@@ -170,7 +173,8 @@ class Syncing:
                 log.warning(fault.message, extra={"action": "mdm_part_failed", "mdm": server.id})
         found["partial"] = True if missing and not refused else None
         unsure = taken.missing + mirrored.missing + points.missing + (not whole)
-        return self._next_s(server, found, pending=taken.pending + unsure, missing=bool(missing)), found
+        next_s = self._next_s(server, found, pending=taken.pending + unsure, missing=bool(missing))
+        return next_s, found, mirror not in failed
 
     @staticmethod
     def _next_s(server: Server, found: dict[str, Any], *, pending: int, missing: bool) -> float:

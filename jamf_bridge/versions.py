@@ -3,7 +3,8 @@
 An MDM states MD5 and SHA3-512 of a file, a package record only the SHA-256 of what it replaces. So the further
 digests of each version are kept when it is replaced, one document for each server and package: `versions` newest
 first, and `since`, when the newest was first seen here, 0 if it came from the MDM itself. `sent` is when an upload of
-a version to the MDM was begun whose arrival was not seen yet: its bytes may appear there at any time.
+a version to the MDM was begun whose arrival was not seen yet: its bytes may appear there at any time. `gone_at` is
+since when the package is not known here, 0 while it is.
 """
 
 import contextlib
@@ -12,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from appliance.domain.errors import StaleRevision
 from appliance.domain.package import Package
 from appliance.store.paging import every
-from appliance.store.ports import Doc, Replace, Store
+from appliance.store.ports import Doc, Operation, Remove, Replace, Store
 
 from .digests import agree
 from .driver import RemotePackage
@@ -21,7 +22,7 @@ COLLECTION = "mdm_versions"
 KEPT = 32  #: versions of one package
 FORGOTTEN_MS = (
     120 * 86_400_000
-)  #: what is known of a package that is not known itself any more goes after this
+)  #: what is known of a package goes when the package itself was not known for so long
 LANDING_MS = 6 * 3_600_000  #: an upload that was not seen for so long is not on its way any more
 _TRIES = 5
 
@@ -48,6 +49,8 @@ def noted(doc: Doc | None, server: str, package: Package, now: int) -> Doc | Non
     body = package.body
     old = list(doc["versions"]) if doc else []
     same = bool(doc and old[0]["sha256"] == body.sha256 and doc["withdrawn"] == package.withdrawn)
+    if same and doc is not None and doc.get("gone_at"):
+        return {**doc, "gone_at": 0}
     if same and body.hashes.items() <= old[0]["hashes"].items():
         return None
     known = next((version for version in old if version["sha256"] == body.sha256), None)
@@ -63,12 +66,18 @@ def noted(doc: Doc | None, server: str, package: Package, now: int) -> Doc | Non
         "versions": [newest, *rest][:KEPT],
         "withdrawn": package.withdrawn,
         "since": doc["since"] if doc and same else now,
+        "gone_at": 0,
     }
 
 
-def forgotten(doc: Doc, now: int) -> bool:
-    """Whether the document of a package that this node does not know any more, not even as withdrawn, can go."""
-    return bool(now - doc["since"] > FORGOTTEN_MS)
+def gone(doc: Doc, now: int) -> Operation | None:
+    """What to write of a package that this node does not know now, not even as withdrawn.
+
+    That alone is no proof: its record may be damaged, and what was known of it is needed when it comes back.
+    """
+    if not doc.get("gone_at"):
+        return versions_write({**doc, "gone_at": now})
+    return Remove(COLLECTION, doc["_id"]) if now - doc["gone_at"] > FORGOTTEN_MS else None
 
 
 def earlier(doc: Doc | None, package: Package, remote: RemotePackage) -> Doc | None:

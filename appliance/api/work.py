@@ -1,14 +1,11 @@
 """Transfers and jobs: look, retry, cancel, put first."""
 
-import contextlib
 from typing import Any
 
-from appliance.domain.errors import InvalidTransition, JobUnknown
+from appliance.domain.errors import JobUnknown
 from appliance.domain.event import EventType
-from appliance.domain.job import Job
 from appliance.domain.names import is_package_id
 from appliance.domain.states import JobState, TransferState
-from appliance.service.fetch_jobs import FETCH_JOBS
 from appliance.store.ports import Doc
 
 from .base import BaseHandler
@@ -125,9 +122,11 @@ class JobActionHandler(BaseHandler):
             "prioritize": (store.prioritize_job, EventType.JOB_PRIORITIZED),
         }[action]
         before = await store.get_job(id)
-        if action == "cancel" and before and before.name in FETCH_JOBS and before.state in _ACTIVE:
-            await self._cancel_transfer(before)
+        if action == "cancel" and before and before.state in _ACTIVE:
+            await self.app.transfers.job_cancelled(before, actor=self.actor)
         job = await act(id, now=self.app.now())
+        if action == "retry":
+            await self.app.transfers.job_retried(job)
         await self.app.events.record(
             event,
             actor=self.actor,
@@ -137,10 +136,3 @@ class JobActionHandler(BaseHandler):
             after={"state": str(job.state)},
         )
         self.write_json(job_json(job))
-
-    async def _cancel_transfer(self, job: Job) -> None:
-        """Stop what an active job brings; without its job it would be begun again."""
-        transfer = await self.app.transfers.of_job(job)
-        if transfer:
-            with contextlib.suppress(InvalidTransition):  # it is done, and its job is of no use any more
-                await self.app.transfers.cancel(transfer, actor=self.actor)

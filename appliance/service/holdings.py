@@ -187,6 +187,10 @@ class Holdings:
         if await self._store.find("records", where, order="seq", limit=1):
             await self.refresh_nodes()
 
+    async def left(self, ids: Iterable[str]) -> set[str]:
+        """Those of the nodes of which the network says that they left. One that is not among `nodes` may be there."""
+        return await self._records.left(list(ids))
+
     @property
     def nodes(self) -> dict[str, NodeBody]:
         """Every node of the network by id, as last read."""

@@ -280,6 +280,11 @@ class Records:
         )
         return [record for doc in docs if (record := self.read(doc)) is not None]
 
+    async def left(self, ids: Sequence[str]) -> set[str]:
+        """Those of the nodes of which a tombstone says that they left; a record that is only absent says nothing."""
+        known = await self.known_many(RecordKind.NODE, ids)
+        return {id for id, each in known.items() if each.record is not None and each.record.deleted}
+
     async def changes(self, *, since: int, feed: str, limit: int, wait_s: float) -> ChangesPage:
         """A page of this node's change feed, at once if there is one, else after at most `wait_s` seconds.
 

@@ -24,6 +24,7 @@ from appliance.store.ports import Doc, Enqueue, Operation, Replace, Store
 
 from .catalogue import Catalogue
 from .fetch_jobs import (
+    FETCH_JOBS,
     UNWANTED,
     cancelled_by_person,
     fetch_job,
@@ -99,6 +100,15 @@ class Pulls(Protocol):
 
     async def cancel(self, doc: Doc) -> None:
         """Stop one whose document says already that it was cancelled."""
+
+    async def job_cancelled(self, job: Job) -> None:
+        """Remember that a person cancels a job, if it brings such a transfer, begun or not."""
+
+    async def job_retried(self, job: Job) -> None:
+        """Want again what a job that a person retried brings, if it brings such a transfer."""
+
+    async def transfer_of(self, job: Job) -> str:
+        """The id of the transfer that a job brings, begun or not; "" if it brings none."""
 
 
 class Transfers:
@@ -248,8 +258,25 @@ class Transfers:
         jobs = await self._store.find_jobs({"active_key": key}, limit=1)
         return jobs[0] if jobs else None
 
-    async def of_job(self, job: Job) -> str:
+    async def job_cancelled(self, job: Job, *, actor: str) -> None:
+        """Stop what an active job brings, before a person cancels the job; without it, it would be begun again."""
+        if self.pulls is not None:
+            await self.pulls.job_cancelled(job)
+        transfer = await self._of_job(job)
+        if transfer:
+            with contextlib.suppress(InvalidTransition):  # it is done, and its job is of no use any more
+                await self.cancel(transfer, actor=actor)
+
+    async def job_retried(self, job: Job) -> None:
+        """Have a job that a person retried find that what it brings is wanted."""
+        if self.pulls is not None:
+            await self.pulls.job_retried(job)
+
+    async def _of_job(self, job: Job) -> str:
         """The id of the transfer that a job works on, "" if there is none."""
+        if job.name not in FETCH_JOBS:
+            pulled = await self.pulls.transfer_of(job) if self.pulls is not None else ""
+            return pulled if pulled and await self._store.get("transfers", pulled) is not None else ""
         package = self._catalogue.by_id(str(job.args.get("package", "")))
         sha256 = job.args.get("sha256") or (package.body.sha256 if package is not None else "")
         id = transfer_id(str(job.args.get("package", "")), str(sha256))

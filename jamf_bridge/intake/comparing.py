@@ -15,13 +15,16 @@ under one name?
   other: neither side is touched, the conflict is shown, and the next upload on either side decides. The same holds
   for a record that we lost sight of.
 
+Whatever is wanted has a job: each look queues those that are missing, since a job may end and the wish stay. What a
+person cancelled is not wanted until the bytes change or the person retries.
+
 A record that is not listed is forgotten when it was missed twice and the MDM says of its id that there is none.
 """
 
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from appliance.domain.errors import InvalidName
@@ -35,10 +38,9 @@ from ..digests import agree, known_hashes
 from ..driver import CloudState, RemotePackage
 from ..names import nfc
 from ..servers.server import Server
-from ..versions import COLLECTION as VERSIONS
 from ..versions import (
     earlier,
-    forgotten,
+    gone,
     is_expected,
     landed,
     noted,
@@ -46,8 +48,18 @@ from ..versions import (
     versions_of,
     versions_write,
 )
-from .pulling import pull_job
-from .remote import RowState, new_row, place_of, row_write, rows_of, same_mark, write_changes
+from .pulling import pull_job, pull_key
+from .remote import (
+    STUCK,
+    RowState,
+    is_place,
+    new_row,
+    place_of,
+    row_write,
+    rows_of,
+    same_mark,
+    write_changes,
+)
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +73,7 @@ MANY_BACK = 3  #: so many packages at once may go back; more look like a restore
 ASKED_BY_ID = 20  #: records, at most, in one look
 _UNKNOWN_AGE = "*"  #: `first` of a row until the MDM has settled
 _BREATH = 500  #: rows between two turns of the event loop
+_KEYS = 200  #: jobs that are looked for at once
 
 Find = Callable[[str], Awaitable[RemotePackage | None]]
 
@@ -206,14 +219,17 @@ class Intake:
                 await asyncio.sleep(0)
         await self._ask_again(look, found, find, summary)
         await self._confirm(look, found, find)
+        wanted = [each.row for each in found] + list(rows.values())
+        pulled = await self._pulled(server.id, [row for row in wanted if row["state"] == RowState.WANTED])
         changes: list[list[Operation]] = []
         for each in found:
             old, row = each.old, each.row
             if each.landing is not None:
                 look.landed(each.landing)
-            if row["state"] == RowState.WANTED and (old is None or old["state"] != RowState.WANTED):
+            same = old is not None and (old["state"], old["mark"]) == (RowState.WANTED, row["mark"])
+            if row["state"] == RowState.WANTED and not (same and row["remote"] in pulled):
                 summary.wanted += 1
-                changes.append([row_write(row), Enqueue(pull_job(server.id, row["remote"], self._now()))])
+                changes.append(self._queued(row))
             elif old is None or old != row:
                 changes.append([row_write(row)])
             summary.pending += row["state"] == RowState.PENDING
@@ -224,11 +240,11 @@ class Intake:
                 RowState.FAILED,
             }:
                 _warn(server, row)
-        changes += await self._missed(look, rows, find, summary)
+        changes += await self._missed(look, rows, find, summary, pulled)
         changes += [
-            [Remove(VERSIONS, doc["_id"])]
+            [write]
             for id, doc in look.versions.items()
-            if forgotten(doc, look.now) and self._catalogue.by_id(id) is None
+            if self._catalogue.by_id(id) is None and (write := gone(doc, look.now)) is not None
         ]
         await write_changes(
             self._store, [*([versions_write(doc)] for doc in look.changed_versions.values()), *changes]
@@ -236,6 +252,20 @@ class Intake:
         for here in look.unsure:
             await self._ensure_hashes(here)
         return summary
+
+    async def _pulled(self, server: str, rows: Sequence[Doc]) -> set[str]:
+        """Those of the records that have an active job."""
+        keys = [pull_key(server, row["remote"]) for row in rows]
+        found: set[str] = set()
+        for start in range(0, len(keys), _KEYS):
+            part = keys[start : start + _KEYS]
+            jobs = await self._store.find_jobs({"active_key": {"in": part}}, limit=len(part))
+            found |= {str(job.args["remote"]) for job in jobs}
+        return found
+
+    def _queued(self, row: Doc) -> list[Operation]:
+        """A row with its job."""
+        return [row_write(row), Enqueue(pull_job(row["server"], row["remote"], self._now()))]
 
     async def _look(self, server: Server, rows: Mapping[str, Doc], *, can_open: bool) -> _Look:
         """What a look at a server has to know; versions that are new are noted."""
@@ -275,6 +305,8 @@ class Intake:
         row["misses"] = row["missed_at"] = 0
         past = self._past(look, package, old)
         judged = self._judge(look, package, row, past)
+        if judged.settled and not same_mark(str(row.get("tried") or ""), package.mark):
+            row["tried"], row["verdict"] = "", None
         if judged.settled:
             self._settle(look, package, row, past)
         elif row["settled"] is None:
@@ -342,17 +374,17 @@ class Intake:
             found = self._compared(look, package, row, past, here)
             if found is not None:
                 return found
-        stuck = {str(RowState.QUARANTINED), str(RowState.FAILED)}
-        if row["state"] in stuck and row.get("tried") == package.mark:
-            return _Judged(RowState(str(row["state"])), str(row["error"]))
+        given_up = _given_up(row, package)
+        if given_up is not None:
+            return given_up
         acted = here is not None and _acted(look, here, package, past)
         if here is not None and not acted:
             if known:
                 return _Judged(RowState.TAKEN, taken=True)
-            if stayed and row["mark_at"] and look.since(here) > row["mark_at"]:
+            newer = row["mark_at"] and look.since(here) > row["mark_at"]
+            if stayed and newer and row["brought"] != place_of(here):
                 return self._changed_meanwhile(look, package, row)
-        row["over"], row["act"] = place_of(here), acted
-        return _Judged(RowState.WANTED)
+        return _want(row, here, acted=acted)
 
     def _no_news(self, look: _Look, package: RemotePackage, past: Doc | None) -> bool:
         """Whether bytes that are not taken in anyway are those here, or older ones that came up by themselves."""
@@ -379,9 +411,10 @@ class Intake:
                 return _Judged(RowState.PENDING, reason, settled=False)
             return _Judged(RowState.TAKEN, taken=True, landing=(here.id, here.body.sha256))
         if row["state"] in {RowState.WANTED, RowState.FAILED} and same_mark(row["mark"], package.mark):
-            if row["over"] in {None, place_of(here)}:
+            if row["over"] is None or is_place(row, here):
                 wanted = row["state"] == RowState.WANTED or row["act"]
                 if wanted and row.get("tried") != package.mark:
+                    row["over"] = None if row["over"] is None else place_of(here)
                     return _Judged(RowState.WANTED)  # decided, and nothing changed since
             elif row["state"] == RowState.WANTED:
                 return self._changed_meanwhile(look, package, row)
@@ -486,7 +519,12 @@ class Intake:
                     _decide(row, RowState.WANTED, "", look.now)
 
     async def _missed(
-        self, look: _Look, rows: Mapping[str, Doc], find: Find, summary: IntakeSummary
+        self,
+        look: _Look,
+        rows: Mapping[str, Doc],
+        find: Find,
+        summary: IntakeSummary,
+        pulled: Container[str],
     ) -> list[list[Operation]]:
         """See to the rows of records that were not listed."""
         changes: list[list[Operation]] = []
@@ -501,8 +539,12 @@ class Intake:
                     changes.append([Remove("mdm_remote", row["_id"])])
                     continue
             summary.missing += look.now - since < HIDDEN_MS
-            if misses <= MISSES:
-                changes.append([row_write({**row, "misses": misses, "missed_at": since})])
+            missed = {**row, "misses": misses, "missed_at": since}
+            if row["state"] == RowState.WANTED and row["remote"] not in pulled:
+                summary.wanted += 1
+                changes.append(self._queued(missed))
+            elif misses <= MISSES:
+                changes.append([row_write(missed)])
         if summary.missing:
             log.warning(
                 "a listing lacks records that are known",
@@ -526,6 +568,22 @@ async def _by_id(find: Find, look: _Look, row: Doc) -> tuple[RemotePackage | Non
             extra={"action": "mdm_record_odd", "mdm": look.server.id, "package_name": row["file_name"]},
         )
         return None, False
+
+
+def _want(row: Doc, here: Package | None, *, acted: bool) -> _Judged:
+    """Want a row's bytes in the place of what is here."""
+    if row["state"] not in {RowState.WANTED, RowState.PENDING}:  # else a pull may be about to publish it
+        row["brought"] = ""
+    row["over"], row["act"] = place_of(here), acted
+    return _Judged(RowState.WANTED)
+
+
+def _given_up(row: Doc, package: RemotePackage) -> _Judged | None:
+    """What was found of bytes that are not fetched again, also after the MDM worked on them for a while."""
+    if not row.get("tried") or row["tried"] != package.mark:
+        return None
+    found = row.get("verdict") or row
+    return _Judged(RowState(found["state"]), str(found["error"])) if found["state"] in STUCK else None
 
 
 def _acted(look: _Look, here: Package, package: RemotePackage, past: Doc | None) -> bool:

@@ -15,6 +15,11 @@ from ..servers.server import Server
 EVERY_S = 1.0
 
 
+def transfer_id(package: str, upload: str) -> str:
+    """The id of the transfer that fills an upload."""
+    return f"{package}-{upload[:16]}"
+
+
 class Cancelled(Exception):
     """A person cancelled the transfer."""
 
@@ -43,7 +48,7 @@ class PullProgress:
             now: UTC milliseconds.
         """
         package = package_id(upload.filename)
-        id = f"{package}-{upload.id[:16]}"
+        id = transfer_id(package, upload.id)
         old = await store.get("transfers", id)
         doc: Doc = {
             "_id": id,

@@ -30,15 +30,15 @@ from appliance.service.catalogue import Catalogue
 from appliance.service.journal import SYSTEM, entry
 from appliance.service.receiving import Receiver
 from appliance.service.uploads import Upload, UploadService
-from appliance.store.ports import Doc, Operation, Store
+from appliance.store.ports import Doc, Enqueue, Operation, Store
 
 from ..digests import unlike
 from ..driver import CloudState, Driver, RemotePackage
 from ..servers.server import Server, ServerState
 from ..servers.servers import Servers
 from ..versions import note_digests, note_pulled
-from .progress import Cancelled, PullProgress
-from .remote import RowState, place_of, row_id, row_write
+from .progress import Cancelled, PullProgress, transfer_id
+from .remote import STUCK, RowState, is_place, row_id, row_write
 from .stream_digests import StreamDigests
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ PULL_JOB = "mdm.pull"
 _STRONGEST = ("sha3_512", "sha512", "sha256", "md5")
 _LATER_S = 60.0  #: a server that may not be called now is asked again after this
 _LOOK_S = 0.5  #: the longest time until a stop is noticed
+_CANCELLED = "cancelled"
 
 
 def pull_key(server: str, remote: str) -> str:
@@ -139,8 +140,21 @@ class Pulling:
         Raises:
             _NotWanted: It changed.
         """
-        if row.get("over") not in {None, place_of(await self._here(row))}:
+        if row.get("over") is not None and not is_place(row, await self._here(row)):
             raise _NotWanted(f'"{row["file_name"]}" changed here while it was fetched.')
+
+    async def _begin_publishing(self, row: Doc, sha256: str) -> None:
+        """Note which bytes this record brings, before they are published: no look takes them for somebody else's.
+
+        Raises:
+            _NotWanted: The record has other bytes by now.
+            Cancelled: A person cancelled it.
+        """
+        now = await self._mark(row, brought=sha256)
+        if now["mark"] != row["mark"]:
+            raise _NotWanted(f'"{row["file_name"]}" has other bytes in the MDM by now.')
+        if now.get("tried") == row["mark"]:
+            raise Cancelled
 
     async def _check_new(self, row: Doc, size: int, found: Mapping[str, str]) -> None:
         """Let bytes be published that are new here, or that somebody put there since the present ones are here.
@@ -173,7 +187,7 @@ class Pulling:
             await progress.dropped(exc.reason)
             return ""
         except Cancelled:
-            await self._mark(row, state=RowState.FAILED, error="cancelled", tried=row["mark"])
+            await self._mark(row, **_stuck(row, RowState.FAILED, _CANCELLED))
             return ""
         except (ApplianceError, asyncio.CancelledError) as exc:
             stalled = exc if isinstance(exc, ApplianceError) else None
@@ -206,7 +220,7 @@ class Pulling:
 
     async def _upload(self, server: Server, row: Doc) -> Upload:
         """The upload that this pull fills, new or continued."""
-        id = hashlib.sha256(f"{row['_id']}:{row['mark']}".encode()).hexdigest()[:32]
+        id = upload_id(row)
         old = row.get("upload", "")
         if old and old != id:  # other bytes were stated when it began
             with contextlib.suppress(UploadUnknown):
@@ -249,6 +263,7 @@ class Pulling:
                     raise BytesWrong(wrong)
                 await self._check_wanted(row)
                 await self._check_new(row, receiver.offset, found)
+                await self._begin_publishing(row, found["sha256"])
                 further = {kind: digest for kind, digest in found.items() if kind != "sha256"}
                 await self._uploads.complete(upload, receiver, remember=True, resumed=True, hashes=further)
                 await note_pulled(self._store, row["server"], await self._here(row), found["sha256"])
@@ -307,7 +322,7 @@ class Pulling:
             reason=error.message,
         )
         state = RowState.QUARANTINED if wrong else RowState.FAILED
-        await self._mark(row, event, state=state, error=error.message, tried=row["mark"])
+        await self._mark(row, event, **_stuck(row, state, error.message))
 
     async def gave_up(self, job: Job, error: str) -> None:
         """The job failed for the last time."""
@@ -328,8 +343,34 @@ class Pulling:
         """A person retries a pull that failed, was cancelled or brought wrong bytes."""
         row = await self._store.get("mdm_remote", row_id(server_id, remote_id))
         if row is not None:
-            await self._mark(row, state=RowState.WANTED, error="", tried="")
-            await self._store.enqueue(pull_job(server_id, remote_id, self._now()))
+            job = Enqueue(pull_job(server_id, remote_id, self._now()))
+            await self._mark(row, job, state=RowState.WANTED, error="", tried="")
+
+    async def job_retried(self, server_id: str, remote_id: str) -> None:
+        """A person retries a pull by its job: it is wanted again if it had failed or was cancelled."""
+        row = await self._store.get("mdm_remote", row_id(server_id, remote_id))
+        if row is not None and row["state"] in STUCK:
+            await self.want_again(server_id, remote_id)
+
+    async def cancel(self, server_id: str, remote_id: str, transfer: str = "") -> None:
+        """Remember that a person cancelled a pull: these bytes are not wanted until the person retries.
+
+        Args:
+            server_id: The server.
+            remote_id: The record.
+            transfer: Only if the record's bytes are still those of this transfer.
+        """
+        row = await self._store.get("mdm_remote", row_id(server_id, remote_id))
+        if row is None or row["state"] not in {RowState.WANTED, RowState.FAILED, RowState.PENDING}:
+            return
+        if row["mark"] and transfer in {"", pull_transfer(row)}:
+            kept = {"state": RowState.PENDING} if row["state"] == RowState.PENDING else {}
+            await self._mark(row, **{**_stuck(row, RowState.FAILED, _CANCELLED), **kept})
+
+    async def transfer_of(self, server_id: str, remote_id: str) -> str:
+        """The id of the transfer of a record's bytes, which may not have begun; "" if there is no such record."""
+        row = await self._store.get("mdm_remote", row_id(server_id, remote_id))
+        return pull_transfer(row) if row is not None else ""
 
     async def _mark(self, row: Doc, *more: Operation, **changes: Any) -> Doc:
         """Change a row, unless the record has other bytes by now: then only what does not speak of them."""
@@ -351,6 +392,22 @@ class Pulling:
                 row = current
             else:
                 return stored[0] or row
+
+
+def upload_id(row: Doc) -> str:
+    """The id of the upload that a record's bytes fill."""
+    return hashlib.sha256(f"{row['_id']}:{row['mark']}".encode()).hexdigest()[:32]
+
+
+def pull_transfer(row: Doc) -> str:
+    """The id of the transfer of a record's bytes."""
+    return transfer_id(package_id(check_filename(row["file_name"])), upload_id(row))
+
+
+def _stuck(row: Doc, state: RowState, error: str) -> dict[str, Any]:
+    """What a row says of bytes that are not fetched again until they change or a person retries."""
+    verdict = {"state": str(state), "error": error}
+    return {"state": state, "error": error, "tried": row["mark"], "verdict": verdict}
 
 
 class _NotWanted(Exception):

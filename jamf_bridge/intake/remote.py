@@ -34,6 +34,9 @@ class RowState(StrEnum):
     SKIPPED = "skipped"  #: the settings leave it out, or its name cannot be taken
 
 
+STUCK = frozenset({str(RowState.QUARANTINED), str(RowState.FAILED)})  #: not fetched again by itself
+
+
 def row_id(server: str, remote: str) -> str:
     """The id of a record's row."""
     return f"{server}:{remote}"
@@ -61,6 +64,9 @@ def new_row(server: str, package: RemotePackage) -> Doc:
         "settled": None,  #: while the MDM works on the bytes: "mark" before it did, and "at" when that was last seen
         "back": None,  #: bytes of an earlier version that came up: "mark", "since", "looks", and "many" of them at once
         "over": None,  #: what was here when the bytes became wanted, to be replaced by them; see `place_of`
+        "brought": "",  #: SHA-256 of what this record brought here since its bytes became wanted
+        "tried": "",  #: the mark of bytes that are not fetched until a person retries, and why not:
+        "verdict": None,  #: "state" and "error"
         "act": False,  #: the wanted bytes came up after what is here: somebody put them there since
         "misses": 0,  #: listings in a row that lacked the record
         "missed_at": 0,  #: UTC milliseconds, of the first of them
@@ -73,6 +79,12 @@ def place_of(package: Package | None) -> str:
     if package is None:
         return ""
     return f"withdrawn:{package.body.sha256}" if package.withdrawn else package.body.sha256
+
+
+def is_place(row: Doc, here: Package | None) -> bool:
+    """Whether what is here is what a row's bytes are to replace: an earlier upload of the same record is, too."""
+    place = place_of(here)
+    return bool(place == row["over"] or (place and place == row.get("brought")))
 
 
 def same_mark(one: str, other: str) -> bool:

@@ -11,6 +11,7 @@ from appliance.domain.mdm_errors import MdmError, MdmRefused, MdmUnreachable
 
 from ..driver import Capabilities, CheckLine, Hook, Mirrored, NodeFacts, PackageFacts, RemotePackage
 from ..jamf import JamfError, JamfNotFound, JamfServerError, JamfSurprise, Server
+from ..names import forms
 from . import checks, events, webhooks
 from .known import ASK_AGAIN_S, UNKNOWN, Known
 from .records import remote_package
@@ -87,11 +88,9 @@ class JamfDriver:
         """As `Driver.list_packages`."""
         known = await self._know()
         with mdm_errors():
-            files = await known.read_files(self._server)
+            await known.read_files(self._server)
             return [
-                remote_package(
-                    record.data, files.get(str(record.data.get("fileName"))), listed=known.cloud_files
-                )
+                remote_package(record.data, known.file(_file_name(record)), listed=known.cloud_files)
                 async for record in self._server.Packages(page_size=PAGE)
             ]
 
@@ -107,19 +106,28 @@ class JamfDriver:
                 raise MdmError(str(exc)) from exc
             if str(record.data.get("id")) != remote_id:
                 raise JamfSurprise("The answer is another record than was asked for.")
-            files = await known.read_files(self._server, fresh_s=FILES_FRESH_S)
-            return remote_package(
-                record.data, files.get(str(record.data.get("fileName"))), listed=known.cloud_files
-            )
+            await known.read_files(self._server, fresh_s=FILES_FRESH_S)
+            return remote_package(record.data, known.file(_file_name(record)), listed=known.cloud_files)
 
     async def open_package(self, package: RemotePackage, offset: int) -> AsyncIterator[bytes]:
         """As `Driver.open_package`."""
+        name = await self._cloud_name(package.file_name)
         with mdm_errors():
             file = self._server.CloudFiles().file(
-                package.file_name, length=package.size or 0, sha3=package.hashes.get("sha3_512", "")
+                name, length=package.size or 0, sha3=package.hashes.get("sha3_512", "")
             )
             async for block in file.stream(offset=offset):
                 yield block
+
+    async def _cloud_name(self, file_name: str) -> str:
+        """The name of a record's file in the cloud, which may have it in another form."""
+        if len(forms(file_name)) == 1:
+            return file_name
+        known = await self._know()
+        with mdm_errors():
+            await known.read_files(self._server, fresh_s=FILES_FRESH_S)
+        file = known.file(file_name)
+        return file.file_name if file is not None else file_name
 
     async def add_note(self, package: RemotePackage, text: str) -> None:
         """As `Driver.add_note`."""
@@ -205,6 +213,10 @@ class JamfDriver:
     async def close(self) -> None:
         """As `Driver.close`."""
         await self._server.close()
+
+
+def _file_name(record: Any) -> str:
+    return str(record.data.get("fileName") or "")
 
 
 class JamfDriverFactory:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..jamf import CloudFile, JamfAuthorizationError, JamfError, JamfNotFound, Server
+from ..names import nfc
 from .points import DistributionPoints
 from .records import PackageRecords
 
@@ -34,6 +35,7 @@ class Known:
     notes: tuple[str, ...] = ()
     cloud_files: bool = True  #: whether the files of its cloud could be listed at the last listing
     files: Mapping[str, CloudFile] = field(default_factory=dict)  #: as they were listed last
+    by_name: Mapping[str, CloudFile] = field(default_factory=dict)  #: the same by their names as ODS has them
     listed_at: float = float("-inf")  #: and when
     lost: JamfError | None = None  #: why they could not be
     refused: JamfError | None = None  #: why its cloud distribution point could not be read
@@ -44,8 +46,8 @@ class Known:
         """Whether it should be found out again."""
         return time.monotonic() - self.found_at > (ASK_AGAIN_S if self.refused else FRESH_S)
 
-    async def read_files(self, server: Server, *, fresh_s: float = 0.0) -> Mapping[str, CloudFile]:
-        """The files of the cloud by name, {} if they cannot be listed. One refusal is no answer for the next time.
+    async def read_files(self, server: Server, *, fresh_s: float = 0.0) -> None:
+        """List the files of the cloud; none if they cannot be listed. One refusal is no answer for the next time.
 
         Args:
             server: The server.
@@ -55,16 +57,20 @@ class Known:
             JamfError: The server fails.
         """
         if self.cdn not in {JAMF_CLOUD, UNKNOWN}:
-            return {}
+            return
         if time.monotonic() - self.listed_at < fresh_s:
-            return self.files
+            return
         try:
             files = await server.CloudFiles().refresh()
         except (JamfNotFound, JamfAuthorizationError) as exc:
             self.cloud_files, self.lost, self.files, self.listed_at = False, exc, {}, float("-inf")
         else:
             self.cloud_files, self.lost, self.files, self.listed_at = True, None, files, time.monotonic()
-        return self.files
+        self.by_name = {nfc(name): file for name, file in self.files.items()}
+
+    def file(self, name: str) -> CloudFile | None:
+        """The file of a record's file name, as it was listed last: the cloud may have the name in another form."""
+        return self.files.get(name) or self.by_name.get(nfc(name))
 
     @classmethod
     async def find_out(cls, server: Server) -> "Known":

@@ -4,8 +4,9 @@ Records are listed at most once a run, and not at all while nothing changed here
 hour ago. A record is ours if we created it. One of the same name that is not ours is left alone: if it names the
 node's own server and port it is taken as the node's record, and never written; else it is a conflict, which is
 shown. A record of ours that somebody deleted in the MDM is made again once; deleted again, it stays away until the
-node or the settings change. Only records of ours are removed, and only if the settings say so. A record of ours
-counts as deleted when two lists lacked it and the MDM says of its id that there is none.
+node or the settings change. Only records of ours are removed, and only if the settings say so and the network says
+that the node left: one whose record is missing here may be there. A record of ours counts as deleted when two lists
+lacked it and the MDM says of its id that there is none.
 """
 
 import functools
@@ -19,7 +20,7 @@ from appliance.store.ports import Store
 from ..driver import Driver
 from ..mirror.limited_calls import call_all
 from ..servers.server import Server
-from .documents import new_point, points_of
+from .documents import PointState, new_point, points_of
 from .node_facts import node_facts
 from .segments import suggestions
 from .writing import PointsSummary, PointWriting
@@ -76,8 +77,9 @@ class Points:
                 calls.append(functools.partial(writing.look, node_facts(id, node, config), row))
             except InvalidInput as exc:
                 calls.append(functools.partial(writing.fail, row, exc))
-        if nodes:  # none at all: the node has just started and has not read them yet
-            calls += [functools.partial(writing.gone, row) for row in rows.values()]
+        left = await self._holdings.left(rows)
+        gone = [row for id, row in rows.items() if id in left or row["state"] == PointState.LEFT]
+        calls += [functools.partial(writing.gone, row) for row in gone]
         await call_all(calls, at_once=AT_ONCE)
         wait = AFTER_FAULT_MS if writing.summary.failed else LOOK_MS
         if writing.summary.missing:

@@ -6,7 +6,8 @@
     sealed         dotted name of a secret's place -> its JSON, encrypted; "hook" is what proves a webhook
     state, reason  connected, unreachable or attention, and why
     health         how it is doing: times, counts, the account name of our own requests, a pause
-    asked          what the next sync must do beside the usual: "probe", "verify"
+    asked          what the next sync must do beside the usual, until one did it: "probe", "verify"
+    asks           counts how often something was asked for
 
 A document that cannot be understood, because its plug-in or its key is gone, becomes a server that needs attention:
 it must not stop the others from being read.

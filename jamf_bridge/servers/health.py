@@ -11,6 +11,7 @@ often the failure repeats. All writes compare the document's revision and try ag
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from appliance.domain.errors import StaleRevision
@@ -29,6 +30,14 @@ _TRIES = 20
 _ATTENTION, _UNREACHABLE, _CONNECTED = (
     str(state) for state in (ServerState.ATTENTION, ServerState.UNREACHABLE, ServerState.CONNECTED)
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What was asked of the next sync."""
+
+    what: frozenset[str]
+    asks: int  #: how often anything was asked for until then
 
 
 class ServerHealth:
@@ -172,28 +181,28 @@ class ServerHealth:
         """Have the next sync do more than usual, "probe" or "verify", whatever job it is that runs it."""
 
         def change(doc: Doc) -> list[Operation] | None:
-            asked = sorted({*doc.get("asked", []), *what})
-            if asked == doc.get("asked", []):
-                return None
-            doc["asked"] = asked
+            doc["asked"] = sorted({*doc.get("asked", []), *what})
+            doc["asks"] = doc.get("asks", 0) + 1
             return []
 
         await self.edit(id, change)
 
-    async def take_asked(self, id: str) -> frozenset[str]:
-        """What the sync that begins now must do beside the usual; asked for again from here on, it is for the next."""
-        taken: frozenset[str] = frozenset()
+    async def asked(self, id: str) -> Asked:
+        """What the sync that begins now must do beside the usual; it stays asked for until `fulfilled`."""
+        doc = await self._store.get(COLLECTION, id) or {}
+        return Asked(what=frozenset(doc.get("asked", [])), asks=doc.get("asks", 0))
+
+    async def fulfilled(self, id: str, asked: Asked, *what: str) -> None:
+        """A sync did what was asked for; what was asked for again since it began is for the next."""
 
         def change(doc: Doc) -> list[Operation] | None:
-            nonlocal taken
-            taken = frozenset(doc.get("asked", []))
-            if not taken:
+            left = [one for one in doc.get("asked", []) if one not in what]
+            if doc.get("asks", 0) != asked.asks or left == doc.get("asked", []):
                 return None
-            doc["asked"] = []
+            doc["asked"] = left
             return []
 
         await self._edit_if_there(id, change)
-        return taken
 
     async def _edit_if_there(self, id: str, change: Callable[[Doc], list[Operation] | None]) -> None:
         try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import unicodedata
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,34 @@ def test_a_record_whose_name_is_in_parts_is_found_by_the_name_in_one(tmp_path: P
         ours = facts(file_name="Gr\u00f6\u00dfe.pkg")
         found = await driver.ensure_package_record(ours, remote=None, sent={})
         assert (found.remote_id, found.created) == (id, False)
+
+    with_jamf(tmp_path, test)
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC"), ("NFC", "NFC")])
+def test_a_file_of_the_cloud_is_found_by_its_record_whose_name_is_in_another_form(
+    tmp_path: Path, forms: tuple[Any, Any]
+) -> None:
+    async def test(sides: Sides, driver: JamfDriver, url: str) -> None:
+        name, stored = (unicodedata.normalize(form, "Gr\u00f6\u00dfe.pkg") for form in forms)
+        sides.jamf.admin_upload(name, Content(data=b"bytes"), pending_s=0)
+        sides.jamf.cloud = {stored: sides.jamf.cloud.pop(name)}
+        (listed,) = await driver.list_packages()
+        assert (listed.state, listed.size) == (CloudState.READY, 5)
+        again = await driver.find_package(listed.id)
+        assert again is not None
+        assert again.mark == listed.mark
+        fresh = JamfDriver(driver._settings)  # as in another process, which listed nothing
+        try:
+            assert b"".join([block async for block in fresh.open_package(listed, 0)]) == b"bytes"
+        finally:
+            await fresh.close()
+        await sides.connect(url)
+        for _ in range(2):
+            sides.clock.ms += 61_000
+            await sides.node.store.enqueue(sync_job(sides.server, sides.clock()))
+            await sides.run_jobs()
+        assert sides.node.package("Gr\u00f6\u00dfe.pkg").held_sha256
 
     with_jamf(tmp_path, test)
 

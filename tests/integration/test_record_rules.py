@@ -539,3 +539,28 @@ def test_a_record_that_the_database_does_not_take_stops_no_feed(
         monkeypatch.undo()
 
     stage.run(script)
+
+
+def test_only_a_tombstone_says_that_a_node_left(stage: Stage) -> None:
+    def node_record(**more: Any) -> Record:
+        body = asdict(NodeBody(name="p", url="https://p.example.com", stage="prod", version="1"))
+        return sign_record(PEER, kind=RecordKind.NODE, id=PEER.node_id, at=NOW, body=body, **more)
+
+    async def script(node: Services) -> None:
+        known = record_doc(node_record(revision=1, deleted=False))
+        await node.store.replace("records", known)
+        await node.start()
+        assert PEER.node_id in node.holdings.nodes
+        broken = [{**known, "record": {}}, {**known, "record": {}, "deleted": True}]
+        for doc in (*broken, None):
+            if doc is None:
+                await node.store.delete("records", {"_id": known["_id"]})
+            else:
+                await node.store.replace("records", doc)
+            await node.holdings.refresh_nodes()
+            assert PEER.node_id not in node.holdings.nodes
+            assert await node.holdings.left([PEER.node_id, "x"]) == set()
+        await node.store.replace("records", record_doc(node_record(revision=2, deleted=True)))
+        assert await node.holdings.left([PEER.node_id, "x"]) == {PEER.node_id}
+
+    stage.run(script)

@@ -87,7 +87,7 @@ def test_after_a_check_of_a_server_a_sync_finds_out_anew_at_once(tmp_path: Path)
         await world.admin.check({}, name="Jamf Pro")
         (job,) = await world.store.find_jobs({"active_key": sync_key(server["id"])})
         assert job.run_at <= world.clock
-        assert await world.servers.take_asked(server["id"]) == {"probe"}
+        assert (await world.servers.asked(server["id"])).what == {"probe"}
 
     in_world(tmp_path, test)
 
@@ -158,7 +158,7 @@ def test_a_sync_joins_the_one_that_waits(tmp_path: Path) -> None:
         second = await world.admin.sync("Jamf Pro", verify=True)
         assert first.id == second.id
         assert first.args["reason"] == "added"
-        assert await world.servers.take_asked(server["id"]) == {"probe", "verify"}, "joined, yet not lost"
+        assert (await world.servers.asked(server["id"])).what == {"probe", "verify"}, "joined, yet not lost"
         await world.store.delete("jobs", {})
         assert (await world.admin.sync("Jamf Pro", verify=True)).args["reason"] == "verify"
         paused = await world.admin.pause("Jamf Pro", seconds=None, actor="admin")

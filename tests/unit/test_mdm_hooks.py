@@ -332,7 +332,7 @@ def test_going_down_pauses_and_coming_up_probes(tmp_path: Path) -> None:
         assert await world.send("JSSStartup") == 202
         assert await world.state() is ServerState.CONNECTED
         assert sorted(job.name for job in await world.jobs()) == ["mdm.hint", "mdm.sync"]
-        assert await world.servers.take_asked(world.server.id) == {"probe"}
+        assert (await world.servers.asked(world.server.id)).what == {"probe"}
         await world.send("JSSShutdown", number=2)
         world.clock += 10 * 60_000
         assert await world.state() is ServerState.CONNECTED, "it may never say that it is back"
@@ -354,7 +354,7 @@ def test_a_persons_pause_outlives_a_restart_of_the_mdm(tmp_path: Path) -> None:
 def test_the_admins_rules_come_first(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         assert await world.send("ComputerCheckIn") == 202
-        assert await world.servers.take_asked(world.server.id) == {"verify"}
+        assert (await world.servers.asked(world.server.id)).what == {"verify"}
         (job,) = await world.jobs()
         assert job.run_at == world.clock, "no debounce"
         await world.forget_jobs()

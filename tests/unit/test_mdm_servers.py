@@ -392,14 +392,22 @@ def test_notes_of_many_writers_are_all_kept(tmp_path: Path) -> None:
     in_world(tmp_path, test)
 
 
-def test_what_is_asked_of_the_next_sync_is_taken_once(tmp_path: Path) -> None:
+def test_what_is_asked_of_the_next_sync_stays_until_it_is_done(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         server = await world.servers.add(FIELDS, actor="admin")
         await world.servers.ask(server.id, "verify")
         await world.servers.ask(server.id, "probe")
         await world.servers.ask(server.id, "verify")
-        assert await world.servers.take_asked(server.id) == {"verify", "probe"}
-        assert await world.servers.take_asked(server.id) == frozenset()
+        asked = await world.servers.asked(server.id)
+        assert asked.what == {"verify", "probe"}
+        await world.servers.fulfilled(server.id, asked, "probe")
+        assert (await world.servers.asked(server.id)).what == {"verify"}
+        await world.servers.ask(server.id, "verify")
+        await world.servers.fulfilled(server.id, asked, "verify")
+        asked = await world.servers.asked(server.id)
+        assert asked.what == {"verify"}, "asked for again meanwhile"
+        await world.servers.fulfilled(server.id, asked, "verify")
+        assert (await world.servers.asked(server.id)).what == frozenset()
 
     in_world(tmp_path, test)
 

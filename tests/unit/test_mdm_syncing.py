@@ -1,11 +1,13 @@
 """What a sync notes of a server when one of its parts fails."""
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from appliance.domain.errors import ApplianceError, StaleRevision, StoreUnavailable
 from appliance.domain.mdm_errors import MdmBusy, MdmError, MdmNeedsAttention
 from appliance.jobs.context import JobContext
 from appliance.service.secrets import SecretBox
@@ -72,6 +74,85 @@ def test_a_server_of_which_a_part_is_refused_is_not_used_as_if_one_ability_were_
                 await syncing.run(sync_job(id, NOW), cast(JobContext, None))
             server = await servers.get(id)
             assert (server.state, server.usable) == (state, usable)
+        finally:
+            await servers.close()
+            await store.close()
+
+    asyncio.run(go())
+
+
+class Busy(BaseException):
+    """The process was killed."""
+
+
+@pytest.mark.parametrize("where", ["driver", "list", "mirror", "points", "nowhere"])
+@pytest.mark.parametrize(
+    "fault", [MdmNeedsAttention("refused"), MdmBusy("later"), StoreUnavailable(), StaleRevision("x"), Busy()]
+)
+def test_what_was_asked_of_a_sync_is_asked_until_it_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, fault: BaseException
+) -> None:
+    failing = {where}
+    done: list[str] = []
+
+    def step(name: str) -> None:
+        done.append(name)
+        if name in failing:
+            raise fault
+
+    class Part:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        async def run(self, *_args: object, **options: object) -> Any:
+            step(self.name)
+            if options.get("verify"):
+                done.append("verified")
+            return IntakeSummary()
+
+    async def nothing(*_args: object) -> None: ...
+
+    async def listed(_driver: FakeDriver) -> list[Any]:
+        step("list")
+        return []
+
+    monkeypatch.setattr(FakeDriver, "list_packages", listed)
+
+    async def go() -> None:
+        store = await open_store("", tmp_path)
+        servers = Servers(
+            store, SecretBox(tmp_path / "secrets.key"), lambda: NOW, Registry({"jamf": FakeFactory()})
+        )
+        real = servers.driver
+
+        async def driver(id: str) -> Any:
+            step("driver")
+            return await real(id)
+
+        monkeypatch.setattr(servers, "driver", driver)
+        parts: Any = {name: Part(name) for name in ("intake", "mirror", "points")}
+        syncing = Syncing(
+            store=store, servers=servers, **parts,
+            register_webhooks=nothing, gather_hints=nothing, caught_up=nothing, now=lambda: NOW,
+        )  # fmt: skip
+
+        async def sync() -> frozenset[str]:
+            with contextlib.suppress(ApplianceError, Busy):
+                await syncing.run(sync_job(id, NOW), cast(JobContext, None))
+            return (await servers.asked(id)).what
+
+        try:
+            id = (await servers.add({**FIELDS, "mirror": {"enabled": True}}, actor="admin")).id
+            await servers.ask(id, "probe", "verify")
+            left = await sync()
+            finished = where == "nowhere" or (where == "points" and isinstance(fault, MdmError))
+            assert ("verify" not in left) == finished
+            failing.clear()
+            done.clear()
+            assert await sync() == frozenset()
+            assert ("verified" in done) != finished
+            assert await sync() == frozenset()
+            assert done.count("verified") == (not finished)
         finally:
             await servers.close()
             await store.close()

@@ -471,6 +471,28 @@ def test_what_was_left_out_by_the_settings_is_not_newer_than_what_came_since(tmp
     in_world(tmp_path, test)
 
 
+def test_a_package_whose_record_was_lost_for_a_while_keeps_its_versions(tmp_path: Path) -> None:
+    """Else its earlier versions, which lists may still show, would be news."""
+
+    async def test(world: World) -> None:
+        world.ms += 200 * 86_400_000
+        await converged(world, V1, V2)
+        await note_pulled(world.store, "s", world.packages[package_id(NAME)], row_sha(world))
+        package = world.packages.pop(package_id(NAME))
+        await world.look(remote(NAME, V2))
+        world.packages[package.id] = package
+        await stayed(world, remote(NAME, V1), looks=2)
+        assert await state_of(world) in {"pending", "taken"}
+        (doc,) = await world.store.find("mdm_versions", {"server": "s"})
+        assert [version["hashes"]["sha3_512"] for version in doc["versions"]] == [V2, V1]
+
+    in_world(tmp_path, test)
+
+
+def row_sha(world: World) -> str:
+    return world.packages[package_id(NAME)].body.sha256
+
+
 # What is kept
 
 
@@ -488,7 +510,17 @@ def test_versions_are_bounded_and_an_upload_is_not_awaited_for_ever(tmp_path: Pa
         (doc,) = (await versions_of(world.store, "s")).values()
         assert doc["versions"][0]["sent"] == world.ms
         assert LANDING_MS > 3_600_000
+        kept = dict(world.packages)
         world.packages.clear()
+        for _ in range(2):
+            await world.look(after_s=100 * 86_400)
+            assert await versions_of(world.store, "s")
+            await world.look()
+            assert await versions_of(world.store, "s")
+            world.packages |= kept  # its record was damaged, and came back
+            await world.look()
+            world.packages.clear()
+        await world.look(after_s=100 * 86_400)
         await world.look(after_s=100 * 86_400)
         assert await versions_of(world.store, "s")
         await world.look(after_s=30 * 86_400)

@@ -1,7 +1,7 @@
 """Distribution point records: one for every node, nothing of anybody else touched, no request without a change."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,21 @@ class Network:
 
     def __init__(self) -> None:
         self.nodes: dict[str, NodeBody] = {}
+        self.tombstones: set[str] = set()
 
     def add(self, name: str, **fields: Any) -> None:
         """A node whose id is its name's first letter, many times."""
         values = {"url": f"https://{name}.example.com:8440", "stage": "prod", "version": "1", **fields}
         self.nodes[name[0] * 52] = NodeBody(name=name, **values)
+
+    def leave(self, name: str) -> None:
+        """A node leaves, and says so."""
+        del self.nodes[name[0] * 52]
+        self.tombstones.add(name[0] * 52)
+
+    async def left(self, ids: Iterable[str]) -> set[str]:
+        """As `Holdings.left`."""
+        return self.tombstones & set(ids)
 
 
 class Desk:
@@ -174,7 +184,7 @@ def test_a_record_of_the_same_name_is_left_alone(tmp_path: Path) -> None:
         assert (row["state"], row["ours"]) == ("conflict", False)
         assert "another distribution point" in row["error"]
         assert desk.mdm.points == {id: before}
-        desk.network.nodes.clear()
+        desk.network.leave("zurich")
         desk.network.add("bern")
         await desk.run()
         assert desk.mdm.points[id] == before, "nor is it removed"
@@ -193,7 +203,7 @@ def test_a_persons_record_of_the_node_itself_is_taken_and_never_written(tmp_path
         assert (row["state"], row["ours"], row["remote_id"]) == ("mirrored", False, id)
         desk.configure(failover=False)
         await desk.run()
-        desk.network.nodes.clear()
+        desk.network.leave("zurich")
         desk.network.add("bern")
         await desk.run()
         assert desk.mdm.points[id] == before
@@ -210,7 +220,7 @@ def test_the_principal_is_never_ours_to_make_or_to_remove(tmp_path: Path) -> Non
         assert not any(point["principal"] for point in desk.mdm.points.values())
         row = await desk.row("zurich")
         desk.mdm.points[row["remote_id"]]["principal"] = True
-        del desk.network.nodes["z" * 52]
+        desk.network.leave("zurich")
         await desk.run()
         assert row["remote_id"] in desk.mdm.points
         assert "principal" in (await desk.row("zurich"))["error"]
@@ -223,11 +233,44 @@ def test_the_record_of_a_node_that_left_is_removed(tmp_path: Path) -> None:
         desk.network.add("zurich")
         desk.network.add("bern")
         await desk.run()
-        del desk.network.nodes["z" * 52]
+        desk.network.leave("zurich")
         assert await desk.run() == PointsSummary(unchanged=1, removed=1)
         assert desk.names() == ["ODS - bern"]
         assert (await desk.events())[-1]["data"]["removed"] is True
         assert await desk.look() == PointsSummary(unchanged=1)
+
+    with_desk(tmp_path, test)
+
+
+def test_a_node_whose_record_is_only_absent_keeps_its_distribution_point(tmp_path: Path) -> None:
+    """Its record breaks a rule, is damaged, or was removed by a repair; it comes back with the next one."""
+
+    async def test(desk: Desk) -> None:
+        desk.network.add("zurich")
+        desk.network.add("bern")
+        await desk.run()
+        row, points = await desk.row("zurich"), dict(desk.mdm.points)
+        node = desk.network.nodes.pop("z" * 52)
+        for _ in range(3):
+            assert await desk.look() == PointsSummary(unchanged=1)
+        assert (desk.mdm.points, await desk.row("zurich")) == (points, row)
+        desk.network.nodes["z" * 52] = node
+        assert await desk.look() == PointsSummary(unchanged=2)
+        assert desk.mdm.points == points, "network segments name it by its id"
+
+    with_desk(tmp_path, test)
+
+
+def test_who_has_left_is_known_after_the_word_of_it_is_buried(tmp_path: Path) -> None:
+    async def test(desk: Desk) -> None:
+        desk.configure(remove=False)
+        desk.network.add("zurich")
+        await desk.run()
+        desk.network.leave("zurich")
+        await desk.run()
+        desk.network.tombstones.clear()
+        desk.configure(remove=True)
+        assert (await desk.run()).removed == 1
 
     with_desk(tmp_path, test)
 
@@ -238,7 +281,7 @@ def test_it_is_left_if_the_settings_say_so(tmp_path: Path) -> None:
         desk.network.add("zurich")
         desk.network.add("bern")
         await desk.run()
-        del desk.network.nodes["z" * 52]
+        desk.network.leave("zurich")
         await desk.run()
         assert len(desk.mdm.points) == 2
         assert (await desk.row("zurich"))["state"] == "left"
@@ -310,7 +353,7 @@ def test_the_record_of_a_node_that_left_is_not_forgotten_because_one_list_lacks_
         await desk.run()
         row = await desk.row("zurich")
         kept = desk.mdm.points.pop(row["remote_id"])
-        del desk.network.nodes["z" * 52]
+        desk.network.leave("zurich")
         assert await desk.run() == PointsSummary(unchanged=1, missing=1)
         desk.mdm.points[row["remote_id"]] = kept
         assert await desk.run() == PointsSummary(unchanged=1, removed=1)
@@ -328,7 +371,7 @@ def test_a_record_that_is_another_one_by_now_is_not_removed(tmp_path: Path) -> N
         await desk.run()
         row = await desk.row("zurich")
         desk.mdm.points[row["remote_id"]].update(name="Headquarters", serverName="hq.example.com")
-        del desk.network.nodes["z" * 52]
+        desk.network.leave("zurich")
         assert (await desk.run()).removed == 0
         assert row["remote_id"] in desk.mdm.points
         assert "another one" in (await desk.row("zurich"))["error"]
