@@ -23,10 +23,10 @@ from appliance.domain.errors import (
 )
 from appliance.domain.event import EventType
 from appliance.domain.job import Job
-from appliance.domain.package import Package
+from appliance.domain.package import WANTED, Package
 from appliance.jobs.context import JobContext
 from appliance.store.blobs import BlobStore, Stamp
-from appliance.store.ports import Doc, Operation, Replace, Store
+from appliance.store.ports import Doc, Operation, Remove, Replace, Store
 
 from .blob_check import Finding, fault_of, look, verify
 from .catalogue import Catalogue
@@ -373,14 +373,23 @@ class Verifying:
     async def notice_repairs(self) -> None:
         """Say what was damaged and is whole again; called when packages changed."""
         for sha256, doc in list(self._open.items()):
-            holders = self._catalogue.holders(sha256)
-            if not holders and self._wanted(sha256):
+            if not self._is_over(sha256):
                 continue
-            await self._close(sha256, doc, holders)
+            for package in self._catalogue.all():
+                if sha256 in {package.body.sha256, package.held_sha256}:
+                    await self._catalogue.refresh(
+                        package.id
+                    )  # another process may have just found the damage
+            if self._is_over(sha256):
+                await self._close(sha256, doc, self._catalogue.holders(sha256))
+
+    def _is_over(self, sha256: str) -> bool:
+        """Whether a file that was damaged is served again, or nobody waits for it any more."""
+        return bool(self._catalogue.holders(sha256)) or not self._wanted(sha256)
 
     def _wanted(self, sha256: str) -> bool:
         return any(
-            package.body.sha256 == sha256 and not package.withdrawn for package in self._catalogue.all()
+            package.body.sha256 == sha256 and package.presence in WANTED for package in self._catalogue.all()
         )
 
     async def _close(self, sha256: str, doc: Doc, holders: list[str]) -> None:
@@ -397,10 +406,13 @@ class Verifying:
             for package in map(self._catalogue.by_id, holders)
             if package is not None
         ]
-        done = Replace("damaged", {**doc, "repaired_at": now}, doc["_rev"])
+        done: list[Operation] = [Remove("damaged", sha256, doc["_rev"])]
+        if holders:  # under a name of its own: the file may be damaged again
+            repair = {**doc, "_id": f"{sha256}.{now}", "repaired_at": now}
+            done.append(Replace("damaged", {name: repair[name] for name in repair if name != "_rev"}))
         self._open.pop(sha256, None)
         try:
-            await self._store.batch([done, *events])
+            await self._store.batch([*done, *events])
         except StaleRevision:  # another process of this node said it, or it is damaged again
             await self._load_open()
             return
