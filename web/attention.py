@@ -9,6 +9,7 @@ from appliance.domain.package import Presence
 from appliance.domain.states import PeerState
 from appliance.jobs.supervisor import WHAT_HAPPENED
 from appliance.service.accounts import Role
+from appliance.service.damaged import damaged_words
 from appliance.service.peers import CLOCK_MS
 from appliance.service.system import Readiness, SystemReport
 from appliance.service.vigil import CERTIFICATE
@@ -50,15 +51,8 @@ def concerns(handler: BaseHandler, report: SystemReport, readiness: Readiness) -
     counts = dict.fromkeys(Presence, 0)
     for package in app.catalogue.all():
         counts[package.presence] += 1
-    if counts[Presence.DAMAGED]:
-        text = _plural(counts[Presence.DAMAGED], "package is", "packages are")
-        found.append(
-            Concern(
-                kind="bad",
-                text=f"{text} damaged here and not served: no reachable node has a copy. Upload the same file again.",
-                address="/ui/packages?presence=damaged",
-            )
-        )
+    if damaged := damaged_words(app.catalogue):
+        found.append(Concern(kind="bad", text=damaged, address="/ui/packages?presence=damaged"))
     if report.counts.get("transfers_failed"):
         text = _plural(report.counts["transfers_failed"] or 0, "transfer gave up.", "transfers gave up.")
         found.append(Concern(kind="bad", text=text, address="/ui/transfers?state=failed"))

@@ -39,7 +39,7 @@ WORDS: dict[str, str] = {
     "peer.left": "left",
     "peer.down": "cannot be reached",
     "peer.up": "is back",
-    "peer.struck": "broke the rules",
+    "peer.struck": "sent wrong data",
     "peer.clock": "clock differs from this node's",
     "task.failed": f"background task {WHAT_HAPPENED}",
     "node.removed": "removed from the network",

@@ -15,12 +15,13 @@ import tornado.iostream
 import tornado.web
 
 from appliance.domain.errors import (
+    BlobMissing,
     NotAuthenticated,
     PackageArriving,
     PackageUnknown,
     PackageWithdrawn,
 )
-from appliance.domain.package import WANTED, Package
+from appliance.domain.package import WANTED, Package, Presence
 
 from .base import BaseHandler
 from .held_file import open_held
@@ -91,6 +92,8 @@ class DownloadHandler(BaseHandler):
             raise PackageWithdrawn(f'"{filename}" was withdrawn.')
         if package.held_sha256 and package.held_filename == filename:
             return package
+        if package.presence is Presence.DAMAGED:
+            raise BlobMissing(f'The file of "{filename}" is damaged here: {package.reason}.')
         if package.presence in WANTED:
             raise PackageArriving(f'"{filename}" is not here yet: {package.reason}.')
         raise PackageUnknown(f'"{filename}" is not served by this node: {package.reason}.')

@@ -34,6 +34,7 @@ SENTENCES = {
     Effect.CREATED: "The package was added.",
     Effect.REPLACED: "The package was replaced.",
     Effect.CHANGED: "This exact file is already here; its name, stage, tags or notes were changed.",
+    Effect.REPAIRED: "The file was damaged here and is repaired.",
     Effect.UNCHANGED: "This exact file is already here.",
 }
 #: what can be said of a file, in the query of a PUT and in Upload-Metadata

@@ -19,7 +19,7 @@ from rich.progress import (
 )
 
 from appliance.domain.names import check_filename, package_id
-from appliance.domain.package import Presence
+from appliance.domain.package import Effect, Presence
 
 from .client import NodeClient, segment
 from .command import group
@@ -29,6 +29,11 @@ from .options import DURATION, WORD, remote
 from .output import Output, moment, size, visible
 from .tus import Memory, Uploader, state_path
 from .waiting import wait_for_all
+
+_NOTES: dict[str, str] = {
+    Effect.UNCHANGED: "This exact file is already here.",
+    Effect.REPAIRED: "The file was damaged here and is repaired.",
+}
 
 
 @group("package")
@@ -177,8 +182,8 @@ def _upload(
                 f"({uploader.sha256()}). Upload it again with --replace.",
                 details={"package": found},
             )
-    if uploader.effect == "unchanged":
-        output.note(f"{filename}: This exact file is already here.")
+    if uploader.effect in _NOTES:
+        output.note(f"{filename}: {_NOTES[uploader.effect]}")
     return {**found, "effect": uploader.effect}
 
 

@@ -8,6 +8,8 @@ from enum import Enum
 from .node import Admission
 from .package import Presence
 
+_REPAIR = ". Upload the same file again to repair it"
+
 
 class Action(Enum):
     """What to do with the bytes."""
@@ -37,7 +39,7 @@ class Situation:
     held_current: bool  #: the bytes of the newest record are served here
     held_old: bool  #: other bytes of this name are served here
     on_disk: bool  #: the bytes of the newest record are on this disk, with their manifest
-    damaged: bool  #: the file here failed verification and was set aside
+    damaged: bool  #: the file here failed verification, or was lost, and is not whole again
     cancelled: bool  #: a person stopped the transfer
     sources: Sequence[str]  #: names of registered peers that hold the bytes
     out_of_reach: Sequence[str]  #: names of other nodes that hold them
@@ -49,6 +51,7 @@ class Situation:
     trouble: str = ""  #: why the transfer stopped, if it did
     retry_at: int = 0  #: when it may begin again, UTC milliseconds; 0: at any time
     set_aside: Sequence[SetAside] = ()  #: registered peers that hold the bytes and are not asked now
+    damaged_at: Sequence[str] = ()  #: names of other nodes whose file was damaged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +79,8 @@ def decide(now: Situation) -> Decision:
     """Decide about one package.
 
     The last copy of a package is never released because of a stage or tag: not before a node that admits the
-    package proves that it holds it.
+    package proves that it holds it. A last copy that was damaged is wanted back likewise: it is fetched from whoever
+    holds it, and is called damaged where nobody can give it.
     """
     here = now.held_current or now.held_old
     if now.withdrawn:
@@ -98,15 +102,23 @@ def decide(now: Situation) -> Decision:
                 reason=f"{now.admission.reason}; kept until {holder} proves that it has the file{failed}",
                 prove=not now.asking,
             )
-        return Decision(
-            action=Action.RELEASE if here or now.on_disk else Action.NOTHING,
-            presence=Presence.NOT_ADMITTED,
-            reason=now.admission.reason,
-        )
+        if not now.damaged or now.held_current or now.safe_elsewhere:
+            return Decision(
+                action=Action.RELEASE if here or now.on_disk else Action.NOTHING,
+                presence=Presence.NOT_ADMITTED,
+                reason=now.admission.reason,
+            )
+    return _decide_wanted(now)
+
+
+def _decide_wanted(now: Situation) -> Decision:
+    """Decide about bytes that should be here: they are admitted, or the last copy is lost here."""
     if now.held_current:
         return Decision(action=Action.KEEP, presence=Presence.HELD, reason=now.admission.reason)
     if now.on_disk:
         return Decision(action=Action.ADOPT, presence=Presence.HELD, reason=now.admission.reason)
+    if now.damaged and not now.sources:
+        return _damaged(now)
     if now.cancelled:
         return Decision(
             action=Action.NOTHING,
@@ -121,25 +133,33 @@ def decide(now: Situation) -> Decision:
             reason=f"fetched from {_names(now.sources)}{stopped}",
             retry_at=now.retry_at,
         )
+    lost = now.damaged_at and not now.set_aside and not now.out_of_reach
+    why = f"{_where(now)}; the file on {_names(now.damaged_at)} is damaged{_REPAIR}" if lost else _where(now)
+    return Decision(action=Action.NOTHING, presence=Presence.WAITING, reason=why, retry_at=_asked_again(now))
+
+
+def _damaged(now: Situation) -> Decision:
+    """What is damaged here, and no node can give now."""
+    return Decision(
+        action=Action.NOTHING,
+        presence=Presence.DAMAGED,
+        reason=f"the file here was damaged and set aside; {_where(now)}{_REPAIR}",
+        retry_at=_asked_again(now),
+    )
+
+
+def _where(now: Situation) -> str:
+    """Where the bytes are that no node can give now."""
     if now.set_aside:
         first = min(now.set_aside, key=lambda source: (source.until, source.name))
-        return Decision(
-            action=Action.NOTHING,
-            presence=Presence.DAMAGED if now.damaged else Presence.WAITING,
-            reason=f"{first.name} sent wrong data and is asked again at {_clock(first.until)}: {first.reason}",
-            retry_at=first.until,
-        )
+        return f"{first.name} sent wrong data and is asked again at {_clock(first.until)}: {first.reason.rstrip('.')}"
     if now.out_of_reach:
-        where = f"held by {_names(now.out_of_reach)}, to which this node is not registered or which cannot be reached"
-    else:
-        where = "no node is known to hold it"
-    if now.damaged:
-        return Decision(
-            action=Action.NOTHING,
-            presence=Presence.DAMAGED,
-            reason=f"the file here was damaged and set aside; {where}. Upload the same file again to repair it",
-        )
-    return Decision(action=Action.NOTHING, presence=Presence.WAITING, reason=where)
+        return f"held by {_names(now.out_of_reach)}, to which this node is not registered or which cannot be reached"
+    return "no node is known to hold it"
+
+
+def _asked_again(now: Situation) -> int:
+    return min((source.until for source in now.set_aside), default=0)
 
 
 def _clock(at: int) -> str:

@@ -17,6 +17,7 @@ class Effect(StrEnum):
     CHANGED = (
         "changed"  #: these bytes had the name already; stage, tags, notes or the case of the name changed
     )
+    REPAIRED = "repaired"  #: these bytes had the name already, and the file here was damaged or missing
     UNCHANGED = "unchanged"  #: these bytes had the name already
 
 

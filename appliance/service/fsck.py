@@ -18,11 +18,11 @@ from enum import StrEnum
 from pathlib import Path
 
 from appliance.domain.errors import InvalidInput, RecordAhead, SignatureRefused, WireInvalid
-from appliance.domain.package import Package
+from appliance.domain.package import WANTED, Package, Presence
 from appliance.domain.record import Record, RecordKind
 from appliance.domain.states import TransferState
 from appliance.peering.identity import Identity
-from appliance.peering.records import check_time, package_body, verify_record
+from appliance.peering.records import check_time, package_body, replica_body, verify_record
 from appliance.store.blobs import BlobStore
 from appliance.store.filesystem import remove
 from appliance.store.layout import Layout
@@ -48,6 +48,7 @@ class Kind(StrEnum):
 
     BLOB_MISSING = "blob_missing"  #: the file of a held package is gone
     BLOB_DAMAGED = "blob_damaged"  #: it has the wrong size or, when bytes are read, the wrong hash
+    SET_ASIDE = "set_aside"  #: it was found damaged before, and is not whole again
     LINK_MISSING = "link_missing"  #: a held package has no public name
     LINK_WRONG = "link_wrong"  #: a public name shows other bytes
     LINK_ORPHAN = "link_orphan"  #: a public name of no package
@@ -134,6 +135,7 @@ class Fsck:
         await self._catalogue.load()
         held = [package for package in self._catalogue.all() if package.held_sha256]
         self._report.packages = len(held)
+        await self._check_damaged()
         self._links = await asyncio.to_thread(lambda: any(map(self._is_linked, held)))
         for package in sorted(held, key=lambda package: package.held_filename):
             fault = await self._blob_fault(package, read_data=read_data)
@@ -143,7 +145,8 @@ class Fsck:
             elif await self._still_held(package):
                 kind, detail = fault
                 done = await self._give_up(package, detail) if repair else ""
-                self._add(kind, package.held_filename, detail, done)
+                left = f"{detail}; {_UPLOAD}" if repair and not done else detail
+                self._add(kind, package.held_filename, left, done)
         await self._check_trash(read_data=read_data, repair=repair)
         await self._check_orphans(repair=repair)
         self._check_identity(repair=repair)
@@ -252,11 +255,38 @@ class Fsck:
         return doc is not None and doc["held_sha256"] == package.held_sha256
 
     async def _give_up(self, package: Package, reason: str) -> str:
-        """Set the file aside; the node fetches the package again when it starts."""
+        """Set the file aside; says so if the node can fetch the package again when it starts."""
         await asyncio.to_thread(self._blobs.unpublish, package.held_filename)
         await asyncio.to_thread(self._blobs.quarantine, package.held_sha256)
         await self._store.batch(damage(package, self._catalogue.rev(package.id), reason, self._now()))
-        return "set aside; the node fetches it again from a peer when it starts"
+        return (
+            "set aside; the node fetches it again from a peer when it starts"
+            if await self._is_elsewhere(package)
+            else ""
+        )
+
+    async def _check_damaged(self) -> None:
+        """Tell of files that were set aside before; those that another node holds are fetched by themselves."""
+        damaged = {doc["_id"] async for doc in every(self._store, "damaged", {"repaired_at": 0})}
+        for package in self._catalogue.all():
+            missing = package.presence in WANTED and package.held_sha256 != package.body.sha256
+            if missing and package.body.sha256 in damaged:
+                done = _FETCHED if await self._is_elsewhere(package) else ""
+                self._add(Kind.SET_ASIDE, package.body.filename, _FOUND_BEFORE if done else _UPLOAD, done)
+
+    async def _is_elsewhere(self, package: Package) -> bool:
+        """Whether another node of the network says that it holds the newest bytes of a package."""
+        docs = await self._store.find(
+            "records", {"kind": str(RecordKind.NODE), "deleted": False}, limit=10_000
+        )
+        nodes = {doc["node"] for doc in docs} - ({self._identity.node_id} if self._identity else set())
+        async for doc in every(self._store, "records", {"package": package.id}):
+            with contextlib.suppress(InvalidInput):
+                if doc["kind"] == RecordKind.REPLICA and doc["node"] in nodes and not doc["deleted"]:
+                    said = replica_body(stored_record(doc))
+                    if said.presence == Presence.HELD and said.sha256 == package.body.sha256:
+                        return True
+        return False
 
     async def _check_link(self, package: Package, *, read_data: bool, repair: bool) -> None:
         fault = await asyncio.to_thread(self._link_fault, package, read_data)
@@ -406,6 +436,11 @@ class Fsck:
         return path.relative_to(self._layout.root).as_posix()
 
 
+_UPLOAD = (
+    "its file was damaged and set aside, and no other node is known to hold it. Upload the same file again"
+)
+_FOUND_BEFORE = "its file was damaged and set aside"
+_FETCHED = "the node fetches it again from a peer"
 _LINK_FAULTS = {
     Kind.LINK_MISSING: "it is not among the public files",
     Kind.LINK_WRONG: "the public file has other bytes",

@@ -360,7 +360,7 @@ class Holdings:
         view = view_of(record, body, old, decision, at=self._now())
         if decision.action is Action.ADOPT or (old and view.held_filename not in {"", old.held_filename}):
             await self._files.run(partial(self._blobs.publish, view.held_sha256, view.held_filename))
-        stopped = bool(situation.trouble)
+        stopped = bool(situation.trouble) or situation.damaged  # peers must not ask here for what is damaged
         operations = [*self._operations(old, view, about, decision, actor, stopped=stopped), *extra]
         if view != old:
             operations.extend(await self._trash.step(old, view))
@@ -424,11 +424,12 @@ class Holdings:
             held_current=held == body.sha256,
             held_old=held not in {"", body.sha256},
             on_disk=on_disk,
-            damaged=old is not None and old.presence is Presence.DAMAGED,
+            damaged=held != body.sha256 and await self.is_damaged(body.sha256),
             cancelled=cancelled_by_person(transfer),
             trouble=transfer["error"] if transfer is not None and transfer["state"] in STOPPED else "",
             retry_at=retry_time(transfer),
             set_aside=away,
+            damaged_at=self._damaged_at(about, body),
             sources=[self.name_of(node) for node in near],
             out_of_reach=[self.name_of(replica.node) for replica in others if replica.node not in near],
             safe_elsewhere=bool(keepers),
@@ -447,6 +448,22 @@ class Holdings:
             and replica.node in self._nodes
             and replica.sha256 == body.sha256
             and replica.presence == Presence.HELD
+        ]
+
+    async def is_damaged(self, sha256: str) -> bool:
+        """Whether a blob was found damaged or missing here and is not whole again."""
+        doc = await self._store.get("damaged", sha256)
+        return doc is not None and not doc["repaired_at"]
+
+    def _damaged_at(self, about: About, body: PackageBody) -> list[str]:
+        """The names of other nodes of the network that say that their file of the newest bytes is damaged."""
+        return [
+            self.name_of(replica.node)
+            for replica in map(replica_body, about.living())
+            if replica.node != self._node_id
+            and replica.node in self._nodes
+            and replica.sha256 == body.sha256
+            and replica.presence == Presence.DAMAGED
         ]
 
     def _keepers(self, holders: Iterable[ReplicaBody], body: PackageBody) -> list[str]:

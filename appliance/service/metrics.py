@@ -229,7 +229,7 @@ _SCRUB: Mapping[str, tuple[str, str]] = {
     "bytes": ("ods_scrub_bytes", "Bytes that were read for that."),
     "damaged_files": ("ods_scrub_damaged_files", "Files that were found damaged by it."),
     "damaged_now": ("ods_damaged_files", "Files that are damaged and not repaired."),
-    "repaired_now": ("ods_repaired_files", "Files that were damaged and repaired in the last 90 days."),
+    "repaired_now": ("ods_repaired_files", "How often a damaged file was repaired in the last 90 days."),
     "due_files": ("ods_scrub_due_files", "Files that are to be read now."),
     "completed_s": ("ods_scrub_completed_timestamp_seconds", "When all files that were due had been read."),
     "oldest_s": ("ods_scrub_oldest_age_seconds", "Time since the file was verified that waits longest."),

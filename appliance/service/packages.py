@@ -217,6 +217,7 @@ class Packages:
             extra.append(Replace("manifests", manifest_doc(manifest)))
         if committed is not None and self._verified is not None:
             extra.append(self._verified.remember(manifest.sha256, committed.stamp))
+        same_bytes = await self._same_bytes(id, manifest.sha256)
         asked = {field: getattr(body, field) for field in ("stage", "tags", "notes") if field in given}
         effect = Effect.CREATED
 
@@ -235,7 +236,7 @@ class Packages:
                 wanted = dataclasses.replace(before, filename=name, **asked)
                 if wanted != before and not replace:
                     raise _exists(id, before, name, same=True)
-                effect = Effect.UNCHANGED if wanted == before else Effect.CHANGED
+                effect = same_bytes if wanted == before else Effect.CHANGED
                 wanted = dataclasses.replace(wanted, hashes={**body.hashes, **before.hashes})
                 return None if wanted == before else wanted
             if not replace:
@@ -261,6 +262,13 @@ class Packages:
             id, actor if written else "", new=committed and (manifest.sha256, committed)
         )
         return package, effect
+
+    async def _same_bytes(self, id: str, sha256: str) -> Effect:
+        """What it does to put in bytes that a package has already."""
+        package = self._catalogue.by_id(id)
+        whole = package is not None and package.held_sha256 == sha256
+        damaged = not whole and await self._holdings.is_damaged(sha256)
+        return Effect.REPAIRED if damaged else Effect.UNCHANGED
 
     async def _relink(self, sha256: str, committed: Committed | None) -> None:
         """Let the names of other packages show bytes that took the place of a file here."""

@@ -25,6 +25,7 @@ from appliance.store.ports import Doc, Operation, Store
 
 from .blob_check import Finding, Gentle, verify
 from .catalogue import Catalogue
+from .damaged import damaged_words
 from .journal import SYSTEM, entry
 from .metrics import Metrics
 from .scrub_pace import Load, Pace
@@ -95,7 +96,7 @@ class ScrubStatus:
     total_bytes: int
     total_damaged: int
     damaged: int  #: files that are damaged now
-    repaired: int  #: files that were repaired in the last 90 days
+    repaired: int  #: how often a file was repaired in the last 90 days
 
 
 @dataclass(slots=True)
@@ -177,7 +178,11 @@ class Scrub:
         state = await self._state()
         held = await self._files()
         due = self._due(held, state)
+        damaged = await self._store.count("damaged", {"repaired_at": 0})
         word, reason = self._words(state, len(due))
+        if damaged:
+            words = damaged_words(self._catalogue) or "What is damaged is fetched again from another node."
+            reason = f"{reason} {words}"
         return ScrubStatus(
             requested_at=state["requested_at"],
             state=word,
@@ -194,7 +199,7 @@ class Scrub:
             total_files=state["total_files"],
             total_bytes=state["total_bytes"],
             total_damaged=state["total_damaged"],
-            damaged=await self._store.count("damaged", {"repaired_at": 0}),
+            damaged=damaged,
             repaired=await self._store.count("damaged", {"repaired_at": {"gt": 0}}),
         )
 
@@ -220,7 +225,7 @@ class Scrub:
         if due:
             return "idle", "Files are due; the scrub starts within ten minutes."
         if self._days:
-            return "idle", f"Every file was verified within the last {self._days * _DUE:g} days."
+            return "idle", "No file is due."
         return "off", "scrub.days is 0: files are read only when somebody starts a scrub."
 
     # The job
@@ -233,7 +238,8 @@ class Scrub:
         """
         await self._verified.load()
         state = await self._state()
-        if not state["began_at"] and not self._due(await self._files(), state):
+        asked = state["requested_at"] > (state["last"] or {"ended_at": 0})["ended_at"]
+        if not state["began_at"] and not asked and not self._due(await self._files(), state):
             return
         if not state["began_at"]:
             state = await self._change(began_at=self._now(), files=0, bytes=0, damaged=0)

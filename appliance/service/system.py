@@ -22,6 +22,7 @@ from appliance.store.filesystem import storage_error
 from appliance.store.ports import Store
 
 from .catalogue import Catalogue
+from .damaged import damaged_words
 from .probe import Probe
 from .trash import Usage
 
@@ -73,7 +74,7 @@ class Readiness:
 
     ready: bool
     checks: dict[str, Check]
-    warnings: tuple[str, ...] = ()  #: sentences about what does not work and keeps no Mac from its packages
+    warnings: tuple[str, ...] = ()  #: sentences about what does not work; uploads and transfers go on
 
 
 class System:
@@ -230,9 +231,12 @@ class System:
         return Readiness(
             ready=all(check.ok for check in checks.values()),
             checks=checks,
-            warnings=tuple(
-                f"The background task {task} keeps failing; the log says why."
-                for task in dict.fromkeys(found.task for found in self.failing() if found.persistent)
+            warnings=(
+                *filter(None, [damaged_words(self._catalogue)]),
+                *(
+                    f"The background task {task} keeps failing; the log says why."
+                    for task in dict.fromkeys(found.task for found in self.failing() if found.persistent)
+                ),
             ),
         )
 

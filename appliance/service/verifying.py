@@ -23,11 +23,11 @@ from appliance.domain.errors import (
 )
 from appliance.domain.event import EventType
 from appliance.domain.job import Job
-from appliance.domain.package import Package
+from appliance.domain.package import WANTED, Package
 from appliance.jobs.context import JobContext
 from appliance.store.blobs import BlobStore, Stamp
 from appliance.store.paging import every
-from appliance.store.ports import Doc, Operation, Replace, Store
+from appliance.store.ports import Doc, Operation, Remove, Replace, Store
 
 from .blob_check import Finding, fault_of, look, verify
 from .catalogue import Catalogue
@@ -372,16 +372,30 @@ class Verifying:
 
     async def notice_repairs(self) -> None:
         """Say what was damaged and is whole again; called when packages changed."""
-        wanted = self._wanted() if self._open else set()
+        if not self._open:
+            return
+        wanted = self._wanted()
         for sha256, doc in list(self._open.items()):
-            holders = self._catalogue.holders(sha256)
-            if not holders and sha256 in wanted:
+            if sha256 in wanted and not self._catalogue.holders(sha256):
                 continue
-            await self._close(sha256, doc, holders)
+            concerned = {*wanted.get(sha256, ()), *self._catalogue.holders(sha256)}
+            for id in concerned:
+                await self._catalogue.refresh(id)  # another process may have just found the damage
+            holders = self._catalogue.holders(sha256)
+            if holders or not any(map(self._waits, concerned)):
+                await self._close(sha256, doc, holders)
 
-    def _wanted(self) -> set[str]:
-        """The SHA-256 of every package that was not withdrawn."""
-        return {package.body.sha256 for package in self._catalogue.all() if not package.withdrawn}
+    def _waits(self, id: str) -> bool:
+        package = self._catalogue.by_id(id)
+        return package is not None and package.presence in WANTED
+
+    def _wanted(self) -> dict[str, list[str]]:
+        """The SHA-256 of every package that waits for its bytes here, and the ids of these packages."""
+        found: dict[str, list[str]] = {}
+        for package in self._catalogue.all():
+            if package.presence in WANTED:
+                found.setdefault(package.body.sha256, []).append(package.id)
+        return found
 
     async def _close(self, sha256: str, doc: Doc, holders: list[str]) -> None:
         now = self._now()
@@ -397,10 +411,13 @@ class Verifying:
             for package in map(self._catalogue.by_id, holders)
             if package is not None
         ]
-        done = Replace("damaged", {**doc, "repaired_at": now}, doc["_rev"])
+        done: list[Operation] = [Remove("damaged", sha256, doc["_rev"])]
+        if holders:  # under a name of its own: the file may be damaged again
+            repair = {**doc, "_id": f"{sha256}.{now}", "repaired_at": now}
+            done.append(Replace("damaged", {name: repair[name] for name in repair if name != "_rev"}))
         self._open.pop(sha256, None)
         try:
-            await self._store.batch([done, *events])
+            await self._store.batch([*done, *events])
         except StaleRevision:  # another process of this node said it, or it is damaged again
             now_stored = await self._store.get("damaged", sha256)
             if now_stored is not None and not now_stored["repaired_at"]:

@@ -63,7 +63,7 @@ VERIFIED = Collection(
 )  #: by SHA-256: the file of a blob as it was when its bytes were last verified here
 DAMAGED = Collection(
     name="damaged", fields={"at": "int", "repaired_at": "int"}
-)  #: by SHA-256: blobs that were found damaged here; `repaired_at` is 0 until they are right again
+)  #: by SHA-256: blobs that are damaged here, `repaired_at` is 0; by SHA-256 and time: repairs
 SCRUB = Collection(name="scrub")  #: how far the scrub is, and which processes are busy
 TRASH = Collection(
     name="superseded", fields={"package": "text", "sha256": "text", "at": "int"}

@@ -110,10 +110,13 @@ def test_damage_is_found_and_repaired(tmp_path: Path, monkeypatch: pytest.Monkey
         assert kinds(report)["blob_damaged"] == ["flipped.pkg", "short.pkg"]
 
         code, report = check(node, "--read-data", "--repair")
-        assert (code, report["ok"]) == (0, True)
-        assert all(problem["repaired"] for problem in report["problems"])
+        assert (code, report["ok"]) == (ExitCode.FAILED, False), "no other node has what is lost"
+        left = {"gone.pkg", "flipped.pkg", "short.pkg"}
+        assert {problem["subject"] for problem in report["problems"] if not problem["repaired"]} == left
         code, report = check(node, "--read-data")
-        assert (code, report["problems"], report["packages"]) == (0, [], 3)
+        assert (code, report["packages"]) == (ExitCode.FAILED, 3)
+        assert {name: set(subjects) for name, subjects in kinds(report).items()} == {"set_aside": left}
+        assert all("Upload the same file again" in problem["detail"] for problem in report["problems"])
         assert len(list(Layout(node.data).quarantine.iterdir())) == 2, (
             "damaged files are set aside, not deleted"
         )

@@ -188,6 +188,44 @@ def test_what_is_set_aside_stays_while_it_may_be_needed(tmp_path: Path) -> None:
     on_node(tmp_path, test)
 
 
+def test_each_repair_is_counted(tmp_path: Path) -> None:
+    async def test(here: Checked) -> None:
+        for repairs in (1, 2):
+            package = await here.put()
+            here.file(package).write_bytes(b"wrong bytes")
+            await here.verifying.look()
+            assert await here.store.count("damaged", {"repaired_at": {"gt": 0}}) == repairs - 1
+            await here.put()
+            await here.verifying.notice_repairs()
+            assert await here.store.count("damaged", {"repaired_at": {"gt": 0}}) == repairs
+            assert await here.store.count("damaged", {"repaired_at": 0}) == 0
+            here.clock.ms += 1000
+        here.file(package).write_bytes(b"wrong bytes")
+        await here.verifying.look()
+        await here.packages.withdraw(package.id, actor="me")
+        await here.verifying.notice_repairs()
+        assert await here.store.count("damaged", {"repaired_at": {"gt": 0}}) == 2, "it is no repair"
+        assert await here.store.count("damaged", {"repaired_at": 0}) == 0
+
+    on_node(tmp_path, test)
+
+
+def test_damage_outlives_a_change_of_tags(tmp_path: Path) -> None:
+    async def test(here: Checked) -> None:
+        package = await here.put()
+        here.file(package).write_bytes(b"wrong bytes")
+        await here.verifying.look()
+        for stage in ("dev", "prod"):
+            changed = await here.packages.change(package.id, stage=stage, actor="me")
+            assert changed.presence is Presence.DAMAGED
+            await here.verifying.notice_repairs()
+        here.begin()
+        await here.verifying.look()
+        assert (await here.holdings.settle(package.id) or package).presence is Presence.DAMAGED
+
+    on_node(tmp_path, test)
+
+
 def test_what_cannot_be_set_aside_is_not_served_and_read_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

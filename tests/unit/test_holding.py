@@ -38,6 +38,16 @@ NEW = Situation(
         (replace(NEW, sources=[], out_of_reach=["south"]), Action.NOTHING, Presence.WAITING),
         (replace(NEW, cancelled=True), Action.NOTHING, Presence.WAITING),
         (replace(NEW, sources=[], damaged=True), Action.NOTHING, Presence.DAMAGED),
+        (replace(NEW, damaged=True), Action.FETCH, Presence.ARRIVING),
+        (replace(NEW, sources=[], damaged=True, cancelled=True), Action.NOTHING, Presence.DAMAGED),
+        (replace(NEW, sources=[], damaged=True, withdrawn=True), Action.NOTHING, Presence.WITHDRAWN),
+        (
+            replace(NEW, admission=NO, sources=[], damaged=True, safe_elsewhere=False),
+            Action.NOTHING,
+            Presence.DAMAGED,
+        ),
+        (replace(NEW, admission=NO, damaged=True, safe_elsewhere=False), Action.FETCH, Presence.ARRIVING),
+        (replace(NEW, admission=NO, damaged=True), Action.NOTHING, Presence.NOT_ADMITTED),
         (replace(NEW, withdrawn=True), Action.NOTHING, Presence.WITHDRAWN),
         (replace(NEW, withdrawn=True, held_current=True), Action.RELEASE, Presence.WITHDRAWN),
         (replace(NEW, admission=NO), Action.NOTHING, Presence.NOT_ADMITTED),
@@ -67,6 +77,18 @@ def test_each_situation(situation: Situation, action: Action, presence: Presence
 def test_waiting_names_who_holds_it() -> None:
     decision = decide(replace(NEW, sources=[], out_of_reach=["south", "east", "west", "hub"]))
     assert "south, east, west and 1 more" in decision.reason
+
+
+def test_what_is_damaged_says_what_to_do() -> None:
+    here = decide(replace(NEW, admission=NO, sources=[], damaged=True, safe_elsewhere=False))
+    assert here.reason == (
+        "the file here was damaged and set aside; no node is known to hold it. Upload the same file again to repair it"
+    )
+    there = decide(replace(NEW, sources=[], damaged_at=["Berlin"]))
+    assert there.presence is Presence.WAITING
+    assert there.reason == (
+        "no node is known to hold it; the file on Berlin is damaged. Upload the same file again to repair it"
+    )
 
 
 situations = st.builds(
@@ -105,6 +127,17 @@ def test_a_copy_that_nobody_proved_to_have_is_asked_for_once_and_says_why_it_sta
     failed = decide(replace(first, asking=True, unproven="Berlin: It answered 503."))
     assert failed.reason == f"{decision.reason} (Berlin: It answered 503)"
     assert not decide(replace(first, proven_elsewhere=True)).prove
+
+
+@given(situations)
+def test_a_damaged_last_copy_is_never_hidden(situation: Situation) -> None:
+    decision = decide(situation)
+    here = situation.held_current or situation.on_disk
+    admitted = situation.admission.admitted
+    lost = situation.damaged and not here and not situation.sources
+    if lost and not situation.withdrawn and (admitted or not situation.safe_elsewhere):
+        assert decision.presence is Presence.DAMAGED
+        assert "Upload the same file again" in decision.reason
 
 
 @given(situations)

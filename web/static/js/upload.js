@@ -41,7 +41,7 @@ export class Upload {
     this.message = "";
     this.rate = 0; // bytes a second
     this.package = "";
-    this.effect = ""; // created, replaced, changed or unchanged
+    this.effect = ""; // created, replaced, changed, repaired or unchanged
     this.id = recall(file);
     this.request = null;
     this.wake = null;
@@ -157,7 +157,8 @@ export class Upload {
   finish() {
     remember(this.file, null);
     this.sent = this.file.size;
-    this.set("done", this.effect === "unchanged" ? "This exact file is already here." : "Complete and checked.");
+    const said = { unchanged: "This exact file is already here.", repaired: "The file was damaged here and is repaired." };
+    this.set("done", said[this.effect] || "Complete and checked.");
   }
 
   sleep(seconds) {
