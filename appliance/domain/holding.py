@@ -130,7 +130,8 @@ def decide(now: Situation) -> Decision:
             retry_at=first.until,
         )
     if now.out_of_reach:
-        where = f"held by {_names(now.out_of_reach)}, to which this node is not registered or which cannot be reached"
+        has = "has" if len(now.out_of_reach) == 1 else "have"
+        where = f"can't reach {_names(now.out_of_reach)}, which {has} a copy: not paired, or down"
     else:
         where = "no node is known to hold it"
     if now.damaged:
