@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+from appliance.api.app import App
 from appliance.api.base import BaseHandler
 from appliance.api.views import iso
 from appliance.domain.destination import DestinationState
 from appliance.domain.package import Presence
+from appliance.domain.sizes import human_size
 from appliance.domain.states import PeerState
 from appliance.jobs.supervisor import WHAT_HAPPENED
 from appliance.service.accounts import Role
@@ -13,8 +15,6 @@ from appliance.service.damaged import damaged_words
 from appliance.service.peers import CLOCK_MS
 from appliance.service.system import Readiness, SystemReport
 from appliance.service.vigil import CERTIFICATE
-
-from .templating import human_size
 
 #: collection and state of what is known of records in MDM servers, and how one and several are told
 _RECORDS = (
@@ -42,7 +42,7 @@ class Concern:
     address: str = ""  #: where it can be mended
 
 
-def concerns(handler: BaseHandler, report: SystemReport, readiness: Readiness) -> list[Concern]:
+async def concerns(handler: BaseHandler, report: SystemReport, readiness: Readiness) -> list[Concern]:
     """What needs attention, the worst first."""
     app, found = handler.app, []
     for check in readiness.checks.values():
@@ -67,13 +67,7 @@ def concerns(handler: BaseHandler, report: SystemReport, readiness: Readiness) -
             text = f"The registration with {peer.name} is {peer.state}."
             found.append(Concern(kind="warn", text=text, address="/ui/network"))
     found.extend(_inner_concerns(handler))
-    if counts[Presence.WAITING]:
-        text = _plural(counts[Presence.WAITING], "package waits", "packages wait")
-        found.append(
-            Concern(
-                kind="warn", text=f"{text} for a node that holds it.", address="/ui/packages?presence=waiting"
-            )
-        )
+    found.extend(await _missing(app))
     if report.counts.get("jobs_failed"):
         text = _plural(report.counts["jobs_failed"] or 0, "job gave up.", "jobs gave up.")
         found.append(Concern(kind="warn", text=text, address="/ui/jobs?state=failed"))
@@ -84,8 +78,28 @@ def concerns(handler: BaseHandler, report: SystemReport, readiness: Readiness) -
             if disk.trash
             else ""
         )
-        text = f"The disk is nearly full: new packages may find no room.{trash}"
-        found.append(Concern(kind="warn", text=text))
+        unfinished = f" Unfinished uploads use {human_size(disk.uploads)}." if disk.uploads else ""
+        text = f"The disk is nearly full: new packages may find no room.{trash}{unfinished}"
+        address = "/ui/upload" if unfinished and _operates(handler) else ""
+        found.append(Concern(kind="warn", text=text, address=address))
+    return found
+
+
+async def _missing(app: App) -> list[Concern]:
+    """Packages that wait for a person or for a node."""
+    found = []
+    waiting = [package for package in app.catalogue.all() if package.presence is Presence.WAITING]
+    cancelled = await app.transfers.cancelled(waiting)
+    if cancelled:
+        one, many = "package isn't here: its transfer was", "packages aren't here: their transfers were"
+        text = (
+            f"{_plural(cancelled, one, many)} cancelled. Retry to fetch {'it' if cancelled == 1 else 'them'}."
+        )
+        found.append(Concern(kind="warn", text=text, address="/ui/transfers?state=cancelled"))
+    if len(waiting) > cancelled:
+        text = _plural(len(waiting) - cancelled, "package is", "packages are")
+        text = f"{text} waiting for a reachable node that has a copy."
+        found.append(Concern(kind="warn", text=text, address="/ui/packages?presence=waiting"))
     return found
 
 
@@ -148,7 +162,7 @@ async def connection_concerns(handler: BaseHandler) -> list[Concern]:
         count = await app.store.count(collection, {"state": state})
         if count:
             found.append(Concern(kind="warn", text=_plural(count, one, many), address="/ui/mdm"))
-    if handler.principal is not None and handler.principal.role >= Role.OPERATOR:
+    if _operates(handler):
         for each in await app.notifications.destinations.all():
             if each.state is DestinationState.SUSPENDED or each.failing_since:
                 kind = "bad" if each.state is DestinationState.SUSPENDED else "warn"
@@ -159,6 +173,10 @@ async def connection_concerns(handler: BaseHandler) -> list[Concern]:
             text = f"The directory server {asked.url} is down: {asked.error}"
             found.append(Concern(kind="warn", text=text, address="/ui/directory"))
     return found
+
+
+def _operates(handler: BaseHandler) -> bool:
+    return handler.principal is not None and handler.principal.role >= Role.OPERATOR
 
 
 def _plural(count: int, one: str, many: str) -> str:

@@ -1,5 +1,6 @@
 """Other nodes, as pages show them: how the registered ones are doing, and who else is there."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from appliance.api.app import App
@@ -33,6 +34,34 @@ def _health(peer: Peer, now: int) -> tuple[str, str]:
     if peer.failures:
         return "unsteady", "warn"
     return "healthy", "good"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """Why little may be heard of a node."""
+
+    down: bool
+    text: str
+    since: int = 0  #: when it was heard of last, UTC milliseconds; 0: not known
+
+
+def reach(app: App) -> dict[str, Reach]:
+    """By node id, the nodes that are down or are not registered with this one."""
+    peers = {peer.id: peer for peer in app.peers.all()}
+    found = {
+        id: Reach(down=True, text=f"{peer.name} is down: {peer.last_error}", since=peer.last_seen)
+        for id, peer in peers.items()
+        if peer.down
+    }
+    for id, node in others(app):
+        gates = [peer for peer in peers.values() if peer.id in node.peers]
+        ways = " or ".join(peer.name for peer in gates[:3])
+        if gates and all(peer.down for peer in gates):
+            text = f"{node.name} is reached only through {ways}, which is down."
+            found[id] = Reach(down=False, text=text, since=max(peer.last_seen for peer in gates))
+        elif gates:
+            found[id] = Reach(down=False, text=f"{node.name} is reached only through {ways}.")
+    return found
 
 
 def others(app: App) -> list[tuple[str, NodeBody]]:

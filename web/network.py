@@ -123,7 +123,7 @@ def _cell(package: Package, body: ReplicaBody | None, sight: Sight | None) -> Ce
     if moving is not None:
         return Cell("arriving", "", share(moving.done, package.body.size))
     if body is None:
-        return Cell("", "The node has not said anything about this package yet.")
+        return Cell("", "No status from this node yet.")
     if held:
         return Cell("older", "It still holds earlier bytes of this name.")
     return Cell(str(body.presence), body.reason)

@@ -30,7 +30,7 @@ class OverviewHandler(PageHandler):
         self.page(
             "overview.html",
             report=report,
-            concerns=[*concerns(self, report, readiness), *await connection_concerns(self)],
+            concerns=[*await concerns(self, report, readiness), *await connection_concerns(self)],
             nodes=len(app.holdings.nodes),
             moving=moving,
             rates=app.throughput.rates(),

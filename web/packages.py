@@ -1,17 +1,19 @@
 """Packages: the list, and everything about one."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 from urllib.parse import quote, urlencode
 
+from appliance.api.app import App
 from appliance.api.install_manifest import install_manifest
 from appliance.api.mdm import package_records
 from appliance.api.models import PackagesQuery
 from appliance.api.packages import list_packages, package_detail, package_versions
-from appliance.api.views import package_json
-from appliance.domain.package import Presence
+from appliance.api.views import iso, package_json
+from appliance.domain.package import Package, Presence
 from appliance.service.accounts import Role
 
+from .neighbours import reach
 from .pages import PageHandler
 from .wording import event_view, node_name
 
@@ -65,7 +67,11 @@ class PackagePage(PageHandler):
         live = app.transfers.progress(package.id)
         self.title = package.body.filename
         shown = await package_detail(self, package)
-        said = {replica["node"] for replica in shown["replicas"]}
+        own = app.identity.node_id
+        said = {own, *(replica["node"] for replica in shown["replicas"])}
+        if own not in {replica["node"] for replica in shown["replicas"]}:
+            shown["replicas"].insert(0, _own_replica(package, app))
+        verified_at = await app.verifying.verified_at(package.held_sha256) if package.held_sha256 else 0
         self.page(
             "package.html",
             package=shown,
@@ -73,7 +79,11 @@ class PackagePage(PageHandler):
             origin=node_name(shown["origin"], app) if shown["origin"] else "",
             author=node_name(shown["author"], app),
             transfer=live.view() if live else None,
-            silent=sorted(node.name for id, node in app.holdings.nodes.items() if id not in said),
+            silent=[] if package.withdrawn else _silent(app, said),
+            reach=reach(app),
+            verified=bool(package.held_sha256),
+            verified_at=verified_at,
+            stopped=await app.transfers.stopped(package),
             mdm_records=await package_records(self, package),
             install_manifest="" if package.withdrawn else install_manifest(package, shown["url"]).decode(),
             command=f"curl -fO '{shown['url']}'",
@@ -105,6 +115,25 @@ class UploadPage(PageHandler):
             default_stage=self.app.settings.uploads.stage,
             most=uploads.max_size,
         )
+
+
+def _own_replica(package: Package, app: App) -> dict[str, Any]:
+    """What this node says of a package of which it keeps no record of its own, such as a withdrawn one."""
+    return {
+        "node": app.identity.node_id,
+        "name": app.node_name,
+        "presence": str(package.presence),
+        "reason": package.reason,
+        "current": True,
+        "bytes_done": None,
+        "at": iso(package.at),
+    }
+
+
+def _silent(app: App, said: set[str]) -> list[tuple[str, str]]:
+    """Ids and names of the nodes that said nothing of a package, by name."""
+    found = [(id, node.name) for id, node in app.holdings.nodes.items() if id not in said]
+    return sorted(found, key=lambda item: item[1])
 
 
 def _further(hashes: dict[str, str]) -> dict[str, str]:

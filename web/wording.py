@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from appliance.api.app import App
-from appliance.api.views import iso
+from appliance.api.views import iso, job_json
 from appliance.domain.event import Event
+from appliance.domain.job import Job
+from appliance.domain.sizes import human_size
 from appliance.jobs.supervisor import WHAT_HAPPENED
-
-from .templating import human_size
 
 WORDS: dict[str, str] = {
     "package.published": "published",
@@ -76,6 +76,28 @@ WORDS: dict[str, str] = {
     "mdm.point_written": "distribution point written",
     "mdm.hook_refused": "MDM webhook refused",
 }
+JOBS: dict[str, str] = {
+    "transfer.fetch": "fetch",
+    "transfer.fetch_small": "fetch",
+    "package.verify": "verify file",
+    "package.restore": "restore earlier version",
+    "package.digest": "compute checksums",
+    "package.release_check": "check that another node has a copy",
+    "blob.verify": "verify file",
+    "blob.look": "look for changed files",
+    "scrub.run": "verify all files",
+    "replication.reconcile": "check what is missing",
+    "replication.compare": "compare with peers",
+    "replication.watchdog": "look for stuck packages",
+    "maintenance.purge": "clean up",
+    "directory.recheck": "check accounts of the directory",
+    "vigil.look": "check disk and certificate",
+    "notifications.send": "send notification",
+    "mdm.sync": "sync with the MDM server",
+    "mdm.hint": "look at what the MDM server told",
+    "mdm.upload": "upload to the MDM server",
+    "mdm.pull": "fetch from the MDM server",
+}
 _BAD = {
     "package.damaged", "scrub.damage", "replication.stuck", "transfer.failed", "peer.down", "peer.struck",
     "disk.low", "certificate.expiring", "certificate.refused", "node.twin_detected", "mdm.attention",
@@ -110,6 +132,17 @@ def event_view(event: Event, app: App) -> dict[str, Any]:
         "actor": node_name(event.actor.removeprefix("node:"), app),
         "address": address,
         "changes": _changes(data),
+    }
+
+
+def job_view(job: Job, app: App) -> dict[str, Any]:
+    """A job as pages show it: as in the API, with what it does in words, and the package that it is about."""
+    package = app.catalogue.by_id(str(job.args.get("package", "")))
+    return {
+        **job_json(job),
+        "what": JOBS.get(job.name, job.name.replace(".", " ").replace("_", " ")),
+        "package": package.id if package is not None else "",
+        "filename": package.body.filename if package is not None else "",
     }
 
 

@@ -6,11 +6,12 @@ from urllib.parse import urlencode
 from appliance.api.cursors import after, encode
 from appliance.api.models import JobsQuery, TransfersQuery
 from appliance.api.parameters import Choice
-from appliance.api.views import job_json, transfer_json
+from appliance.api.views import transfer_json
 from appliance.api.work import transfers_of
 from appliance.domain.states import JobState, TransferState
 
 from .pages import PageHandler
+from .wording import job_view
 
 PAGE = 50
 OPEN = "open"  #: jobs that wait, run or gave up
@@ -65,7 +66,7 @@ class JobsPage(PageHandler):
         cursor = encode([shown[-1].updated_at, shown[-1].id]) if len(jobs) > PAGE else ""
         self.page(
             "jobs.html",
-            items=[job_json(job) for job in shown],
+            items=[job_view(job, self.app) for job in shown],
             chosen=state,
             states=[OPEN, *(str(one) for one in JobState)],
             next=f"/ui/jobs?{urlencode({**given, 'cursor': cursor})}" if cursor else "",

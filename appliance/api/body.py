@@ -16,7 +16,7 @@ import tornado.escape
 import tornado.ioloop
 import tornado.web
 
-from appliance.domain.errors import ApplianceError, TooLarge
+from appliance.domain.errors import ApplianceError, StorageFull, TooLarge
 from appliance.service.receiving import Receiver
 from appliance.service.uploads import Outcome, Upload
 
@@ -154,12 +154,12 @@ class BodyHandler(BaseHandler):
         elif self.receiver is not None:
             try:
                 if self.receiver.offset + len(chunk) > self._limit:
-                    self._useless = self.upload is not None and self.upload.size is None
                     raise TooLarge(f"The body is longer than the {self._limit} bytes that were promised.")
                 self._heard = math.inf  # who waits now is the client
                 await self.receiver.write(chunk)
                 self.app.metrics.uploaded(len(chunk))
             except ApplianceError as exc:
+                self._useless = not self.remember  # nobody knows its id, so nobody goes on with it
                 self._refuse(exc)
             finally:
                 self._heard = asyncio.get_running_loop().time()
@@ -173,7 +173,18 @@ class BodyHandler(BaseHandler):
         assert self.upload is not None
         assert self.receiver is not None
         assert self._stack is not None
-        async with self._stack:
+        if self.remember:
+            return await self._ended(self._stack)
+        try:
+            return await self._ended(self._stack)
+        except StorageFull:  # nobody knows its id: what arrived would only take room
+            await self.app.uploads.forget(self.upload.id)
+            raise
+
+    async def _ended(self, stack: contextlib.AsyncExitStack) -> Outcome | None:
+        assert self.upload is not None
+        assert self.receiver is not None
+        async with stack:
             self._stack = None
             await self.receiver.flush()
             if (
@@ -207,10 +218,12 @@ class BodyHandler(BaseHandler):
     async def _leave(self, stack: contextlib.AsyncExitStack) -> None:
         assert self.upload is not None
         assert self.receiver is not None
+        nothing = not self.receiver.offset and not self.remember  # and nobody knows its id
+        useless = nothing or self._useless
         with contextlib.suppress(ApplianceError):  # it was answered, or there is nobody to be told
             async with stack:
-                if self.receiver.sound and (self.receiver.offset or self.remember):
+                if self.receiver.sound and not useless:
                     await self.app.uploads.rest(self.upload, self.receiver)
-            nothing = not self.receiver.offset and not self.remember  # and nobody knows its id
-            if nothing or self._useless:
+        if useless:
+            with contextlib.suppress(ApplianceError):
                 await self.app.uploads.forget(self.upload.id)

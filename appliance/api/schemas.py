@@ -164,7 +164,8 @@ _PROPERTIES: dict[str, dict[str, Schema]] = {
     "System": {
         "version": TEXT, "uptime_s": NUMBER,
         "disk": object_of({"total": INT, "free": INT, "floor": INT, "used_by_packages": INT,
-                           "trash": {**INT, "description": "Bytes of earlier versions that can be restored."}}),
+                           "trash": {**INT, "description": "Bytes of earlier versions that can be restored."},
+                           "uploads": {**INT, "description": "Bytes of uploads that are not complete."}}),
         "memory": object_of({"rss": {"type": ["integer", "null"]}}),
         "python": TEXT, "database": TEXT, "counts": _COUNTS,
     },

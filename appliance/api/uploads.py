@@ -93,7 +93,11 @@ class PackagePutHandler(BodyHandler):
             actor=self.actor,
             within=self.within,
         )
-        await self.begin(upload, 0)
+        try:
+            await self.begin(upload, 0)
+        except ApplianceError:  # nobody knows its id
+            await self.app.uploads.terminate(upload.id)
+            raise
 
     def _checksum(self) -> tuple[str, bytes]:
         """The digest of the headers, if it is of a kind that is not computed of every package anyway."""

@@ -218,7 +218,7 @@ def connect(
     system = System(
         store=store, catalogue=catalogue, data_dir=layout.root, min_free_bytes=settings.transfers.min_free,
         version=__version__, database=database, heartbeat_age=runner.heartbeat_age if runner else None,
-        supervisor=supervisor, now=now_ms, trash=trash.usage,
+        supervisor=supervisor, now=now_ms, trash=trash.usage, uploads=uploads.used,
         store_probe=store_probe, folder_faults=folders.faults if serving else None, twin=lambda: twins.reason,
     )  # fmt: skip
     directory = Directory(settings.directory, now_ms) if settings.directory.servers else None

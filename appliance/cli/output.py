@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from appliance.domain.sizes import human_size
+
 _MISSING = "-"
 
 
@@ -90,15 +92,8 @@ def visible(text: str) -> str:
 
 
 def size(count: float | None) -> str:
-    """Bytes for people, in powers of 1024."""
-    if count is None:
-        return _MISSING
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
+    """Bytes for people."""
+    return _MISSING if count is None else human_size(count)
 
 
 def span(seconds: float) -> str:

@@ -33,8 +33,12 @@ def status(client: NodeClient, output: Output) -> int:
             ("State", _state(ready)),
             ("Up for", span(system["uptime_s"])),
             ("Packages", f"{counts['held']} of {counts['packages']} here, {size(disk['used_by_packages'])}"),
-            ("Disk", f"{size(disk['free'])} of {size(disk['total'])} free; {size(disk['floor'])} stay free"),
-            ("Trash", _trash(counts["versions"], disk["trash"])),
+            (
+                "Disk",
+                f"{size(disk['free'])} of {size(disk['total'])} free; {size(disk['floor'])} have to stay free",
+            ),
+            ("Earlier versions", _trash(counts["versions"], disk["trash"])),
+            ("Unfinished uploads", size(disk["uploads"])),
             ("Memory", size(system["memory"]["rss"])),
             ("Database", system["database"]),
             ("Peers", f"{sum(p['healthy'] for p in peers)} of {len(peers)} healthy"),
@@ -55,7 +59,7 @@ def status(client: NodeClient, output: Output) -> int:
 
 
 def _trash(versions: int | None, used: int) -> str:
-    return "unknown" if versions is None else f"{versions} earlier versions, {size(used)}"
+    return "unknown" if versions is None else f"{versions}, {size(used)}"
 
 
 def _state(ready: dict[str, Any]) -> str:

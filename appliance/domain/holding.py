@@ -154,7 +154,8 @@ def _where(now: Situation) -> str:
         first = min(now.set_aside, key=lambda source: (source.until, source.name))
         return f"{first.name} sent wrong data and is asked again at {_clock(first.until)}: {first.reason.rstrip('.')}"
     if now.out_of_reach:
-        return f"held by {_names(now.out_of_reach)}, to which this node is not registered or which cannot be reached"
+        has = "has" if len(now.out_of_reach) == 1 else "have"
+        return f"can't reach {_names(now.out_of_reach)}, which {has} a copy: not paired, or down"
     return "no node is known to hold it"
 
 

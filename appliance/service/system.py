@@ -16,6 +16,7 @@ from pathlib import Path
 from appliance.domain.errors import OUTAGES, StorageError, StoreDamaged
 from appliance.domain.job import QUEUES
 from appliance.domain.package import Presence
+from appliance.domain.sizes import human_size
 from appliance.domain.states import JobState, PeerState, TransferState
 from appliance.jobs.supervisor import Failing, Supervisor
 from appliance.store.filesystem import storage_error
@@ -45,6 +46,7 @@ class Disk:
     floor: int  #: never less free than this by our doing
     used_by_packages: int
     trash: int  #: of earlier versions that can be restored; they make room by themselves
+    uploads: int  #: of uploads that are not complete
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +95,7 @@ class System:
         supervisor: Supervisor,
         now: Callable[[], int],
         trash: Callable[[], Awaitable[Usage]],
+        uploads: Callable[[], int],
         store_probe: Probe | None = None,
         folder_faults: Callable[[], Sequence[str]] | None = None,
         twin: Callable[[], str] = lambda: "",
@@ -110,11 +113,13 @@ class System:
             supervisor: Knows which background tasks of this process fail.
             now: UTC milliseconds.
             trash: What the trash holds.
+            uploads: Bytes of uploads that are not complete; looks at the disk, and so blocks.
             store_probe: Writes to the database and reads that; None to leave it at a ping.
             folder_faults: A sentence for each directory of the data directory that cannot be used.
             twin: Why another process with this node's identity keeps it from writing; "" if none does.
         """
         self._trash = trash
+        self._uploads = uploads
         self._store_probe = store_probe
         self._folder_faults = folder_faults
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="probe")  # of its own: a disk may hang
@@ -208,6 +213,7 @@ class System:
                 floor=self._floor,
                 used_by_packages=sum(held.values()),
                 trash=trash.bytes,
+                uploads=await asyncio.to_thread(self._uploads),
             ),
             memory_rss=resident_bytes(),
             python=platform.python_version(),
@@ -265,9 +271,9 @@ class System:
         except TimeoutError:
             return Check(ok=False, reason="The disk does not answer.")
         if usage.free < max(LEAST_FREE, self._floor):
-            full = usage.free < LEAST_FREE
-            reason = "The disk is full." if full else "There is less free disk space than the floor allows."
-            return Check(ok=False, reason=reason)
+            floor = f"{human_size(self._floor)} have to stay free (transfers.min_free)"
+            reason = f"Only {human_size(usage.free)} of disk space are free, and {floor}."
+            return Check(ok=False, reason="The disk is full." if usage.free < LEAST_FREE else reason)
         reason = await self._disk_probe.ask()
         return Check(ok=not reason, reason=reason)
 

@@ -9,14 +9,14 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from appliance.domain.errors import OUTAGES, InvalidTransition, JobUnknown, StaleRevision
 from appliance.domain.event import EventType
 from appliance.domain.job import Job
-from appliance.domain.package import Package, Presence
+from appliance.domain.package import WANTED, Package, Presence
 from appliance.domain.states import JobState, TransferState, advance
 from appliance.peering.records import replica_body
 from appliance.store.paging import every
@@ -49,6 +49,8 @@ _NEEDED = {
     "package", "filename", "sha256", "size", "state", "bytes_done", "chunks_done", "chunks", "rate", "sources",
     "error", "attempts", "started_at", "updated_at",
 }  # fmt: skip
+_RETRIED = {TransferState.CANCELLED, TransferState.FAILED, TransferState.STALLED}
+_MANY = 10_000
 _PASSING = {TransferState.FETCHING, TransferState.VERIFYING}
 _OPEN = [str(state) for state in TransferState if state not in {TransferState.DONE, TransferState.CANCELLED}]
 _UNWANTED = {Presence.HELD, Presence.NOT_ADMITTED, Presence.WITHDRAWN}
@@ -201,6 +203,18 @@ class Transfers:
         )
         await self._holdings.settle(package.id)
         return await self.get(id)
+
+    async def stopped(self, package: Package) -> str:
+        """The id of the transfer of a package that has stopped and can be retried, "" if there is none."""
+        doc = await self._store.get("transfers", transfer_id(package.id, package.body.sha256))
+        missing = package.presence in {*WANTED, Presence.DAMAGED}
+        return doc["_id"] if missing and doc is not None and doc["state"] in _RETRIED else ""
+
+    async def cancelled(self, packages: Iterable[Package]) -> int:
+        """How many of these packages are not here because a person cancelled their transfers."""
+        docs = await self._store.find("transfers", {"state": str(TransferState.CANCELLED)}, limit=_MANY)
+        ids = {doc["_id"] for doc in docs if cancelled_by_person(doc)}
+        return sum(transfer_id(package.id, package.body.sha256) in ids for package in packages)
 
     async def cancel(self, id: str, *, actor: str) -> Doc:
         """Stop a transfer; what is verified stays for a retry.

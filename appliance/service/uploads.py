@@ -39,6 +39,7 @@ from appliance.domain.names import check_filename
 from appliance.domain.node import check_stage, check_within
 from appliance.domain.package import Effect, Presence, check_tags
 from appliance.domain.precondition import Precondition
+from appliance.domain.sizes import human_size
 from appliance.store.blobs import BlobStore
 from appliance.store.filesystem import open_in_place, remove, storage_error
 from appliance.store.layout import Layout
@@ -122,7 +123,8 @@ class UploadService:
         """
         if size is not None and size > self.max_size:
             raise TooLarge(
-                f"An upload has at most {self.max_size} bytes (uploads.max_size); this one has {size}."
+                f"An upload has at most {human_size(self.max_size)} (uploads.max_size); "
+                f"this one has {human_size(size)}."
             )
         if stage == "":  # a script's empty variable must not mean every node
             raise InvalidInput("The stage is empty; leave it out for the node's default.")
@@ -502,6 +504,15 @@ class UploadService:
             if doc["_id"] not in self._writers:
                 log.info("an upload expired", extra={"action": "upload_expired", "upload": doc["_id"]})
                 await self.forget(doc["_id"])
+
+    def used(self) -> int:
+        """Bytes on the disk of uploads that are not complete. Looks at each, and so blocks."""
+        found = 0
+        for path in self._layout.uploads.iterdir():
+            with contextlib.suppress(OSError):  # it was completed or deleted at this moment
+                info = path.stat()
+                found += info.st_size if info.st_nlink == 1 else 0
+        return found
 
     def close(self) -> None:
         """Let go of all files."""

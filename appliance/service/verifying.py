@@ -146,6 +146,12 @@ class Verifying:
         context.wait(self.found(sha256, finding))
         return finding.right
 
+    async def verified_at(self, sha256: str) -> int:
+        """When a file was verified last, UTC milliseconds; 0 if it was not."""
+        await self._verified.refresh()
+        known = self._verified.get(sha256)
+        return known.at if known is not None else 0
+
     async def found(self, sha256: str, finding: Finding) -> None:
         """Take over what reading a blob showed.
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from appliance.domain.errors import BlobMissing, StorageError, StorageFull, SyncFailed
+from appliance.domain.sizes import human_size
 
 from .filesystem import (
     check_regular,
@@ -132,9 +133,10 @@ class BlobStore:
             self.make_room(needed)
             free = self.free()
         if free - needed < self._floor:
+            room = f"There is no room for another {human_size(needed)}" if needed else "There is no more room"
             raise StorageFull(
-                f"{needed} bytes are needed, {free} are free, and {self._floor} stay free (transfers.min_free). "
-                "Free space, or move the data directory to a larger disk.",
+                f"{room}: {human_size(free)} of disk space are free, and {human_size(self._floor)} have to stay free "
+                "(transfers.min_free). Free space, or move the data directory to a larger disk.",
                 needed=needed,
                 free=free,
                 floor=self._floor,

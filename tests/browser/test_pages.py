@@ -113,6 +113,29 @@ def test_every_page_is_accessible_and_fits(
     visitor.close()
 
 
+@pytest.mark.parametrize("wide", [390, 700, 820, 1024, 1280])
+def test_no_page_and_no_table_is_wider_than_the_window(
+    site: NodeProcess, browser: Browser, wide: int
+) -> None:
+    visitor = Visitor(browser)
+    visitor.sign_in(site)
+    visitor.page.set_viewport_size({"width": wide, "height": 900})
+    destination = site.api("GET", "/destinations")["items"][0]["id"]
+    found = []
+    for path in (*PAGES, f"/ui/notifications/{destination}"):
+        visitor.go(path)
+        visitor.page.wait_for_load_state("load")
+        over = visitor.page.evaluate(
+            "[document.documentElement, ...document.querySelectorAll('.table-wrap')]"
+            ".map((part) => part.scrollWidth - part.clientWidth)"
+        )
+        if max(over) > 0:
+            found.append((path, over))
+        visitor.show(f"{path.strip('/').replace('/', '-').replace('?', '-') or 'root'}-{wide}")
+    assert found == []
+    visitor.close()
+
+
 def test_a_page_that_is_not_there(site: NodeProcess, browser: Browser, axe: str) -> None:
     visitor = Visitor(browser)
     visitor.sign_in(site)
@@ -178,11 +201,15 @@ def test_two_people_change_the_same_package(site: NodeProcess, visitor: Visitor,
     for person in (visitor, second):
         person.sign_in(site)
         person.go("/ui/packages/Page%203.pkg")
+    second.page.get_by_label("Tags").fill("second")
+    second.page.get_by_role(
+        "heading", name="Page 3.pkg"
+    ).click()  # what was typed stays, whoever has the focus
     visitor.page.get_by_label("Notes").fill("the first one's words")
     visitor.page.get_by_role("button", name="Save").click()
     expect(visitor.page.get_by_text("Saved.")).to_be_visible()
     second.expected.append("409")
-    second.page.get_by_label("Tags").fill("second")
+    expect(second.page.locator("#history")).to_contain_text("the first one's words")
     second.page.get_by_role("button", name="Save").click()
     expect(second.page.get_by_role("alert").filter(has_text="Somebody changed")).to_contain_text(
         "the first one's words"

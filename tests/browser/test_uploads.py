@@ -62,6 +62,20 @@ def test_it_goes_on_in_another_window(browser: Browser, node: NodeProcess, tmp_p
     first.close()
 
 
+def test_an_unfinished_upload_is_deleted(visitor: Visitor, node: NodeProcess) -> None:
+    name = base64.b64encode(b"Left.pkg").decode()
+    headers = {"Tus-Resumable": "1.0.0", "Upload-Length": "10", "Upload-Metadata": f"filename {name}"}
+    assert node.request("POST", "/api/v1/uploads", b"", headers).status == 201
+    visitor.sign_in(node)
+    visitor.go("/ui/upload")
+    unfinished = visitor.page.locator("#unfinished")
+    unfinished.get_by_role("button", name="Delete Left.pkg").click()
+    visitor.page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(visitor.page.get_by_role("status")).to_contain_text("The upload is deleted.")
+    expect(unfinished.filter(has_text="Left.pkg")).to_have_count(0)
+    assert "Left.pkg" not in [upload["filename"] for upload in node.api("GET", "/uploads")["items"]]
+
+
 def test_pausing(visitor: Visitor, node: NodeProcess, tmp_path: Path) -> None:
     file = make_file(tmp_path / "Paused.pkg", 32 * MIB, 4)
     begin(visitor, node, file.path)
@@ -97,6 +111,7 @@ def test_a_name_that_is_taken_is_refused_and_can_be_replaced(
     visitor.drag(other.path)
     row = visitor.upload_row(other.path)
     expect(row).to_contain_text("already exists")
+    expect(row).to_contain_text("Turn on Replace to overwrite it.")
     visitor.page.get_by_label("Replace packages of the same name").check()
     row.get_by_role("button", name="Try again").click()
     expect(row).to_contain_text("Complete and checked")
@@ -110,11 +125,12 @@ def test_several_files_and_an_empty_one(visitor: Visitor, node: NodeProcess, tmp
     visitor.sign_in(node)
     visitor.go("/ui/upload")
     visitor.drag(empty.path, *(file.path for file in files))
-    expect(visitor.page.get_by_text("Nothing.pkg is empty.")).to_be_visible()
+    expect(visitor.upload_row(empty.path)).to_contain_text("The file is empty.")
     for file in files:
         expect(visitor.upload_row(file.path)).to_contain_text("Complete and checked")
         assert node.sha1(file.path.name) == file.sha1
-    assert visitor.upload_row(empty.path).count() == 0
+    visitor.upload_row(empty.path).get_by_role("button", name="Remove").click()
+    expect(visitor.upload_row(empty.path)).to_have_count(0)
     assert node.package("Nothing.pkg") is None
 
 

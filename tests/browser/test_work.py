@@ -32,6 +32,7 @@ def test_a_transfer_is_watched_cancelled_and_tried_again(
     expect(page.locator("#list")).to_contain_text("fetching")
     visitor.show("transfers-moving")
     page.get_by_role("button", name="Cancel Slow.pkg").click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
     expect(page.locator("#list")).to_contain_text("cancelled")
     (event,) = here.events("transfer.cancelled")
     assert (event["actor"], event["data"]["after"]) == ("admin", {"state": "cancelled"})

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import socket
 import subprocess
 from pathlib import Path
@@ -481,7 +482,7 @@ def full(answer: Any) -> None:
     assert problem["code"] == "storage_full"
 
 
-def test_a_full_disk_is_507_and_the_partial_is_kept(
+def test_a_full_disk_is_507_and_only_what_can_be_resumed_is_kept(
     network: Network, small_disk: Path, tmp_path: Path
 ) -> None:
     node = network.node("a", DATA_DIR=str(small_disk), TRANSFERS_MIN_FREE="16MiB")
@@ -493,12 +494,26 @@ def test_a_full_disk_is_507_and_the_partial_is_kept(
         large.path, url, user=f"admin:{PASSWORD}", options=("-H", "Transfer-Encoding: chunked")
     )
     full(unknown)  # its length is not: refused when the floor is reached
+    assert "There is no more room: " in unknown.json()["detail"]
+    assert re.search(r"\d MB have to stay free", unknown.json()["detail"])
+
+    def free() -> int:
+        return os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
+
+    # Its client cannot resume it, so it takes no room: the node is ready again.
+    eventually(
+        lambda: not node.api("GET", "/uploads")["items"] and free() > 24 * MIB, 10, lambda: f"{free()}"
+    )
+    eventually(lambda: node.status("/health/ready") == 200, 10)
+    half = make_file(tmp_path / "half.pkg", (free() - 16 * MIB) * 2 // 3)
+    url = path_of(create(node, half.size, filename="half.pkg"))
+    with half.path.open("rb") as opened:
+        assert patch(node, url, opened.read(half.size - 1), 0).status == 204
+    assert node.api("GET", "/system")["disk"]["uploads"] == half.size - 1
+    full(node.upload(half.path, "other.pkg"))
     [kept] = node.api("GET", "/uploads")["items"]
-    assert 0 < kept["offset"] < large.size
-    assert os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize < 24 * MIB
-    assert node.status("/health/live") == 200
-    full(patch(node, kept["url"], b"more", kept["offset"]))
-    assert node.request("DELETE", kept["url"], None, TUS).status == 204
+    assert kept["offset"] == half.size - 1, "its client can resume it"
+    assert node.request("DELETE", url, None, TUS).status == 204
     small = make_file(tmp_path / "small.pkg", 20 * MIB)
     node.publish(small.path)
     assert node.sha1("small.pkg") == small.sha1

@@ -140,7 +140,7 @@ def test_the_command_line_lists_and_restores(
     assert "No earlier version is on this node." in capsys.readouterr().err
     assert node.holds(name, one.sha256)
     assert run(["status"]) == 0
-    assert re.search(r"Trash: +\d+ earlier versions", capsys.readouterr().out)
+    assert re.search(r"Earlier versions: +\d+, ", capsys.readouterr().out)
 
 
 def test_the_page_offers_what_the_person_may_restore(

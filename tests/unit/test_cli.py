@@ -230,7 +230,13 @@ def test_what_a_terminal_would_obey_is_not_printed() -> None:
 
 
 def test_numbers_for_people() -> None:
-    assert [size(n) for n in (0, 1023, 1024, 5 * 2**30, None)] == ["0 B", "1023 B", "1.0 KiB", "5.0 GiB", "-"]
+    assert [size(n) for n in (0, 1023, 1024, 5 * 2**30, None)] == [
+        "0 bytes",
+        "1.0 KB",
+        "1.0 KB",
+        "5.4 GB",
+        "-",
+    ]
     assert [span(n) for n in (0, 119, 120, 7300, 200_000)] == ["0 s", "119 s", "2 min", "2 h", "2 d"]
     assert moment(None) == "-"
 

@@ -23,6 +23,7 @@ export async function call(method, path, body, match) {
     const headers = { Accept: "application/json", "X-XSRF-Token": xsrf() };
     if (body !== undefined) headers["Content-Type"] = "application/json";
     if (match) headers["If-Match"] = `"${match}"`;
+    if (path.startsWith("/uploads")) headers["Tus-Resumable"] = "1.0.0"; // uploads speak tus
     let answer;
     try {
       answer = await fetch(`/api/v1${path}`, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });

@@ -6,6 +6,7 @@
 //   data-omit on a field: leave it out when it is empty
 //   data-match on the form: the ETag of what it is about; what has another one is left alone
 //   data-read and data-stamp on the form: what to do when somebody else was faster, see conflicts.js
+//   data-job on the form: the call begins a job; what to say when it is done. How it fails is said too.
 //   data-done on the form: where to go afterwards ("" stays and renews the page); data-message: what to say then
 //   data-result on the form: the id of the dialog that shows the answer: [data-answer] a value, [data-answer-rows] a list,
 //     a copy of the <template data-row> for each, with its values in [data-cell]
@@ -82,6 +83,29 @@ function showResult(form, id, answer) {
   dialog.addEventListener("close", () => { if (!tried) form.reset(); renew(); }, { once: true });
 }
 
+// What the fields say is saved: from here on it counts as what the page came with.
+function keep(form) {
+  for (const field of form.elements) {
+    if (field.options) for (const one of field.options) one.defaultSelected = one.selected;
+    else if (field.type === "checkbox") field.defaultChecked = field.checked;
+    else if ("defaultValue" in field) field.defaultValue = field.value;
+  }
+}
+
+// Say how a job ended, as long as the page is open.
+async function followJob(id, done) {
+  for (;;) {
+    await new Promise((resolve) => { setTimeout(resolve, 1000); });
+    const job = await call("GET", `/jobs/${id}`).catch((error) => (error.status ? null : { state: "doing" }));
+    if (!job) return; // it went with the list of old jobs, or may not be seen
+    if (job.state === "todo" || job.state === "doing") continue;
+    if (job.state === "done") toast(done);
+    else toast(job.error.replace(/^[A-Z]\w+: /, "") || `The job is ${job.state}.`, { bad: true });
+    renew();
+    return;
+  }
+}
+
 async function submit(form, pressed) {
   const button = pressed?.dataset.call ? pressed : form.querySelector("button:not([type]):not([data-call])");
   const [method, path] = (button.dataset.call || form.dataset.call).split(" ");
@@ -101,7 +125,11 @@ async function submit(form, pressed) {
     if (form.dataset.message) toast(form.dataset.message);
     if (form.dataset.reset !== undefined) form.reset();
     const stamp = form.dataset.stamp;
-    if (stamp && answer?.[stamp]) form.elements[stamp].value = answer[stamp];
+    if (stamp && answer?.[stamp]) {
+      form.elements[stamp].value = answer[stamp];
+      keep(form);
+    }
+    if (form.dataset.job && answer?.job) followJob(answer.job.id, form.dataset.job);
     renew();
   } catch (error) {
     if (error.code === "stale_revision" && form.dataset.read) await showTheirs(form).catch((failed) => showErrors(form, failed));

@@ -14,9 +14,21 @@ let mark = markOf(document); // how far the node's data had changed when what is
 
 const parts = () => [...document.querySelectorAll("[data-live]")];
 
+// Whether somebody typed or chose something in a field and has not saved it. A hidden one is nobody's.
+function touched(field) {
+  if (!field.name || field.type === "hidden") return false;
+  if (field.type === "checkbox" || field.type === "radio") return field.checked !== field.defaultChecked;
+  if (!field.options) return field.value !== field.defaultValue;
+  return field.value !== ([...field.options].find((one) => one.defaultSelected) ?? field.options[0])?.value;
+}
+
+function unsaved(part) { // a dialog that is closed is given up
+  return [...part.querySelectorAll("input, textarea, select")].some((field) => !field.closest("dialog") && touched(field));
+}
+
 function busy(part) { // what somebody is using is not taken from under their hands
   const selection = getSelection();
-  return pressed || part.querySelector("dialog[open]")
+  return pressed || part.querySelector("dialog[open]") || unsaved(part)
     || (part.contains(document.activeElement) && document.activeElement.matches("input, textarea, select"))
     || (!selection.isCollapsed && selection.containsNode(part, true));
 }
@@ -68,6 +80,8 @@ export async function renew() {
     }
     part.hidden = other.hidden;
     showTimes(other);
+    const opened = [...part.querySelectorAll("details")];
+    [...other.querySelectorAll("details")].forEach((one, index) => { one.open = opened[index]?.open ?? one.open; });
     if (other.innerHTML === part.innerHTML) continue;
     replace(part, other);
   }

@@ -89,7 +89,7 @@ export class Upload {
           continue;
         }
         if (SETTLED.has(error.status) && error.code !== "offset_mismatch") {
-          this.set("failed", error.message);
+          this.set("failed", error.message.replace(" (--replace, ?replace=true)", "")); // there is a box for it
           return;
         }
         failures = this.sent > before ? 1 : failures + 1;

@@ -62,7 +62,7 @@ function show(upload, parts) {
   parts.bar.value = upload.file.size ? upload.sent : upload.state === "done" ? 1 : 0;
   parts.bar.className = upload.state === "done" ? "good" : upload.state === "retrying" ? "warn" : "";
   const percent = upload.file.size ? Math.floor((100 * upload.sent) / upload.file.size) : 100;
-  parts.facts.textContent = `${size(upload.sent)} of ${size(upload.file.size)} (${percent} %)${left(upload)}`;
+  parts.facts.textContent = upload.state === "failed" && !upload.file.size ? "" : `${size(upload.sent)} of ${size(upload.file.size)} (${percent} %)${left(upload)}`;
   if (parts.message.textContent !== upload.message) parts.message.textContent = upload.message;
   if (upload.state === "done" && upload.package) {
     parts.message.append(" ", element("a", { href: `/ui/packages/${encodeURIComponent(upload.package)}`, textContent: "Show the package" }));
@@ -71,6 +71,17 @@ function show(upload, parts) {
   parts.go.hidden = !running && upload.state !== "paused" && upload.state !== "failed";
   parts.go.textContent = running ? "Pause" : upload.state === "failed" ? "Try again" : "Resume";
   parts.end.hidden = upload.state === "done" || upload.state === "ended";
+}
+
+// A file that is not sent at all: it gets its line, which says why.
+function refuse(file, message) {
+  const parts = rowFor(file);
+  show({ file, state: "failed", message, sent: 0, rate: 0 }, parts);
+  parts.bar.hidden = parts.go.hidden = true;
+  parts.end.textContent = "Remove";
+  parts.end.addEventListener("click", () => parts.row.remove());
+  list.append(parts.row);
+  document.getElementById("queue").hidden = false;
 }
 
 function startNext() {
@@ -85,8 +96,8 @@ async function start(upload) {
 
 function add(file) {
   const most = Number(page.dataset.most);
-  if (!file.size) return toast(`${file.name} is empty. ${ZIP}`, { bad: true });
-  if (file.size > most) return toast(`${file.name} is larger than the ${size(most)} that this node takes.`, { bad: true });
+  if (!file.size) return refuse(file, `The file is empty. ${ZIP}`);
+  if (file.size > most) return refuse(file, `The file is larger than the ${size(most)} that this node takes.`);
   if (uploads.some((one) => one.file.name === file.name && !["done", "failed", "ended"].includes(one.state))) {
     return toast(`${file.name} is in the list already.`);
   }
@@ -130,7 +141,7 @@ addEventListener("drop", (event) => {
   event.preventDefault();
   drop.classList.remove("over");
   for (const item of event.dataTransfer.items) {
-    if (item.webkitGetAsEntry?.()?.isDirectory) toast(`That is a folder. ${ZIP} Or drop the files that are in it.`, { bad: true });
+    if (item.webkitGetAsEntry?.()?.isDirectory) refuse({ name: item.webkitGetAsEntry().name, size: 0 }, `This is a folder. ${ZIP} Or drop the files that are in it.`);
     else if (item.kind === "file") add(item.getAsFile());
   }
 });
