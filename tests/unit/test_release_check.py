@@ -35,6 +35,9 @@ class World:
         async def manifest_of_package(_body: Any) -> Any:
             return manifest
 
+        async def refresh(_id: str) -> Any:
+            return self.package
+
         async def record_failure(node: str, _error: PeerError) -> None:
             self.failures.append(node)
             self.left_alone.add(node)
@@ -44,7 +47,7 @@ class World:
             raise PeerUnreachable("It is silent.")
 
         self.check = ReleaseCheck(
-            catalogue=cast(Any, SimpleNamespace(by_id=lambda _: self.package)),
+            catalogue=cast(Any, SimpleNamespace(refresh=refresh)),
             holdings=cast(Any, SimpleNamespace(
                 admits=lambda _: self.admits, manifest=manifest_of_package, keepers=keepers_of, name_of=str
             )),
