@@ -100,6 +100,7 @@ class Startup:
             await self._waited(life.prepare)
             undo.pop_all()
         self._graph = graph
+        self._starting.end()
         app = graph.app
         lag = LoopLag(app.metrics.event_loop_lag_seconds, graph.supervisor)
         parts = [

@@ -6,11 +6,12 @@ network converges whatever the order of arrival. The last two parts only matter 
 old copy and used one revision twice.
 
 A revision is a hybrid clock: the larger of the known revision + 1 and the time in milliseconds. Nobody takes a record
-that is more than an hour ahead, so nobody can freeze a name or exhaust the counter. Revisions of earlier versions
-counted from 1: they are valid, and any new one outranks them.
+that is more than an hour ahead, so nobody can freeze a name or exhaust the counter. Of one that was written here while
+the clock was wrong, the revision says nothing: what it replaced is older, and anything else takes its place. Revisions
+of earlier versions counted from 1: they are valid, and any new one outranks them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -57,17 +58,20 @@ class Record:
         """Compare by this: the greater wins."""
         return (self.revision, self.author, self.at, self.signature)
 
-    def outranks(self, other: "Record | None", now: int | None = None) -> bool:
+    def outranks(self, other: "Record | None", now: int | None = None, replaced: Sequence[int] = ()) -> bool:
         """Whether this record replaces `other`.
 
         Args:
             other: What is known.
-            now: UTC milliseconds; with it, a record that is too far ahead to be taken is outranked by every other one.
+            now: UTC milliseconds; with it, a record that is too far ahead to be taken is outranked by every other one
+                that is newer than what it replaced.
+            replaced: The revisions that `other` replaced, as far as they are known, newest first.
         """
         if other is None:
             return True
         if now is not None and ahead_ms(other, now) > AHEAD_MS >= ahead_ms(self, now):
-            return True
+            before = next((revision for revision in replaced if revision - now <= AHEAD_MS), None)
+            return self.revision > (before if before is not None else min(replaced, default=0))
         return self.rank > other.rank
 
 

@@ -3,6 +3,9 @@
 What holds nothing of its own is made again at once: `partial`, `uploads`, `quarantine`, and `public`, whose links are
 restored. `blobs` and `identity` are not: whoever took them away has what was in them, and an empty directory in their
 place would hide that. Then readiness is red, with the name and what to do.
+
+What arrives in `partial` and `uploads` becomes a blob by a rename, and one that is damaged goes to `quarantine`: all
+must be on one file system. `public` may be on another one; its files are copies then.
 """
 
 import asyncio
@@ -15,6 +18,7 @@ from pathlib import Path
 from appliance.domain.errors import ApplianceError, StorageError
 from appliance.jobs.supervisor import Supervisor
 from appliance.store.blobs import BlobStore
+from appliance.store.filesystem import on_one_disk
 from appliance.store.layout import Layout
 
 from .catalogue import Catalogue
@@ -22,6 +26,7 @@ from .catalogue import Catalogue
 log = logging.getLogger(__name__)
 
 LOOK_S = 2.0
+_MOVED = ("partial", "uploads", "quarantine")  #: files are moved between these and `blobs`
 _MISSING = {
     "blobs": "Mount its disk or put it back; if its files are lost, make an empty one, and packages are fetched again.",
     "identity": "Restore it from a backup before the next start: without its key the node does not start.",
@@ -117,6 +122,13 @@ class Folders:
             fault = self._fault(name, path)
             if fault:
                 faults[name] = f"The folder {name} {fault}"
+        moved = [name for name in _MOVED if not {name, "blobs"} & faults.keys()]
+        apart = [name for name in moved if not on_one_disk(self._layout.root / name, self._layout.blobs)]
+        if apart:
+            faults["apart"] = (
+                f"Nothing can be moved to or from blobs: {', '.join(apart)} must be on the same file system. Stop the "
+                "node, and mount or link the data directory as a whole."
+            )
         return faults
 
     def _fault(self, name: str, path: Path) -> str:

@@ -51,6 +51,9 @@ class Kind(StrEnum):
     SET_ASIDE = "set_aside"  #: it was found damaged before, and is not whole again
     LINK_MISSING = "link_missing"  #: a held package has no public name
     LINK_WRONG = "link_wrong"  #: a public name shows other bytes
+    LINK_COPY = (
+        "link_copy"  #: a public name shows the right bytes and is no link, so nobody looks at them again
+    )
     LINK_ORPHAN = "link_orphan"  #: a public name of no package
     BLOB_ORPHAN = "blob_orphan"  #: bytes that nothing mentions
     PARTIAL_ORPHAN = "partial_orphan"  #: of a transfer that is over
@@ -120,7 +123,7 @@ class Fsck:
         self._grace_ms = grace_ms
         self._progress = progress
         self._catalogue = Catalogue(store)
-        self._links = False  #: whether public names are hard links here; else they are copies
+        self._links = False  #: whether public names can be hard links here; else they are copies
         self._report = Report()
 
     async def run(self, *, read_data: bool = False, repair: bool = False) -> Report:
@@ -136,7 +139,7 @@ class Fsck:
         held = [package for package in self._catalogue.all() if package.held_sha256]
         self._report.packages = len(held)
         await self._check_damaged()
-        self._links = await asyncio.to_thread(lambda: any(map(self._is_linked, held)))
+        self._links = await asyncio.to_thread(self._blobs.links)
         for package in sorted(held, key=lambda package: package.held_filename):
             fault = await self._blob_fault(package, read_data=read_data)
             if fault is None:
@@ -298,14 +301,6 @@ class Fsck:
             done = "linked to its file"
         self._add(fault, package.held_filename, _LINK_FAULTS[fault], done)
 
-    def _is_linked(self, package: Package) -> bool:
-        try:
-            return os.path.samefile(
-                self._blobs.path(package.held_sha256), self._layout.packages / package.held_filename
-            )
-        except FileNotFoundError:
-            return False
-
     def _link_fault(self, package: Package, read_data: bool) -> Kind | None:
         blob, link = self._blobs.path(package.held_sha256), self._layout.packages / package.held_filename
         try:
@@ -314,8 +309,11 @@ class Fsck:
             return Kind.LINK_MISSING
         if os.path.samestat(one, other):
             return None
-        if other.st_size != one.st_size or self._links:
+        if other.st_size != one.st_size:
             return Kind.LINK_WRONG
+        if self._links:
+            same = hash_file(link).sha256 == package.held_sha256
+            return Kind.LINK_COPY if same else Kind.LINK_WRONG
         if read_data and hash_file(link).sha256 != package.held_sha256:
             return Kind.LINK_WRONG
         return None
@@ -444,4 +442,5 @@ _FETCHED = "the node fetches it again from a peer"
 _LINK_FAULTS = {
     Kind.LINK_MISSING: "it is not among the public files",
     Kind.LINK_WRONG: "the public file has other bytes",
+    Kind.LINK_COPY: "the public file is a copy, not a link",
 }

@@ -17,7 +17,7 @@ from appliance.peering.records import check_time, parse_record, verify_record
 from appliance.store.ports import Operation, Replace, Store
 
 from .holdings import Holdings
-from .records import Records, record_doc
+from .records import Known, Records, record_doc
 
 log = logging.getLogger(__name__)
 
@@ -146,10 +146,10 @@ class Intake:
             mine = [record for record in best.values() if record.kind is kind]
             known = await self._records.known_many(kind, [record.id for record in mine])
             for record in mine:
-                old = known.get(record.id)
-                if record.outranks(old.record if old else None, self._now()):
+                old = known.get(record.id, Known(record=None, rev=0))
+                if record.outranks(old.record, self._now(), old.replaced):
                     winners.append(record)
-                    operations.append(Replace("records", record_doc(record), old.rev if old else 0))
+                    operations.append(Replace("records", record_doc(record, old.as_replaced()), old.rev))
         return winners, operations
 
     async def _follow_up(self, winners: Sequence[Record]) -> None:

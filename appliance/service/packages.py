@@ -3,6 +3,8 @@
 import base64
 import contextlib
 import dataclasses
+import hashlib
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -376,11 +378,16 @@ class Packages:
         await self._write(id, next_body, deleted=True)
         return await self.settled(id, actor)
 
+    async def state(self, id: str) -> str:
+        """A word for what the network knows of a package now; digests that are added later do not change it."""
+        return _state((await self._records.known(RecordKind.PACKAGE, id)).record)
+
     async def restore(
         self,
         version: Version,
         manifest: Manifest,
         *,
+        expected: str = "",
         actor: str,
         within: Sequence[str] = (),
         address: str = "",
@@ -390,13 +397,14 @@ class Packages:
         Args:
             version: What to restore. Stage, tags, notes and metadata are those that it had.
             manifest: What its file is.
+            expected: The package's `state` when it was asked for; "" if that is not known.
             actor: Who restores it.
             within: The stages that they are limited to; none: all.
             address: Where they are, for the event.
 
         Raises:
             PackageUnknown: The package was forgotten meanwhile.
-            Conflict: It has these bytes now.
+            Conflict: It has these bytes now, or changed since it was asked for.
             InvalidInput: The network has no longer the stage that it had.
             PermissionDenied: A stage is not one of `within`.
         """
@@ -410,6 +418,10 @@ class Packages:
                 check_within(before.stage, within)
                 if before.sha256 == manifest.sha256:
                     raise Conflict(f'There is nothing to restore: "{before.filename}" has this version now.')
+            if expected and _state(known.record) != expected:
+                raise Conflict(
+                    f"{before.filename} changed while the version was verified; look at it and restore again."
+                )
             body = self._restored(version, manifest, before, actor)
             check_within(body.stage, within)
             operations[:] = [self._restoring(known.record, before, body, actor, address)]
@@ -584,6 +596,13 @@ class Packages:
         if known.record.deleted:
             raise PackageWithdrawn(f'"{package_body(known.record).filename}" was withdrawn.')
         return known.record
+
+
+def _state(record: Record | None) -> str:
+    if record is None:
+        return "unknown"
+    body = {name: value for name, value in record.body.items() if name != "hashes"}
+    return hashlib.sha256(json.dumps([record.deleted, body], sort_keys=True).encode()).hexdigest()
 
 
 class _Changed(StaleRevision):

@@ -262,6 +262,23 @@ class Peers:
             for peer in self._peers.values()
         )
 
+    def clock_warning(self) -> str:
+        """A sentence if clocks of peers differ from ours and none agrees with it, else ""."""
+        off = [
+            peer
+            for peer in self._peers.values()
+            if peer.state is PeerState.ACTIVE and abs(peer.clock_offset_ms) > CLOCK_MS
+        ]
+        if not off or self.clock_agrees():
+            return ""
+        peer = min(off, key=lambda one: abs(one.clock_offset_ms))
+        side = "ahead of" if peer.clock_offset_ms > 0 else "behind"
+        return (
+            f"No peer agrees with this node's clock: that of {peer.name} is {abs(peer.clock_offset_ms) / 1000:,.0f} s "
+            f"{side} it. Nodes refuse each other's requests, and what is changed here reaches no other. "
+            "Set the wrong clock right (NTP)."
+        )
+
     def is_down(self, id: str) -> bool:
         """Whether a peer failed several times in a row."""
         peer = self._peers.get(id)

@@ -6,7 +6,8 @@ the feed is the current state in the order in which this node learned it, and ne
 What the store has is checked like what comes from a peer, but for the signature: a record that breaks a rule, from an
 older version, a bug or a hand that touched the database, is skipped as if it were not there, counted and shown. Whoever
 writes the record next replaces it. One that is only ahead of the clock stays, because this node's clock may be behind;
-but it goes to no peer, and any record that is not ahead outranks it.
+but it goes to no peer, and any record that is not ahead outranks it, unless it is one of those that it replaced: these
+come back from peers. So the revisions that a record replaced are noted beside it.
 """
 
 import logging
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 
 _REMEMBERED = 10_000  #: records that break a rule
 _LOGGED = 20  #: of these: a database full of them must not fill the log
+_REPLACED = 16  #: revisions that a stored record replaced, noted beside it
 _CHECKED = 4096  #: records whose rules are not checked again while they stay as they are
 
 
@@ -54,6 +56,12 @@ class Known:
 
     record: Record | None
     rev: int
+    replaced: tuple[int, ...] = ()  #: the revisions before it, newest first
+
+    def as_replaced(self) -> tuple[int, ...]:
+        """What is noted beside a record that takes its place."""
+        before = (self.record.revision,) if self.record is not None else ()
+        return (*before, *self.replaced)[:_REPLACED]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,8 +77,8 @@ class About:
         return [record for record in records if record is not None and not record.deleted]
 
 
-def record_doc(record: Record) -> Doc:
-    """The document that keeps a record."""
+def record_doc(record: Record, replaced: Sequence[int] = ()) -> Doc:
+    """The document that keeps a record, with the revisions that it replaced here."""
     package, node = "", ""
     if record.kind is RecordKind.REPLICA:
         package, _, node = record.id.partition(".")
@@ -89,6 +97,7 @@ def record_doc(record: Record) -> Doc:
         "at": record.at,
         "fingerprint": fingerprint(record.key_in_store, record.signature),
         "record": record_json(record),
+        "replaced": list(replaced),
     }
 
 
@@ -186,7 +195,9 @@ class Records:
         return ahead_ms(record, self._now()) <= PASSED_ON_MS
 
     def _known(self, doc: Doc) -> Known:
-        return Known(record=self.read(doc), rev=doc["_rev"])
+        told = doc.get("replaced")
+        replaced = tuple(each for each in told if isinstance(each, int)) if isinstance(told, list) else ()
+        return Known(record=self.read(doc), rev=doc["_rev"], replaced=replaced)
 
     async def known(self, kind: RecordKind, id: str) -> Known:
         """The newest record of this kind and id, tombstones included."""
@@ -239,7 +250,7 @@ class Records:
             body=content,
         )
         check_rules(record)
-        return record, Replace("records", record_doc(record), known.rev)
+        return record, Replace("records", record_doc(record, known.as_replaced()), known.rev)
 
     async def about(self, package: str) -> About:
         """What is known of a package, in one read.

@@ -77,6 +77,7 @@ class Restore:
             args={
                 "package": package.id,
                 "sha256": version.sha256,
+                "state": await self._packages.state(package.id),
                 "actor": actor,
                 "within": list(within),
                 "address": remote_address.get(),
@@ -104,6 +105,7 @@ class Restore:
             self._packages.restore(
                 version,
                 manifest,
+                expected=job.args.get("state", ""),
                 actor=job.args["actor"],
                 within=job.args["within"],
                 address=job.args["address"],

@@ -99,6 +99,7 @@ class System:
         store_probe: Probe | None = None,
         folder_faults: Callable[[], Sequence[str]] | None = None,
         twin: Callable[[], str] = lambda: "",
+        clock: Callable[[], str] = lambda: "",
     ) -> None:
         """Make a view.
 
@@ -117,6 +118,7 @@ class System:
             store_probe: Writes to the database and reads that; None to leave it at a ping.
             folder_faults: A sentence for each directory of the data directory that cannot be used.
             twin: Why another process with this node's identity keeps it from writing; "" if none does.
+            clock: What is wrong with this node's clock, as far as peers tell; "" if nothing is.
         """
         self._trash = trash
         self._uploads = uploads
@@ -125,6 +127,7 @@ class System:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="probe")  # of its own: a disk may hang
         self._disk_probe = Probe(self._write_to_disk, silent="The disk does not answer.")
         self._twin = twin
+        self._clock = clock
         self._store = store
         self._catalogue = catalogue
         self._data_dir = data_dir
@@ -238,7 +241,7 @@ class System:
             ready=all(check.ok for check in checks.values()),
             checks=checks,
             warnings=(
-                *filter(None, [damaged_words(self._catalogue)]),
+                *filter(None, [damaged_words(self._catalogue), self._clock()]),
                 *(
                     f"The background task {task} keeps failing; the log says why."
                     for task in dict.fromkeys(found.task for found in self.failing() if found.persistent)

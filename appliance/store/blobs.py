@@ -26,6 +26,7 @@ from .filesystem import (
     holding,
     link,
     link_or_copy,
+    links_work,
     make_readable,
     move,
     open_regular,
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 
 _LINKING = ".linking-"
 _LEAVING = ".leaving-"
+_LINKS_LIFE_S = 60.0  #: whether a disk has hard links is asked again after that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +86,7 @@ class BlobStore:
         self._layout = layout
         self._floor = floor_bytes
         self._free = free
+        self._links: tuple[float, bool] | None = None
         self.make_room: Callable[[int], None] = lambda _: (
             None
         )  #: called in a thread when so many bytes do not fit
@@ -283,9 +286,24 @@ class BlobStore:
     def shows(self, sha256: str, filename: str) -> bool:
         """Whether a public name stands for a blob: a link to it, or a copy of its size where links cannot be made."""
         try:
-            return _shows(self._layout.packages / filename, self.path(sha256))
+            return self._shows(self._layout.packages / filename, self.path(sha256))
         except OSError:
             return False
+
+    def _shows(self, name: Path, blob: Path) -> bool:
+        if not name.exists():
+            return False
+        if os.path.samefile(name, blob):
+            return True
+        one, other = name.stat(), blob.stat()
+        return one.st_size == other.st_size and one.st_nlink == other.st_nlink == 1 and not self.links()
+
+    def links(self) -> bool:
+        """Whether public files can be hard links of blobs. Who copied the directory may have made copies of them."""
+        now = time.monotonic()
+        if self._links is None or now - self._links[0] > _LINKS_LIFE_S:
+            self._links = (now, links_work(self._layout.blobs, self._layout.packages))
+        return self._links[1]
 
     def unpublish(self, filename: str) -> None:
         """Take a public name away."""
@@ -470,7 +488,7 @@ class BlobStore:
         """
         for filename, sha256 in names.items():
             name, blob = self._layout.packages / filename, self.path(sha256)
-            if blob.exists() and not (name.exists() if missing_only else _shows(name, blob)):
+            if blob.exists() and not (name.exists() if missing_only else self._shows(name, blob)):
                 self.publish(sha256, filename)
 
     def _decide_deletions(self, blobs: set[str]) -> None:
@@ -495,15 +513,6 @@ def _sync(path: Path) -> None:
         sync_file(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _shows(name: Path, blob: Path) -> bool:
-    """Whether a public name stands for a blob: a link to it, or a copy of its size where links cannot be made."""
-    if not name.exists():
-        return False
-    if os.path.samefile(name, blob):
-        return True
-    return name.stat().st_size == blob.stat().st_size and blob.stat().st_nlink == name.stat().st_nlink == 1
 
 
 def _changed_at(path: Path) -> float:

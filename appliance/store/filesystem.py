@@ -9,6 +9,7 @@ import errno
 import mmap
 import os
 import platform
+import secrets
 import shutil
 import stat
 import sys
@@ -325,6 +326,34 @@ def link(source: Path, target: Path) -> bool:
         if exc.errno in _NO_LINKS:
             return False
         raise storage_error(exc) from exc
+    return True
+
+
+def links_work(source: Path, folder: Path) -> bool:
+    """Whether files of one directory can have hard links in another one: one is tried."""
+    name = f".probe-{secrets.token_hex(8)}"
+    probe, second = source / name, folder / name
+    try:
+        probe.touch(mode=0o600)
+        return link(probe, second)
+    except (OSError, StorageError):
+        return False
+    finally:
+        with contextlib.suppress(OSError):
+            remove(second)
+        with contextlib.suppress(OSError):
+            remove(probe)
+
+
+def on_one_disk(folder: Path, other: Path) -> bool:
+    """Whether files can be moved from one directory to another, as far as can be told without moving one."""
+    try:
+        if folder.stat().st_dev != other.stat().st_dev:
+            return False
+        name = f".none-{secrets.token_hex(8)}"  # Linux tells of two mounts before it looks whether there is such a file
+        os.rename(folder / name, other / name)
+    except OSError as exc:
+        return exc.errno != errno.EXDEV
     return True
 
 

@@ -120,6 +120,38 @@ def mounting(request: pytest.FixtureRequest) -> Callable[..., None]:
     return do
 
 
+@pytest.mark.parametrize("name", ["blobs", "partial", "uploads"])
+@pytest.mark.parametrize("how", ["disk", "bind", "link"])
+def test_a_folder_on_another_file_system_is_told(
+    network: Network, tmp_path: Path, mounting: Callable[..., None], name: str, how: str
+) -> None:
+    node = network.node("a", start=False)
+    folder = node.data / name
+    node.data.mkdir(parents=True)
+    other = tmp_path / "other"
+    other.mkdir()
+    if how == "link":
+        mounting(other, "-t", "tmpfs", "-o", "size=64M", "tmpfs")
+        folder.symlink_to(other)
+    else:
+        folder.mkdir()
+        mounting(
+            folder,
+            *(("--bind", str(folder)) if how == "bind" else ("-t", "tmpfs", "-o", "size=64M", "tmpfs")),
+        )
+    node.start(wait=False)
+
+    def told() -> bool:
+        try:
+            return "same file system" in red(node)
+        except (OSError, KeyError):  # nobody listens yet, or it is the start that answers
+            return False
+
+    eventually(told, 30, node.tail)
+    assert "partial" in red(node) or name != "partial"
+    no_faults_of_ours(node)
+
+
 def test_a_disk_that_is_unmounted_or_turns_read_only(
     network: Network, tmp_path: Path, mounting: Callable[..., None]
 ) -> None:

@@ -130,6 +130,24 @@ def test_damage_is_found_and_repaired(tmp_path: Path, monkeypatch: pytest.Monkey
         assert run(["package", "verify", "gone.pkg"]) == 0
 
 
+def test_a_public_file_that_is_a_copy_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with started(tmp_path / "node") as node:
+        fill(node, monkeypatch, tmp_path)
+        node.stop()
+        for name in NAMES:
+            public = Layout(node.data).packages / name
+            data = public.read_bytes()
+            public.unlink()
+            public.write_bytes(data)
+        code, report = check(node)
+        assert (code, kinds(report)) == (ExitCode.FAILED, {"link_copy": sorted(NAMES)})
+        assert {problem["detail"] for problem in report["problems"]} == {
+            "the public file is a copy, not a link"
+        }
+        node.start()
+        assert check(node)[1]["problems"] == []
+
+
 def test_where_there_are_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with started(tmp_path / "node", ODS_PORTABLE="1") as node:
         fill(node, monkeypatch, tmp_path)

@@ -412,6 +412,54 @@ def test_records_of_a_time_when_the_clock_was_ahead_are_signed_again(stage: Stag
     stage.run(script)
 
 
+def test_what_was_acknowledged_while_the_clock_was_ahead_is_not_undone_by_peers(stage: Stage) -> None:
+    async def script(node: Services) -> None:
+        returned: list[Record] = []
+
+        async def own_came_back(record: Record) -> None:
+            returned.append(record)
+
+        node.intake.on_own_record = own_came_back
+        ids = {
+            name: package_id(f"{name}.pkg")
+            for name in ("Put", "Gone", "Tagged", "Twice", "Foreign", "Changed")
+        }
+        for name in ids.keys() - {"Foreign"}:
+            await node.publish(f"{name}.pkg", b"old " + name.encode())
+        await node.intake.take(PEER.node_id, [record_json(package_record("Foreign.pkg", data=b"old"))])
+        echo = [record_json(record) for record in await node.feed()]
+        node.time += 10 * AHEAD_MS
+        for name in ("Put", "Twice", "Foreign", "Changed"):
+            await node.publish(f"{name}.pkg", b"new " + name.encode(), replace=True)
+        await node.publish("Twice.pkg", b"newer", replace=True)
+        await node.packages.withdraw(ids["Gone"], actor="me")
+        await node.packages.change(ids["Tagged"], tags=("kept",), actor="me")
+        node.time = NOW + 60_000
+        changed = package_record("Changed.pkg", data=b"later", revision=NOW + 30_000, at=NOW + 30_000)
+        for services in (node, node.again()):
+            await services.start()
+            services.intake.on_own_record = own_came_back
+            taken = await services.intake.take(PEER.node_id, [*echo, record_json(changed)])
+            assert [record.id for record in taken] == ([changed.id] if services is node else [])
+        assert returned == [], "nothing of this node came back that its database lacked"
+        services.trusted = True
+        await services.repair.look()
+        assert not services.records.ahead
+        assert await services.intake.take(PEER.node_id, [*echo, record_json(changed)]) == []
+        passed_on = {
+            record.id: record for record in await services.feed() if record.kind is RecordKind.PACKAGE
+        }
+        shas = {id: package_body(record).sha256 for id, record in passed_on.items()}
+        expected = {"Put": b"new Put", "Twice": b"newer", "Foreign": b"new Foreign", "Changed": b"later"}
+        assert {name: shas[ids[name]] for name in expected} == {
+            name: manifest_of(data).sha256 for name, data in expected.items()
+        }
+        assert passed_on[ids["Gone"]].deleted
+        assert package_body(passed_on[ids["Tagged"]]).tags == ("kept",)
+
+    stage.run(script)
+
+
 def test_a_record_that_was_frozen_before_gives_way_to_any_other(stage: Stage) -> None:
     async def script(node: Services) -> None:
         frozen = package_record("Frozen.pkg", by=OTHER, revision=NOW + 5 * AHEAD_MS, at=NOW)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -460,6 +461,48 @@ def test_stage_limits_hold_for_both_versions(run: Callable[[Test], None]) -> Non
         with pytest.raises(PermissionDenied):
             await node.restore.request(NAME, sha(TWO), actor="jo", within=["dev"])
         assert (await node.restores(sha(ONE), within=["dev"])).state is JobState.DONE
+
+    run(test)
+
+
+@pytest.mark.parametrize("change", ["replaced", "withdrawn", "changed", "hashed"])
+def test_what_was_changed_while_the_version_was_verified_stays(
+    run: Callable[[Test], None], change: str
+) -> None:
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        await node.put(TWO)
+        id, verified, go_on = node.package().id, threading.Event(), threading.Event()
+        verify = node.restore._manifest
+
+        def slowly(*args: Any) -> Any:
+            verified.set()
+            assert go_on.wait(30)
+            return verify(*args)
+
+        node.restore._manifest = slowly  # type: ignore[method-assign]
+        restoring = asyncio.create_task(node.restores())
+        assert await asyncio.to_thread(verified.wait, 30)
+        if change == "replaced":
+            await node.put(THREE)
+        elif change == "withdrawn":
+            await node.packages.withdraw(id, actor="jo")
+        elif change == "changed":
+            await node.packages.change(id, tags=("new",), actor="jo")
+        else:
+            assert await node.packages.add_hashes(id, sha(TWO), {"md5": "0" * 32}, actor="jo")
+        go_on.set()
+        job = await restoring
+        if change == "hashed":
+            assert (job.state, node.package().body.sha256) == (JobState.DONE, sha(ONE))
+            return
+        assert job.state is JobState.FAILED
+        assert f"{NAME} changed while the version was verified; look at it and restore again." in job.error
+        now = node.package()
+        assert (now.withdrawn, now.body.sha256) == (
+            change == "withdrawn",
+            sha(THREE if change == "replaced" else TWO),
+        )
 
     run(test)
 

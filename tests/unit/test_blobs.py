@@ -220,3 +220,18 @@ def test_names_in_another_unicode_form_are_the_same_names(store: BlobStore, layo
     (layout.packages / "Cafe\u0301.pkg").write_bytes(b"bytes")  # as HFS+ gives it back
     store.adopt_or_clean(names={"Caf\u00e9.pkg": sha256}, blobs={sha256}, partials=set(), uploads=set())
     assert (layout.packages / "Cafe\u0301.pkg").exists()
+
+
+def test_a_copy_stands_for_a_blob_only_where_there_are_no_links(
+    store: BlobStore, layout: Layout, request: pytest.FixtureRequest
+) -> None:
+    sha256 = put(store, layout, b"bytes")
+    public = layout.packages / "copied.pkg"
+    public.write_bytes(b"bytes")
+    has_links = "fast" in request.node.name
+    assert store.shows(sha256, public.name) is not has_links, "what is written to it later goes unnoticed"
+    store.restore_links({public.name: sha256}, missing_only=False)
+    assert public.samefile(store.path(sha256)) is has_links
+    assert store.shows(sha256, public.name)
+    assert list(layout.packages.iterdir()) == [public]
+    assert [path.name for path in layout.blobs.rglob("*") if path.is_file()] == [sha256]

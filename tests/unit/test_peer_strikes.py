@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from appliance.domain.errors import ClockSkew
 from appliance.domain.states import PeerState
 from appliance.peering.identity import Identity
 from appliance.service.peers import PACKAGES, QUARANTINE_MS, STRIKES, Peer, Peers
@@ -164,5 +165,16 @@ def test_what_is_remembered_is_bounded(tmp_path: Path) -> None:
             await strike(peers, f"p{number}", 1)
         assert len(peer.packages) <= 501
         assert "p699" in peer.packages
+
+    run(tmp_path, test)
+
+
+def test_a_clock_that_no_peer_agrees_with_is_told(tmp_path: Path) -> None:
+    async def test(peers: Peers, _: Clock) -> None:
+        assert peers.clock_warning() == ""
+        peers.skewed("north", ClockSkew("The clocks differ.", offset_s=-7200))
+        assert "that of north is 7,200 s behind it" in peers.clock_warning()
+        await peers.seen("north")
+        assert peers.clock_warning() == "", "it takes our requests, or we its"
 
     run(tmp_path, test)

@@ -122,6 +122,25 @@ def test_any_record_outranks_one_that_is_too_far_ahead() -> None:
     assert not record(5).outranks(record(MAX_NUMBER)), "who does not know the time compares ranks"
 
 
+@pytest.mark.parametrize(
+    ("revision", "replaced", "wins"),
+    [
+        (6, (5,), True),
+        (5, (5,), False),
+        (4, (5,), False),
+        (6, (AHEAD + 7, 5), True),
+        (5, (AHEAD + 7, 5), False),
+        (6, (AHEAD + 7, AHEAD + 6), False),
+    ],
+    ids=["newer", "the replaced one", "older", "newer than all that had a time", "so too", "none had a time"],
+)
+def test_what_a_record_that_is_ahead_replaced_does_not_replace_it(
+    revision: int, replaced: tuple[int, ...], wins: bool
+) -> None:
+    assert record(revision).outranks(record(AHEAD + 9), NOW, replaced) is wins
+    assert record(NOW + 9).outranks(record(NOW + 8), NOW, (AHEAD,)), "it is not ahead: ranks decide"
+
+
 @given(st.integers(1, MAX_NUMBER), st.integers(0, MAX_NUMBER), st.integers(0, 2**42), st.booleans())
 def test_no_revision_ever_leaves_the_numbers(revision: int, at: int, now: int, trusted: bool) -> None:
     found = next_revision(record(revision, at=at), now, trusted=trusted)
