@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from appliance.api.base import BaseHandler
 from appliance.api.views import iso
 from appliance.domain.destination import DestinationState
+from appliance.domain.moment import clock
 from appliance.domain.package import Presence
 from appliance.domain.states import PeerState
 from appliance.jobs.supervisor import WHAT_HAPPENED
@@ -62,16 +63,7 @@ def concerns(handler: BaseHandler, report: SystemReport, readiness: Readiness) -
     if report.counts.get("transfers_failed"):
         text = _plural(report.counts["transfers_failed"] or 0, "transfer gave up.", "transfers gave up.")
         found.append(Concern(kind="bad", text=text, address="/ui/transfers?state=failed"))
-    for peer in app.peers.all():
-        if peer.down:
-            text = f"{peer.name} is down: {peer.last_error}"
-            found.append(Concern(kind="bad", text=text, address="/ui/network"))
-        elif peer.quarantined_until > app.now():
-            text = f"{peer.name} is set aside as a source: {peer.last_strike}"
-            found.append(Concern(kind="warn", text=text, address="/ui/network"))
-        elif peer.state is not PeerState.ACTIVE:
-            text = f"The registration with {peer.name} is {peer.state}."
-            found.append(Concern(kind="warn", text=text, address="/ui/network"))
+    found.extend(_peer_concerns(handler))
     found.extend(_inner_concerns(handler))
     if counts[Presence.WAITING]:
         text = _plural(counts[Presence.WAITING], "package waits", "packages wait")
@@ -92,6 +84,27 @@ def concerns(handler: BaseHandler, report: SystemReport, readiness: Readiness) -
         )
         text = f"The disk is nearly full: new packages may find no room.{trash}"
         found.append(Concern(kind="warn", text=text))
+    return found
+
+
+def _peer_concerns(handler: BaseHandler) -> list[Concern]:
+    """Registered nodes that do not answer, or are no source now."""
+    app, found = handler.app, []
+    for peer in app.peers.all():
+        if peer.down:
+            since = f" since {clock(peer.failing_since)}" if peer.failing_since else ""
+            text = f"{peer.name} is down{since}: {peer.last_error}"
+            found.append(Concern(kind="bad", text=text, address="/ui/network"))
+        elif peer.failures and peer.state is PeerState.ACTIVE:
+            since = f" since {clock(peer.failing_since)}" if peer.failing_since else ""
+            text = f"{peer.name} does not answer{since}: {peer.last_error}"
+            found.append(Concern(kind="warn", text=text, address="/ui/network"))
+        elif peer.quarantined_until > app.now():
+            text = f"{peer.name} is set aside as a source: {peer.last_strike}"
+            found.append(Concern(kind="warn", text=text, address="/ui/network"))
+        elif peer.state is not PeerState.ACTIVE:
+            text = f"The registration with {peer.name} is {peer.state}."
+            found.append(Concern(kind="warn", text=text, address="/ui/network"))
     return found
 
 

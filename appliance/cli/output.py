@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from appliance.domain.sizes import readable
+
 _MISSING = "-"
 
 
@@ -91,14 +93,7 @@ def visible(text: str) -> str:
 
 def size(count: float | None) -> str:
     """Bytes for people, in powers of 1024."""
-    if count is None:
-        return _MISSING
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
+    return _MISSING if count is None else readable(count)
 
 
 def span(seconds: float) -> str:
@@ -115,3 +110,11 @@ def moment(iso: str | None) -> str:
     if not iso:
         return _MISSING
     return datetime.datetime.fromisoformat(iso).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def upcoming(iso: str | None) -> str:
+    """A time of the API at which something is done next; what should have begun already begins now."""
+    if not iso:
+        return _MISSING
+    due = datetime.datetime.fromisoformat(iso) <= datetime.datetime.now(datetime.UTC)
+    return "now" if due else moment(iso)

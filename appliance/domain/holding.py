@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import Enum
 
+from .moment import clock
 from .node import Admission
 from .package import Presence
 
@@ -87,7 +87,7 @@ def decide(now: Situation) -> Decision:
             return Decision(
                 action=Action.KEEP if now.held_current else Action.ADOPT,
                 presence=Presence.HELD,
-                reason=f"{now.admission.reason}; kept until a node that admits it holds it",
+                reason=f"{now.admission.reason}; this copy is kept until a node that admits the package has it",
             )
         if now.held_current and not now.proven_elsewhere:
             holder = " or ".join(now.keepers[:3])
@@ -95,7 +95,7 @@ def decide(now: Situation) -> Decision:
             return Decision(
                 action=Action.KEEP,
                 presence=Presence.HELD,
-                reason=f"{now.admission.reason}; kept until {holder} proves that it has the file{failed}",
+                reason=f"{now.admission.reason}; this copy is kept until {holder} proves that it has the file{failed}",
                 prove=not now.asking,
             )
         return Decision(
@@ -126,7 +126,7 @@ def decide(now: Situation) -> Decision:
         return Decision(
             action=Action.NOTHING,
             presence=Presence.DAMAGED if now.damaged else Presence.WAITING,
-            reason=f"{first.name} sent wrong data and is asked again at {_clock(first.until)}: {first.reason}",
+            reason=f"{first.name} sent wrong data and is asked again at {clock(first.until)}: {first.reason}",
             retry_at=first.until,
         )
     if now.out_of_reach:
@@ -140,10 +140,6 @@ def decide(now: Situation) -> Decision:
             reason=f"the file here was damaged and set aside; {where}. Upload the same file again to repair it",
         )
     return Decision(action=Action.NOTHING, presence=Presence.WAITING, reason=where)
-
-
-def _clock(at: int) -> str:
-    return datetime.fromtimestamp(at / 1000, UTC).strftime("%H:%M:%S UTC")
 
 
 def _names(names: Sequence[str]) -> str:

@@ -28,6 +28,7 @@ from appliance.domain.manifest import Manifest
 from appliance.domain.node import Admission, NodeBody, admit
 from appliance.domain.package import WANTED, Package, PackageBody, Presence, ReplicaBody
 from appliance.domain.record import Record, RecordKind, replica_id
+from appliance.domain.sizes import readable
 from appliance.domain.states import TransferState
 from appliance.jobs.new import new_job
 from appliance.jobs.supervisor import Supervisor
@@ -446,8 +447,8 @@ class Holdings:
         if body.size > self._max_size and not here:
             return Admission(
                 admitted=False,
-                reason=f"its {body.size:,} bytes are more than this node takes "
-                f"(uploads.max_size: {self._max_size:,})",
+                reason=f"it has {readable(body.size)}, more than this node takes "
+                f"(uploads.max_size: {readable(self._max_size)})",
             )
         return self.admission(self._own, body)
 

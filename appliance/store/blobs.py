@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from appliance.domain.errors import BlobMissing, StorageError, StorageFull, SyncFailed
+from appliance.domain.sizes import readable
 
 from .filesystem import (
     check_regular,
@@ -121,6 +122,10 @@ class BlobStore:
         """Bytes free on the disk of the blobs."""
         return self._free(self._layout.root)
 
+    def fits(self, needed: int) -> bool:
+        """Whether `needed` more bytes fit above the floor as the disk is now."""
+        return self.free() - needed >= self._floor
+
     def check_space(self, needed: int) -> None:
         """Say whether `needed` more bytes fit above the floor, if need be after making room for them.
 
@@ -133,7 +138,8 @@ class BlobStore:
             free = self.free()
         if free - needed < self._floor:
             raise StorageFull(
-                f"{needed} bytes are needed, {free} are free, and {self._floor} stay free (transfers.min_free). "
+                f"{readable(needed)} are needed, {readable(free)} are free, and {readable(self._floor)} stay free "
+                "(transfers.min_free). "
                 "Free space, or move the data directory to a larger disk.",
                 needed=needed,
                 free=free,
