@@ -375,7 +375,7 @@ class Transfers:
         """Begin again what stopped for want of room, and fits now."""
         for package, needed in list(self._roomless.items()):
             if not await asyncio.to_thread(self.fits, needed):
-                return  # one after the other; what comes behind is looked at when there is room for this
+                continue
             del self._roomless[package]
             log.info("there is room again", extra={"action": "transfer_has_room", "package": package})
             await self._holdings.settle(package, again=True)
