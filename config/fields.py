@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 MAX_WORD = 64  #: characters of a stage or tag
+MAX_WORDS = 500  #: of a list: no more fit into the record that tells other nodes of them
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
@@ -37,6 +38,8 @@ def parse_seconds(value: Any) -> Any:
 
 def check_words(words: tuple[str, ...]) -> tuple[str, ...]:
     """Return words that can be stages or tags: as `domain.package.check_tags` wants them."""
+    if len(words) > MAX_WORDS:
+        raise ValueError(f"there are {len(words)} words; at most {MAX_WORDS} are allowed")
     for word in words:
         if not 0 < len(word) <= MAX_WORD or word != word.strip() or "," in word or not word.isprintable():
             raise ValueError(

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from .plain import plain
 from .settings import SECRETS, Settings
 
 MAX_FILE = 1024 * 1024  #: characters
@@ -144,7 +145,7 @@ def _read_environment(environment: Mapping[str, str], found: _Found, faults: lis
 
 def _explain(item: Any, found: _Found) -> str:
     path = tuple(str(part) for part in item["loc"])
-    reason = item["msg"].removeprefix("Value error, ")
+    reason = plain(item)
     if item["type"] == "extra_forbidden":
         near = difflib.get_close_matches(path[-1], _names(path[:-1]), 1)
         reason = "there is no such setting" + (f"; did you mean {near[0]}?" if near else "")

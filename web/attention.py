@@ -6,6 +6,7 @@ from appliance.api.app import App
 from appliance.api.base import BaseHandler
 from appliance.api.views import iso
 from appliance.domain.destination import DestinationState
+from appliance.domain.moment import clock
 from appliance.domain.package import Presence
 from appliance.domain.sizes import human_size
 from appliance.domain.states import PeerState
@@ -56,16 +57,7 @@ async def concerns(handler: BaseHandler, report: SystemReport, readiness: Readin
     if report.counts.get("transfers_failed"):
         text = _plural(report.counts["transfers_failed"] or 0, "transfer gave up.", "transfers gave up.")
         found.append(Concern(kind="bad", text=text, address="/ui/transfers?state=failed"))
-    for peer in app.peers.all():
-        if peer.down:
-            text = f"{peer.name} is down: {peer.last_error}"
-            found.append(Concern(kind="bad", text=text, address="/ui/network"))
-        elif peer.quarantined_until > app.now():
-            text = f"{peer.name} is set aside as a source: {peer.last_strike}"
-            found.append(Concern(kind="warn", text=text, address="/ui/network"))
-        elif peer.state is not PeerState.ACTIVE:
-            text = f"The registration with {peer.name} is {peer.state}."
-            found.append(Concern(kind="warn", text=text, address="/ui/network"))
+    found.extend(_peer_concerns(handler))
     found.extend(_inner_concerns(handler))
     found.extend(await _missing(app))
     if report.counts.get("jobs_failed"):
@@ -100,6 +92,27 @@ async def _missing(app: App) -> list[Concern]:
         text = _plural(len(waiting) - cancelled, "package is", "packages are")
         text = f"{text} waiting for a reachable node that has a copy."
         found.append(Concern(kind="warn", text=text, address="/ui/packages?presence=waiting"))
+    return found
+
+
+def _peer_concerns(handler: BaseHandler) -> list[Concern]:
+    """Registered nodes that do not answer, or are no source now."""
+    app, found = handler.app, []
+    for peer in app.peers.all():
+        if peer.down:
+            since = f" since {clock(peer.failing_since)}" if peer.failing_since else ""
+            text = f"{peer.name} is down{since}: {peer.last_error}"
+            found.append(Concern(kind="bad", text=text, address="/ui/network"))
+        elif peer.failures and peer.state is PeerState.ACTIVE:
+            since = f" since {clock(peer.failing_since)}" if peer.failing_since else ""
+            text = f"{peer.name} does not answer{since}: {peer.last_error}"
+            found.append(Concern(kind="warn", text=text, address="/ui/network"))
+        elif peer.quarantined_until > app.now():
+            text = f"{peer.name} is set aside as a source: {peer.last_strike}"
+            found.append(Concern(kind="warn", text=text, address="/ui/network"))
+        elif peer.state is not PeerState.ACTIVE:
+            text = f"The registration with {peer.name} is {peer.state}."
+            found.append(Concern(kind="warn", text=text, address="/ui/network"))
     return found
 
 

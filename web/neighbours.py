@@ -19,6 +19,7 @@ def peer_view(peer: Peer, app: App) -> dict[str, Any]:
         "version": node.version if node else "",
         "word": word,
         "kind": kind,
+        "set_aside_until": peer.quarantined_until if peer.quarantined_until > app.now() else 0,
     }
 
 
@@ -32,7 +33,7 @@ def _health(peer: Peer, now: int) -> tuple[str, str]:
     if peer.quarantined_until > now:
         return "set aside", "warn"
     if peer.failures:
-        return "unsteady", "warn"
+        return "does not answer", "warn"
     return "healthy", "good"
 
 

@@ -8,8 +8,8 @@ from appliance.api.app import App
 from appliance.api.install_manifest import install_manifest
 from appliance.api.mdm import package_records
 from appliance.api.models import PackagesQuery
-from appliance.api.packages import list_packages, package_detail, package_versions
-from appliance.api.views import iso, package_json
+from appliance.api.packages import list_packages, listed_packages, package_detail, package_versions
+from appliance.api.views import iso
 from appliance.domain.package import Package, Presence
 from appliance.service.accounts import Role
 
@@ -42,7 +42,7 @@ class PackagesPage(PageHandler):
         living = [package for package in self.app.catalogue.all() if not package.withdrawn]
         self.page(
             "packages.html",
-            items=[package_json(package, self.app.download_url) for package in found.items],
+            items=await listed_packages(self.app, found.items),
             total=found.total,
             known=len(living),
             next=address(cursor=found.next) if found.next else "",

@@ -25,7 +25,7 @@ WORDS: dict[str, str] = {
     "replication.stuck": "packages are stuck",
     "replication.recovered": "all packages move again",
     "transfer.failed": "transfer gave up",
-    "transfer.stalled": "transfer waits for a source",
+    "transfer.stalled": "transfer stopped for now",
     "peer.invited": "invite made",
     "peer.invite_revoked": "invite revoked",
     "transfer.retried": "transfer tried again",

@@ -31,6 +31,7 @@ from appliance.store.filesystem import storage_error
 from .app import App
 from .cookies import BACKGROUND_HEADER, XSRF_HEADER, read_session
 from .errors import CODES, problem, retry_after, status_of
+from .faults import faults_of, sentence
 from .models import NoQuery
 from .parameters import CONDITIONS, check_names, read_precondition
 
@@ -272,10 +273,8 @@ class BaseHandler(tornado.web.RequestHandler):
         try:
             return model.model_validate(data)
         except ValidationError as exc:
-            faults = {".".join(map(str, item["loc"])) or "body": item["msg"] for item in exc.errors()}
-            known = ", ".join(model.model_fields) or "none"
-            text = "; ".join(f"{name}: {reason}" for name, reason in faults.items())
-            raise InvalidInput(f"{text}. Known fields: {known}.", fields=faults) from exc
+            faults = faults_of(exc, model.model_fields)
+            raise InvalidInput(sentence(faults), fields=faults) from exc
 
     def write_json(self, data: Any, status: int = 200) -> None:
         """Answer with JSON."""
@@ -361,6 +360,8 @@ class NotFoundHandler(BaseHandler):
         connection: Any = self.request.connection
         connection.set_max_body_size(int_or_0(self.request.headers.get("Content-Length")))
         hint = f" {self.upload_hint}" if self.request.method == "PUT" else ""
+        if self.request.path.startswith("/api/v1/") and self.request.path.endswith("/"):
+            hint = f" Addresses of the API end without a slash.{hint}"
         raise tornado.web.HTTPError(404, f"There is nothing at this address.{hint}")
 
     def data_received(self, chunk: bytes) -> None:

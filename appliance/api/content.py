@@ -85,13 +85,13 @@ class DownloadHandler(BaseHandler):
         self.app.metrics.downloaded(sent)
 
     def _served(self, filename: str) -> Package:
-        package = self.app.catalogue.by_filename(filename)
+        package = self.app.catalogue.named(filename)
         if package is None:
             raise PackageUnknown(f'There is no package "{filename}" here.')
         if package.withdrawn:
             raise PackageWithdrawn(f'"{filename}" was withdrawn.')
-        if package.held_sha256 and package.held_filename == filename:
-            return package
+        if package.held_sha256 and (package.held_filename == filename or filename != package.body.filename):
+            return package  # names that differ in case only are one
         if package.presence is Presence.DAMAGED:
             raise BlobMissing(f'The file of "{filename}" is damaged here: {package.reason}.')
         if package.presence in WANTED:

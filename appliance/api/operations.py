@@ -112,7 +112,7 @@ OPERATIONS = [
               role="operator", answer="Scrub", status=202, body=models.NoQuery),
     Operation(method="get", path="/events", summary="What happened at this node", answer="[Event]",
               query=models.EventsQuery),
-    Operation(method="get", path="/packages", summary="Packages", answer="[Package]", query=models.PackagesQuery),
+    Operation(method="get", path="/packages", summary="Packages", answer="[ListedPackage]", query=models.PackagesQuery),
     Operation(method="get", path="/packages/{package}", summary="One package with its replicas across the network",
               answer="PackageDetail", errors=(e.PackageUnknown,)),
     Operation(method="put", path="/packages/{package}",

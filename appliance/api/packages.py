@@ -1,12 +1,13 @@
 """Packages: list, show, change, withdraw, restore, verify. Bytes come in over `uploads`."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from appliance.domain.errors import InvalidInput, PackageUnknown, PackageWithdrawn
 from appliance.domain.package import WANTED, Package, Presence, version_of
+from appliance.domain.reach import neighbours
 from appliance.service.packages import ReplicaView
 
 from .app import App
@@ -16,6 +17,7 @@ from .install_manifest import install_manifest
 from .models import PackageChange, PackageRestore, PackagesQuery
 from .views import (
     current_version_json,
+    iso,
     job_json,
     manifest_json,
     package_detail_json,
@@ -85,7 +87,7 @@ class PackagesHandler(BaseHandler):
         found = list_packages(packages, query)
         self.write_json(
             {
-                "items": [package_json(package, self.app.download_url) for package in found.items],
+                "items": await listed_packages(self.app, found.items),
                 "next": found.next,
                 "total": found.total,
             }
@@ -226,8 +228,57 @@ async def package_detail(handler: BaseHandler, package: Package) -> dict[str, An
         )  # fmt: skip
     superseded = await app.packages.superseded(package.id)
     shown = sorted(replicas.values(), key=lambda replica: replica.name)
-    cut_off = await app.packages.cut_off(package.id)
-    retry_at = 0
-    if package.presence in WANTED:
-        retry_at = await app.transfers.next_look(package) or await app.replication.next_look()
-    return package_detail_json(package, app.download_url, shown, superseded, arriving, cut_off, retry_at)
+    return package_detail_json(
+        package,
+        app.download_url,
+        shown,
+        superseded,
+        arriving,
+        await app.packages.spread(package.id),
+        unheard(app, replicas),
+        (await next_looks(app, [package])).get(package.id, 0),
+    )
+
+
+async def listed_packages(app: App, packages: Sequence[Package]) -> list[dict[str, Any]]:
+    """Packages as a list shows them."""
+    times = await next_looks(app, packages)
+    return [
+        {
+            **package_json(package, app.download_url),
+            "retry_at": iso(times.get(package.id, 0)),
+            "notice": app.packages.nowhere(package),
+        }
+        for package in packages
+    ]
+
+
+async def next_looks(app: App, packages: Sequence[Package]) -> dict[str, int]:
+    """When packages that should be here and are not are looked at again, by id; UTC milliseconds, never in the past."""
+    wanted = [package for package in packages if package.presence in WANTED]
+    if not wanted:
+        return {}
+    times, all_again = await app.transfers.next_looks(wanted), await app.replication.next_look()
+    return {id: max(at or all_again, app.now()) for id, at in times.items()}
+
+
+def unheard(app: App, said: Collection[str]) -> list[dict[str, Any]]:
+    """The nodes that have not said anything about a package, and why nothing is known of them.
+
+    Args:
+        app: The object graph.
+        said: Ids of those that have.
+    """
+    nodes, found = app.holdings.nodes, []
+    for id in nodes.keys() - set(said):
+        reason, since, health = "it has not said anything about this package yet", 0, app.peers.health(id)
+        if health is not None and health.word:
+            reason, since = health.word, health.since
+        elif health is None and id != app.identity.node_id:
+            near = [nodes[peer].name for peer in neighbours(nodes, id)]
+            shown = (
+                f"reached only through {' or '.join(near[:3])}" if near else "not registered with this node"
+            )
+            reason = f"{shown}, and it has not said anything about this package yet"
+        found.append({"node": id, "name": nodes[id].name, "reason": reason, "since": iso(since)})
+    return sorted(found, key=lambda one: str(one["name"]))

@@ -25,13 +25,13 @@ def flag(name: str, text: str) -> bool:
     try:
         return _flag(text)
     except ValueError as exc:
-        raise InvalidInput(f"{name} {exc}", fields={name: str(exc)}) from exc
+        raise InvalidInput(f"{name}: {exc}.", fields={name: str(exc)}) from exc
 
 
 def _flag(text: object) -> bool:
     found = {"true": True, "false": False}.get(text.lower()) if isinstance(text, str) else None
     if found is None:
-        raise ValueError(f'is true or false, not "{text}".')
+        raise ValueError(f'it has to be true or false, not "{text}"')
     return found
 
 
@@ -75,7 +75,7 @@ def check_names(given: Mapping[str, list[Any]], known: Iterable[str]) -> None:
         if name not in allowed:
             there = f"There are: {', '.join(allowed)}." if allowed else "There are none."
             raise InvalidInput(
-                f'There is no parameter "{name}" here{did_you_mean(name, allowed)}. {there}',
+                f'There is no parameter "{name}" here{did_you_mean(name, allowed) or "."} {there}',
                 fields={name: "There is no such parameter."},
             )
         if len(values) > 1:

@@ -98,7 +98,7 @@ class MethodMatches(PathMatches):
 def routes(context: str) -> list[Any]:
     """All routes for programs. `context` is the path that an MDM puts before /Packages/, or ""."""
     downloads = [prefix + r"/[Pp]ackages/([^/]+)" for prefix in dict.fromkeys(("", re.escape(context)))]
-    misplaced: list[tuple[str, Any]] = [(r"/api/v1/packages", uploads.MisplacedAtPackages)]
+    misplaced: list[tuple[str, Any]] = [(r"/api/v1/packages/?", uploads.MisplacedAtPackages)]
     misplaced += [(path, uploads.MisplacedAtDownloads) for path in downloads]
     return [
         Rule(MethodMatches(_PACKAGE, "PUT"), uploads.PackagePutHandler),

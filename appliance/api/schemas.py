@@ -68,12 +68,15 @@ _DESTINATION: dict[str, Schema] = {
 
 _PROPERTIES: dict[str, dict[str, Schema]] = {
     "Package": _PACKAGE,
+    "ListedPackage": {
+        **_PACKAGE, "notice": {**TEXT, "description": "What to do, if it lies here and no node admits it."},
+    },
     "UploadedPackage": {
         **_PACKAGE, "notice": TEXT, "effect": {"type": "string", "enum": list(Effect)}, "message": TEXT,
     },
     "PackageDetail": {
         **_PACKAGE,
-        "cut_off": _WORDS, "notice": TEXT,
+        "admitted_by": _WORDS, "cut_off": _WORDS, "notice": TEXT, "unheard": array(ref("UnheardNode")),
         "replicas": array(ref("Replica")),
         "manifest": object_of({"chunk_size": INT, "count": INT, "digest": TEXT, "url": TEXT}),
         "superseded": array(object_of({"sha256": TEXT, "filename": TEXT, "at": TIME})),
@@ -81,6 +84,10 @@ _PROPERTIES: dict[str, dict[str, Schema]] = {
     "Replica": {
         "node": TEXT, "name": TEXT, "presence": TEXT, "reason": TEXT, "sha256": TEXT, "current": YES, "at": TIME,
         "bytes_done": {"type": ["integer", "null"]},
+    },
+    "UnheardNode": {
+        "node": TEXT, "name": TEXT, "reason": {**TEXT, "description": "Why nothing is known of its replica."},
+        "since": {**TIME, "description": "Since when that is so, if it is known."},
     },
     "PackageVersion": {
         "sha256": TEXT, "filename": TEXT, "size": {"type": ["integer", "null"]}, "revision": INT, "author": TEXT,
@@ -102,6 +109,7 @@ _PROPERTIES: dict[str, dict[str, Schema]] = {
     "UploadDetail": {**_UPLOAD, "package": {"type": ["string", "null"]}},
     "Peer": {
         "id": TEXT, "name": TEXT, "url": TEXT, "state": TEXT, "stage": TEXT, "version": TEXT, "healthy": YES,
+        "health": TEXT, "failing_since": TIME,
         "joined_at": TIME, "last_seen": TIME, "last_error": TEXT, "failures": INT, "retry_at": TIME, "strikes": INT,
         "last_strike": TEXT, "quarantined_until": TIME, "set_aside": array(ref("SetAside")),
         "clock_offset_s": NUMBER, "notice": TEXT,

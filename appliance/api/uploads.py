@@ -25,7 +25,7 @@ from appliance.service.uploads import Outcome, Upload
 from .base import int_or_0
 from .body import MISMATCH, BodyHandler
 from .parameters import did_you_mean, flag
-from .views import cut_off_notice, package_json, upload_json
+from .views import package_json, spread_notice, upload_json
 
 TUS = "1.0.0"
 MAX_DIGITS = 18  #: of a size or offset
@@ -122,7 +122,7 @@ class PackagePutHandler(BodyHandler):
         self.write_json(
             {
                 **package_json(package, self.app.download_url),
-                "notice": cut_off_notice(await self.app.packages.cut_off(package.id)),
+                "notice": spread_notice(await self.app.packages.spread(package.id)),
                 "effect": str(outcome.effect),
                 "message": SENTENCES[outcome.effect],
             },

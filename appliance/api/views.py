@@ -1,7 +1,7 @@
 """How things look in JSON."""
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 from urllib.parse import quote
@@ -11,7 +11,7 @@ from appliance.domain.job import Job
 from appliance.domain.manifest import CHUNK_SIZE, SHA1_BYTES, Manifest, chunk_count
 from appliance.domain.package import Package
 from appliance.domain.trash import Keeping, Version
-from appliance.service.packages import ReplicaView
+from appliance.service.packages import ReplicaView, Spread
 from appliance.service.peers import Peer
 from appliance.service.scrub import Pass, ScrubStatus
 from appliance.service.uploads import Upload
@@ -69,7 +69,8 @@ def package_detail_json(
     replicas: list[ReplicaView],
     superseded: list[Version],
     arriving: Mapping[str, int],
-    cut_off: Sequence[str],
+    spread: Spread,
+    unheard: list[dict[str, Any]],
     retry_at: int,
 ) -> dict[str, Any]:
     """A package with its replicas across the network, where its manifest is, and what lost the name to it here.
@@ -80,14 +81,17 @@ def package_detail_json(
         replicas: What nodes say of it.
         superseded: What lost the name and is in the trash.
         arriving: By node, how many bytes of it are there so far, where that is known.
-        cut_off: Names of the nodes that should have it and that no path leads it to.
+        spread: Which nodes it can get to.
+        unheard: Nodes that have not said anything about it, and why.
         retry_at: When this node looks at it again if it should be here and is not, UTC milliseconds; else 0.
     """
     return {
         **package_json(package, base_url),
         "retry_at": iso(retry_at),
-        "cut_off": list(cut_off),
-        "notice": cut_off_notice(cut_off),
+        "admitted_by": spread.admitting,
+        "cut_off": spread.cut_off,
+        "notice": spread_notice(spread),
+        "unheard": unheard,
         "replicas": [
             {
                 "node": replica.node,
@@ -161,10 +165,11 @@ def version_json(version: Version, keeping: Keeping, blobs: BlobStore) -> dict[s
     }
 
 
-def cut_off_notice(names: Sequence[str]) -> str:
-    """What to do about nodes that a package can't get to; "" if there is none."""
+def spread_notice(spread: Spread) -> str:
+    """What to do about a package that no node admits, or that can't get to some that do; "" if it gets everywhere."""
+    names = spread.cut_off
     if not names:
-        return ""
+        return spread.nowhere
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     return (
         f"No path leads this package to {shown}: pair {'it' if len(names) == 1 else 'them'} with a node that has the "
@@ -229,6 +234,8 @@ def peer_json(
         "stage": stage,
         "version": version,
         "healthy": healthy,
+        "health": peer.health.word or str(peer.state),
+        "failing_since": iso(peer.health.since),
         "joined_at": iso(peer.joined_at),
         "last_seen": iso(peer.last_seen),
         "last_error": peer.last_error,

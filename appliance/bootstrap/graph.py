@@ -204,7 +204,7 @@ def connect(
         store=store, box=box, catalogue=catalogue, holdings=holdings, packages=packages, blobs=blobs,
         uploads=uploads, stages=stages, reading_peers=lambda: replication.reading, now=now_ms,
     )  # fmt: skip
-    transfers.pulls = bridge
+    transfers.pulls, transfers.fits = bridge, blobs.fits
     runner = None
     if settings.worker.embedded or not serving:
         worker_id = _worker_id(node_id, serving=serving)

@@ -1,5 +1,6 @@
 """The entry point: which commands there are, and how errors end."""
 
+import difflib
 import json
 import os
 import signal
@@ -119,9 +120,18 @@ def _say_usage(exc: click.UsageError, output: Output) -> None:
     if whole and not output.json:
         click.echo(exc.format_message(), err=True)
         return
+    if isinstance(exc, click.NoSuchOption):
+        near = [one for one in exc.possibilities or () if _alike(exc.option_name, one)]
+        exc = click.NoSuchOption(exc.option_name, exc.message, near, exc.ctx)
     if not output.json and exc.ctx is not None:
         click.echo(f"{exc.ctx.get_usage()}\nTry 'ods{_path(exc.ctx)} --help'.", err=True)
     _say("Missing command." if whole else exc.format_message(), output, ExitCode.USAGE)
+
+
+def _alike(given: str, option: str) -> bool:
+    """Whether one is likely a slip for the other; the dashes are alike everywhere."""
+    pair = (given.lstrip("-").lower(), option.lstrip("-").lower())
+    return pair[1].startswith(pair[0]) or difflib.SequenceMatcher(None, *pair).ratio() >= 0.7
 
 
 def _path(context: click.Context) -> str:

@@ -110,3 +110,11 @@ def moment(iso: str | None) -> str:
     if not iso:
         return _MISSING
     return datetime.datetime.fromisoformat(iso).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def upcoming(iso: str | None) -> str:
+    """A time of the API at which something is done next; what should have begun already begins now."""
+    if not iso:
+        return _MISSING
+    due = datetime.datetime.fromisoformat(iso) <= datetime.datetime.now(datetime.UTC)
+    return "now" if due else moment(iso)

@@ -26,7 +26,7 @@ from .command import group
 from .confirm import confirm, yes_option
 from .exits import CommandFailed, ExitCode
 from .options import DURATION, WORD, remote
-from .output import Output, moment, size, visible
+from .output import Output, moment, size, upcoming, visible
 from .tus import Memory, Uploader, state_path
 from .waiting import wait_for_all
 
@@ -210,7 +210,7 @@ def list_(client: NodeClient, output: Output, query: str | None, **filters: Any)
                 size(p["size"]),
                 p["stage"],
                 p["tags"],
-                p["presence"],
+                f"{p['presence']}, no node admits it" if p["notice"] else p["presence"],
                 moment(p["changed_at"]),
                 p["sha256"],
             )
@@ -242,18 +242,22 @@ def show(client: NodeClient, output: Output, name: str) -> None:
             ("Uploaded", f"{moment(found['uploaded_at'])} by {found['uploaded_by']}"),
             ("Revision", f"{found['revision']}, {moment(found['changed_at'])}"),
             ("Here", f"{found['presence']}: {found['reason']}" if found["reason"] else found["presence"]),
-            ("URL", found["url"]),
+            *([("Next try", upcoming(found["retry_at"]))] if found["retry_at"] else []),
+            ("URL", "" if found["withdrawn"] else found["url"]),
         ]
     )
-    if found["replicas"]:
+    rows = [
+        (r["name"] or r["node"][:16], r["presence"], r["current"], moment(r["at"]), r["reason"])
+        for r in found["replicas"]
+    ]
+    rows += [(u["name"], "unknown", "", moment(u["since"]), u["reason"]) for u in found["unheard"]]
+    if rows:
         output.line("")
-        output.table(
-            ["node", "presence", "current", "since", "reason"],
-            [
-                (r["name"] or r["node"][:16], r["presence"], r["current"], moment(r["at"]), r["reason"])
-                for r in found["replicas"]
-            ],
-        )
+        output.table(["node", "presence", "current", "since", "reason"], sorted(rows))
+    if found["notice"]:
+        output.note(found["notice"])
+    if found["withdrawn"]:
+        output.note(_how_to_restore(found))
 
 
 @package.command("change")
@@ -309,6 +313,15 @@ def withdraw(client: NodeClient, output: Output, name: str, revision: int | None
         output.data(found)
     else:
         output.line(f"{found['filename']} is withdrawn.")
+        output.note(_how_to_restore(found))
+
+
+def _how_to_restore(found: Any) -> str:
+    name = shlex.quote(found["filename"])
+    return (
+        f"To have it back: ods package restore {name}, while a node keeps a version (ods package versions {name}); "
+        "else upload it again."
+    )
 
 
 @package.command("versions")

@@ -9,7 +9,7 @@ from .client import NodeClient, segment
 from .command import group
 from .confirm import confirm, yes_option
 from .options import DURATION, one_line, remote
-from .output import Output, moment
+from .output import Output, moment, upcoming
 
 CLOCK_S = 15  #: a clock that is off by more is shown
 
@@ -89,16 +89,20 @@ def list_(client: NodeClient, output: Output) -> None:
         output.data(found)
         return
     output.table(
-        ["name", "url", "state", "healthy", "stage", "version", "last seen", "strikes", "trouble", "id"],
+        ["name", "url", "state", "health", "stage", "version", "last seen", "strikes", "trouble", "id"],
         [
             (
-                p["name"], p["url"], p["state"], p["healthy"], p["stage"], p["version"], moment(p["last_seen"]),
+                p["name"], p["url"], p["state"], _health(p), p["stage"], p["version"], moment(p["last_seen"]),
                 p["strikes"], _trouble(p), p["id"],
             )
             for p in found
         ],
         numbers=["strikes"],
     )  # fmt: skip
+
+
+def _health(found: dict[str, Any]) -> str:
+    return "ok" if found["healthy"] else str(found["health"])
 
 
 def _trouble(found: dict[str, Any]) -> str:
@@ -110,10 +114,13 @@ def _trouble(found: dict[str, Any]) -> str:
         until = moment(first["until"])
         return f"not a source of {first['filename']} until {until}: {first['reason']}{more}"
     if found["failures"]:
-        return f"{found['last_error']}; next try {moment(found['retry_at'])}"
+        since = f" since {moment(found['failing_since'])}" if found["failing_since"] else ""
+        return f"{found['health']}{since}: {found['last_error'].rstrip('.')}; next try {upcoming(found['retry_at'])}"
     if abs(found["clock_offset_s"]) > CLOCK_S:
         side = "ahead" if found["clock_offset_s"] > 0 else "behind"
         return f"its clock is {abs(found['clock_offset_s']):.0f} s {side}"
+    if found["strikes"] and found["last_strike"]:
+        return f"last strike: {found['last_strike']}"
     return str(found["notice"])
 
 

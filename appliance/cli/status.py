@@ -6,7 +6,7 @@ from .client import NodeClient
 from .command import command
 from .exits import ExitCode
 from .options import remote
-from .output import Output, size, span
+from .output import Output, moment, size, span, upcoming
 
 _RUNNING = ("pending", "fetching", "verifying", "stalled")
 
@@ -41,7 +41,7 @@ def status(client: NodeClient, output: Output) -> int:
             ("Unfinished uploads", size(disk["uploads"])),
             ("Memory", size(system["memory"]["rss"])),
             ("Database", system["database"]),
-            ("Peers", f"{sum(p['healthy'] for p in peers)} of {len(peers)} healthy"),
+            ("Peers", _peers(peers)),
             (
                 "Jobs",
                 f"{counts['jobs_running']} running, {counts['jobs_waiting']} waiting, {counts['jobs_failed']} failed",
@@ -51,8 +51,18 @@ def status(client: NodeClient, output: Output) -> int:
     if transfers:
         output.line("")
         output.table(
-            ["coming", "state", "done", "rate", "error"],
-            [(t["filename"], t["state"], _share(t), f"{size(t['rate'])}/s", t["error"]) for t in transfers],
+            ["coming", "state", "done", "rate", "next try", "error"],
+            [
+                (
+                    t["filename"],
+                    t["state"],
+                    _share(t),
+                    f"{size(t['rate'])}/s",
+                    upcoming(t["retry_at"]),
+                    t["error"],
+                )
+                for t in transfers
+            ],
             numbers=["done", "rate"],
         )
     return code
@@ -65,6 +75,15 @@ def _trash(versions: int | None, used: int) -> str:
 def _state(ready: dict[str, Any]) -> str:
     faults = [check["reason"] for check in ready["checks"].values() if not check["ok"]]
     return " ".join([ready["status"], *faults, *ready["warnings"]])
+
+
+def _peers(peers: list[dict[str, Any]]) -> str:
+    wrong = [
+        f"{p['name']}: {p['health']}" + (f" since {moment(p['failing_since'])}" if p["failing_since"] else "")
+        for p in peers
+        if not p["healthy"]
+    ]
+    return "; ".join([f"{len(peers) - len(wrong)} of {len(peers)} healthy", *wrong])
 
 
 def _share(transfer: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from appliance.domain.states import TransferState
 from .client import NodeClient, segment
 from .command import group
 from .options import remote
-from .output import Output, moment, size
+from .output import Output, moment, size, upcoming
 
 
 @group("transfer")
@@ -25,12 +25,12 @@ def list_(client: NodeClient, output: Output, state: str | None) -> None:
         output.data(found)
         return
     output.table(
-        ["package", "state", "done", "of", "rate", "from", "changed", "error", "id"],
+        ["package", "state", "done", "of", "rate", "from", "changed", "next try", "error", "id"],
         [
             (
                 t["filename"], t["state"], size(t["bytes_done"]), size(t["size"]),
                 f"{size(t['rate'])}/s" if t["rate"] else "", [source["name"] for source in t["sources"]],
-                moment(t["updated_at"]), t["error"], t["id"],
+                moment(t["updated_at"]), upcoming(t["retry_at"]), t["error"], t["id"],
             )
             for t in found
         ],

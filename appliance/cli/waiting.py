@@ -24,7 +24,7 @@ def wait_for_all(client: NodeClient, output: Output, added: Any, deadline: float
         The package as it is then, with all replicas.
 
     Raises:
-        CommandFailed: It was withdrawn or replaced meanwhile, or the deadline passed.
+        CommandFailed: No node admits it, it was withdrawn or replaced meanwhile, or the deadline passed.
     """
     told = None
     while True:
@@ -35,6 +35,8 @@ def wait_for_all(client: NodeClient, output: Output, added: Any, deadline: float
                 ExitCode.CONFLICT,
                 {"package": found},
             )
+        if not found["admitted_by"]:
+            raise CommandFailed(found["notice"], ExitCode.FAILED, {"package": found})
         settled = {r["node"] for r in found["replicas"] if r["current"] and r["presence"] in _SETTLED}
         missing = [node for node in client.get("/nodes")["items"] if node["id"] not in settled]
         if not missing:

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import Enum
 
+from .moment import clock
 from .node import Admission
 from .package import Presence
 
@@ -91,7 +91,7 @@ def decide(now: Situation) -> Decision:
             return Decision(
                 action=Action.KEEP if now.held_current else Action.ADOPT,
                 presence=Presence.HELD,
-                reason=f"{now.admission.reason}; kept until a node that admits it holds it",
+                reason=f"{now.admission.reason}; this copy is kept until a node that admits the package has it",
             )
         if now.held_current and not now.proven_elsewhere:
             holder = " or ".join(now.keepers[:3])
@@ -99,7 +99,7 @@ def decide(now: Situation) -> Decision:
             return Decision(
                 action=Action.KEEP,
                 presence=Presence.HELD,
-                reason=f"{now.admission.reason}; kept until {holder} proves that it has the file{failed}",
+                reason=f"{now.admission.reason}; this copy is kept until {holder} proves that it has the file{failed}",
                 prove=not now.asking,
             )
         if not now.damaged or now.held_current or now.safe_elsewhere:
@@ -152,7 +152,7 @@ def _where(now: Situation) -> str:
     """Where the bytes are that no node can give now."""
     if now.set_aside:
         first = min(now.set_aside, key=lambda source: (source.until, source.name))
-        return f"{first.name} sent wrong data and is asked again at {_clock(first.until)}: {first.reason.rstrip('.')}"
+        return f"{first.name} sent wrong data and is asked again at {clock(first.until)}: {first.reason.rstrip('.')}"
     if now.out_of_reach:
         has = "has" if len(now.out_of_reach) == 1 else "have"
         return f"can't reach {_names(now.out_of_reach)}, which {has} a copy: not paired, or down"
@@ -161,10 +161,6 @@ def _where(now: Situation) -> str:
 
 def _asked_again(now: Situation) -> int:
     return min((source.until for source in now.set_aside), default=0)
-
-
-def _clock(at: int) -> str:
-    return datetime.fromtimestamp(at / 1000, UTC).strftime("%H:%M:%S UTC")
 
 
 def _names(names: Sequence[str]) -> str:

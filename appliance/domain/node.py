@@ -128,7 +128,8 @@ def admit(
             return Admission(admitted=False, reason=f'this node knows no stage "{stage}"')
     if stages.index(package_stage) < stages.index(node_stage):
         return Admission(
-            admitted=False, reason=f"a {package_stage} package does not go to a {node_stage} node; promote it"
+            admitted=False,
+            reason=f"{package_stage} packages are not sent to {node_stage} nodes unless they are promoted",
         )
     refused = [tag for tag in tags if tag in refuse]
     if refused:

@@ -32,15 +32,19 @@ class Precondition:
             PreconditionFailed: It is not.
         """
         if self.match is not None and not _named(self.match, versions):
-            why = f'"{name}" has changed since' if versions else f'There is no "{name}"'
-            raise _failed(f"{why} (If-Match); nothing was changed. Read it again.", versions)
+            why = (
+                f'"{name}" is not the version that was given any more'
+                if versions
+                else f'There is no "{name}"'
+            )
+            raise _failed(f"{why}; nothing was changed. Read it again.", versions)
         if self.none_match is not None and _named(self.none_match, versions):
             what = "is here already" if self.none_match == ANY else "is still the same"
-            raise _failed(f'"{name}" {what} (If-None-Match); nothing was changed.', versions)
+            raise _failed(f'"{name}" {what}; nothing was changed.', versions)
         since = self.unmodified_since if self.match is None and versions else None
         if since is not None and modified_at // 1000 > since:
             raise _failed(
-                f'"{name}" has changed since (If-Unmodified-Since); nothing was changed. Read it again.',
+                f'"{name}" was changed after the date that was given; nothing was changed. Read it again.',
                 versions,
             )
 

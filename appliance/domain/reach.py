@@ -35,3 +35,12 @@ def cut_off(nodes: Mapping[str, NodeBody], holders: Collection[str], admitting: 
                 reached.add(peer)
                 waiting.append(peer)
     return sorted(id for id in admitting if id in nodes and id not in reached and edges[id])
+
+
+def neighbours(nodes: Mapping[str, NodeBody], id: str) -> list[str]:
+    """The nodes that a node is registered with, as its record or theirs say."""
+    return sorted(
+        other
+        for other, node in nodes.items()
+        if other != id and (other in nodes[id].peers or id in node.peers)
+    )

@@ -152,12 +152,19 @@ def choose(package: Package, versions: Sequence[Version], wanted: str) -> Versio
         raise Conflict(f'There is nothing to restore: "{name}" has this version now.')
     raise VersionUnknown(
         (
-            f'This node keeps no version "{wanted}" of "{name}". '
+            f'This node keeps no version "{wanted}" of "{name}". {_short(text)}'
             if text
             else f'This node keeps no earlier version of "{name}". '
         )
         + "Another node may: run `ods package versions` there. Else upload the file again."
     )
+
+
+def _short(text: str) -> str:
+    """What to give instead of a text that is too short for the beginning of a SHA-256."""
+    if len(text) >= SHORTEST_PREFIX:
+        return ""
+    return f"Give a revision, or at least {SHORTEST_PREFIX} characters of a SHA-256. "
 
 
 def _begins(sha256: str, text: str) -> bool:

@@ -33,7 +33,7 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes) -> PeerError:
     if status in {429, 503}:
         after = headers.get("retry-after", "")
         seconds = int(after) if _SECONDS.fullmatch(after) else 5
-        return PeerBusy(text, retry_after=max(1, min(seconds, _LONGEST_S)))
+        return PeerBusy(text, code=code, retry_after=max(1, min(seconds, _LONGEST_S)))
     if 300 <= status < 400:
         return PeerUnreachable(f"Its URL redirects ({status}); a node is called by its own URL.")
     if status >= 500:

@@ -25,6 +25,7 @@ from appliance.domain.errors import (
     RecordWrong,
     Stopping,
     StorageError,
+    StorageFull,
 )
 from appliance.domain.job import Job
 from appliance.domain.manifest import Manifest
@@ -184,6 +185,9 @@ class Bringing:
             retry_at = self._now() + 1000 * WRONG_RECORD_S
             return _End(TransferState.STALLED, exc.message, exc, retry_at)
         except (PeerError, StorageError, IntegrityFailure) as exc:
+            needed = exc.details.get("needed") if isinstance(exc, StorageFull) else None
+            if isinstance(needed, int):
+                self._transfers.lacks_room(live.package.id, needed)
             return _End(TransferState.STALLED, exc.message, exc)
         return _End(TransferState.DONE)
 

@@ -7,6 +7,7 @@ A copy in memory bears the write counter and the time of its row. A row whose co
 is another all the same was deleted and made anew: it counts.
 """
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from dataclasses import fields
 from typing import Any
 
 from appliance.domain.errors import InvalidName, PackageUnknown, WireInvalid
-from appliance.domain.names import check_filename
+from appliance.domain.names import check_filename, package_id
 from appliance.domain.package import Package, Presence
 from appliance.peering.record_bodies import parse_package_body
 from appliance.store.paging import every
@@ -212,18 +213,21 @@ class Catalogue:
         """The package that has, or is still served under, exactly this name (NFC)."""
         return self._by_id.get(self._by_name.get(filename, ""))
 
+    def named(self, name: str) -> Package | None:
+        """The package of this name: names that differ in case only, or in their Unicode form, are one package."""
+        found = self.by_filename(name)
+        if found is None:
+            with contextlib.suppress(InvalidName):
+                found = self._by_id.get(package_id(check_filename(name)))
+        return found
+
     def resolve(self, id_or_filename: str) -> Package:
         """The package of this id or file name.
 
         Raises:
             PackageUnknown: There is none.
         """
-        package = self.by_id(id_or_filename) or self.by_filename(id_or_filename)
-        if package is None:
-            try:
-                package = self.by_filename(check_filename(id_or_filename))
-            except InvalidName:
-                package = None
+        package = self.by_id(id_or_filename) or self.named(id_or_filename)
         if package is None:
             raise PackageUnknown(f'There is no package "{id_or_filename}" here.')
         return package

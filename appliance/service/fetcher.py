@@ -38,6 +38,7 @@ _MANY_RUNS = 64  #: so many are enough to share a file among sources
 STRIKES = 3
 FAILURES = 3
 _BUSY_WAIT_S = 0.2
+_LACKS = {"package_arriving", "package_unknown"}  #: what a node answers that does not have the bytes
 _FAST = 200_000_000  #: bytes a second of one connection; below it another one may bring more
 _LOOK_S = 0.05  #: waiting for the network after which that is judged
 
@@ -56,6 +57,7 @@ class Source:
     refused: bool = False  #: it does not give this package
     busy: int = 0  #: runs being fetched from it now
     error: str = ""
+    lacks: bool = False  #: its last answer was that it does not have the bytes
 
     @property
     def usable(self) -> bool:
@@ -223,14 +225,14 @@ class Fetch:
         except (IntegrityFailure, PeerMisbehaved) as exc:
             self._struck(source, arrived, exc)
         except PeerBusy as exc:
-            source.error = exc.message
+            self._failed(source, exc)
             source.failures += 1
             time.sleep(_BUSY_WAIT_S)
         except PeerRefused as exc:
-            source.error = exc.message
+            self._failed(source, exc)
             source.refused = True
         except PeerError as exc:
-            source.error = exc.message
+            self._failed(source, exc)
             source.failures += 1
         finally:
             with self._changed:
@@ -250,6 +252,10 @@ class Fetch:
                     self._spawn()
                 self._waited_s, self._waited_for = 0.0, 0
 
+    @staticmethod
+    def _failed(source: Source, error: PeerError) -> None:
+        source.error, source.lacks = error.message, error.details.get("code") in _LACKS
+
     def _struck(self, source: Source, index: int, error: ApplianceError) -> None:
         source.error = error.message
         source.strikes += 1
@@ -266,13 +272,16 @@ class Fetch:
         self._on_fetched(source, size)
 
     def _nobody(self) -> PeerError:
-        reasons = "; ".join(
-            f"{source.name}: {source.error}" for source in self._progress.sources if source.error
-        )
+        asked = [source for source in self._progress.sources if source.error]
+        lacking = [source.name for source in asked if source.lacks]
+        others = [f"{source.name}: {source.error.rstrip('.')}" for source in asked if not source.lacks]
+        if lacking and not others:
+            return PeerError(f"None of the nodes that were asked has the file now: {', '.join(lacking)}.")
+        if lacking:
+            others.append(f"{', '.join(lacking)}: no file there now")
         missing = self._manifest.count - len(self._partial.chunks)
-        return PeerError(
-            f"No source can give the {missing} missing chunks ({reasons or 'there is no source'})."
-        )
+        what = "the missing chunk" if missing == 1 else f"the {missing} missing chunks"
+        return PeerError(f"No source can give {what} ({'; '.join(others) or 'there is no source'}).")
 
 
 def _run_length(chunks: int) -> int:

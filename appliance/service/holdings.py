@@ -503,7 +503,7 @@ class Holdings:
         if body.size > self._max_size and not here:
             return Admission(
                 admitted=False,
-                reason=f"its {human_size(body.size)} are more than this node takes "
+                reason=f"it has {human_size(body.size)}, more than this node takes "
                 f"(uploads.max_size: {human_size(self._max_size)})",
             )
         return self.admission(self._own, body)

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from appliance.domain.errors import (
@@ -66,6 +66,15 @@ class ReplicaView:
     sha256: str
     current: bool  #: whether it speaks of the package's newest bytes
     at: int  #: UTC milliseconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """How far a package can go."""
+
+    admitting: list[str] = field(default_factory=list)  #: names of the nodes that admit it
+    cut_off: list[str] = field(default_factory=list)  #: names of those that no path leads it to
+    nowhere: str = ""  #: what to do if no node admits it
 
 
 class Packages:
@@ -510,15 +519,15 @@ class Packages:
             )
         return sorted(views, key=lambda view: view.name)
 
-    async def cut_off(self, id: str) -> list[str]:
-        """Names of the nodes that should have a package and that no path of registrations leads it to.
+    async def spread(self, id: str) -> Spread:
+        """Which nodes admit a package, and which of them no path of registrations leads it to.
 
         Raises:
             PackageUnknown: There is none.
         """
         package, nodes = self._catalogue.resolve(id), self._holdings.nodes
         if package.withdrawn:
-            return []
+            return Spread()
         holders = {
             body.node
             for body in map(replica_body, await self._records.replicas(package.id))
@@ -527,7 +536,26 @@ class Packages:
         admitting = {
             id for id, node in nodes.items() if self._holdings.admission(node, package.body).admitted
         }
-        return [nodes[id].name for id in cut_off(nodes, holders, admitting)]
+        return Spread(
+            admitting=sorted(nodes[id].name for id in admitting),
+            cut_off=[nodes[id].name for id in cut_off(nodes, holders, admitting)],
+            nowhere="" if admitting or not nodes else self._nowhere(package),
+        )
+
+    def nowhere(self, package: Package) -> str:
+        """What to do about a package that lies here and that no node admits; else ""."""
+        if package.presence is not Presence.HELD or self._holdings.admits(package.body):
+            return ""
+        nodes = self._holdings.nodes.values()
+        admitted = any(self._holdings.admission(node, package.body).admitted for node in nodes)
+        return "" if admitted or not nodes else self._nowhere(package)
+
+    def _nowhere(self, package: Package) -> str:
+        where = "only here" if package.presence is Presence.HELD else "only where it is now"
+        promoted = dataclasses.replace(package.body, stage=self._stages[-1])
+        if any(self._holdings.admission(node, promoted).admitted for node in self._holdings.nodes.values()):
+            return f"No node admits a {package.body.stage} package: it stays {where} until it is promoted."
+        return f"No node admits this package: it stays {where} until its stage, its tags or a node's settings change."
 
     async def superseded(self, id: str) -> list[Version]:
         """Files that lost the name of this package to another one and are kept here."""

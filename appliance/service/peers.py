@@ -56,6 +56,14 @@ class Strikes:
     reason: str = ""  #: of the last one
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """Whether calls to a peer succeed."""
+
+    word: str  #: "" if they do; "does not answer", or "down" after several failures in a row
+    since: int  #: of the first failure, UTC milliseconds; 0 if there is none or it is not known
+
+
 @dataclass(slots=True, kw_only=True)
 class Peer:
     """A registration, and how the peer is doing."""
@@ -71,6 +79,7 @@ class Peer:
     retry_at: int = 0  #: leave it alone until then, UTC milliseconds
     last_seen: int = 0  #: last sign of life
     last_error: str = ""
+    failing_since: int = 0  #: when the first of these failures was, UTC milliseconds
     down: bool = False
     strikes: int = 0  #: ever
     packages: dict[str, Strikes] = field(default_factory=dict)  #: by package id; "" for what is of no package
@@ -82,6 +91,12 @@ class Peer:
     notice: str = ""  #: what to know about the registration: how the stages of both nodes differ
     saved_at: int = 0
     rev: int = 0  #: of the document in the store, as it was last read or written here
+
+    @property
+    def health(self) -> Health:
+        """Whether calls to it succeed: they fail at first, and after several times it is down."""
+        word = "down" if self.down else "does not answer" if self.failures else ""
+        return Health(word=word, since=self.failing_since if word else 0)
 
 
 class Peers:
@@ -254,6 +269,13 @@ class Peers:
         peer = self._peers.get(id)
         return peer is None or peer.retry_at > self._now()
 
+    def health(self, id: str) -> Health | None:
+        """How a registered node is doing; None for one that is not registered."""
+        peer = self._peers.get(id)
+        if peer is None or peer.state is not PeerState.ACTIVE:
+            return None
+        return peer.health
+
     def clock_agrees(self) -> bool:
         """Whether a peer's clock agrees with ours: requests between nodes hold for a minute only."""
         now = self._now()
@@ -300,6 +322,7 @@ class Peers:
         troubled = bool(peer.failures or peer.retry_at)
         was_down, peer.down = peer.down, False
         peer.failures, peer.retry_at, peer.last_seen, peer.last_error = 0, 0, now, ""
+        peer.failing_since = 0
         events = []
         if was_down:
             events.append(entry(EventType.PEER_UP, at=now, actor=SYSTEM, subject=id, name=peer.name))
@@ -314,6 +337,7 @@ class Peers:
         if peer is None:
             return
         now = self._now()
+        peer.failing_since = peer.failing_since if peer.failures and peer.failing_since else now
         peer.failures += 1
         wait = min(CAP_S, BASE_S * 2.0 ** min(peer.failures - 1, 20)) * (0.75 + 0.5 * self._jitter())
         after = error.details.get("retry_after")
@@ -502,6 +526,7 @@ _HEALTH = (
     "last_seen",
     "last_error",
     "down",
+    "failing_since",
     "strikes",
     "last_strike",
     "quarantined_until",

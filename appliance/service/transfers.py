@@ -135,6 +135,10 @@ class Transfers:
         self._node_id = node_id
         self._now = now
         self._live: dict[str, Live] = {}
+        self._roomless: dict[
+            str, int
+        ] = {}  #: bytes that packages need which stopped because the disk was full
+        self.fits: Callable[[int], bool] = lambda _needed: True  #: whether so many bytes fit on the disk
         self.pulls: Pulls | None = None  #: whoever brings packages from elsewhere than peers
 
     # For people
@@ -306,12 +310,12 @@ class Transfers:
                     found[keys[job.key]] = job.run_at
         return found
 
-    async def next_look(self, package: Package) -> int:
-        """When a package that waits is looked at again, UTC milliseconds; 0: at the next reconciliation."""
-        doc = await self._store.get("transfers", transfer_id(package.id, package.body.sha256))
-        if doc is None or cancelled_by_person(doc):
-            return package.retry_at
-        return max(package.retry_at, (await self.retry_times([doc]))[doc["_id"]])
+    async def next_looks(self, packages: Sequence[Package]) -> dict[str, int]:
+        """When packages that wait are looked at again, UTC milliseconds by id; 0: at the next reconciliation."""
+        ids = {transfer_id(package.id, package.body.sha256): package for package in packages}
+        docs = await self._store.find("transfers", {"_id": {"in": list(ids)}}, limit=len(ids)) if ids else []
+        times = await self.retry_times([doc for doc in docs if not cancelled_by_person(doc)])
+        return {package.id: max(package.retry_at, times.get(id, 0)) for id, package in ids.items()}
 
     # For the job
 
@@ -409,6 +413,19 @@ class Transfers:
             for node in self._peers.usable_sources(holders, package.id)
         ]
 
+    def lacks_room(self, package: str, needed: int) -> None:
+        """A transfer ends because the disk is full: it begins again as soon as so many bytes fit."""
+        self._roomless[package] = needed
+
+    async def _look_for_room(self) -> None:
+        """Begin again what stopped for want of room, and fits now."""
+        for package, needed in list(self._roomless.items()):
+            if not await asyncio.to_thread(self.fits, needed):
+                continue
+            del self._roomless[package]
+            log.info("there is room again", extra={"action": "transfer_has_room", "package": package})
+            await self._holdings.settle(package, again=True)
+
     def forget(self, live: Live) -> None:
         """Its job ended in a way that says nothing of the transfer: another one goes on with it."""
         self._live.pop(live.doc["_id"], None)
@@ -499,6 +516,8 @@ class Transfers:
         """Every second, for ever: write progress, notice what is no longer wanted, look for new sources."""
         while True:
             await asyncio.sleep(TICK_S)
+            with contextlib.suppress(*OUTAGES):  # then it begins again when its job does
+                await self._look_for_room()
             for live in list(self._live.values()):
                 try:
                     await self._tick(live)

@@ -125,6 +125,10 @@ class BlobStore:
         """Bytes free on the disk of the blobs."""
         return self._free(self._layout.root)
 
+    def fits(self, needed: int) -> bool:
+        """Whether `needed` more bytes fit above the floor as the disk is now."""
+        return self.free() - needed >= self._floor
+
     def check_space(self, needed: int) -> None:
         """Say whether `needed` more bytes fit above the floor, if need be after making room for them.
 

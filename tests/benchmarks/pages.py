@@ -146,7 +146,7 @@ def _documents(nodes: list[Identity], count: int) -> Iterator[Insert]:
         yield _record(author, RecordKind.PACKAGE, id, asdict(body))
         view = Package(
             id=id, revision=1, author=author.node_id, at=AT + number, withdrawn=False, body=body,
-            presence=Presence.NOT_ADMITTED, reason="a test package does not go to a prod node; promote it",
+            presence=Presence.NOT_ADMITTED, reason="test packages are not sent to prod nodes unless they are promoted",
         )  # fmt: skip
         yield Insert("packages", package_doc(view, AT))
         for identity in nodes:

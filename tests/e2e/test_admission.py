@@ -26,8 +26,10 @@ def test_promotion_fills_demotion_releases_and_records_pass_through(network: Net
 
     # A dev package stays at the dev node; its record passes through B, which does not admit it, to C.
     a.publish(file.path, stage="dev")
-    wait_presence(b, file.name, "not_admitted", "a dev package does not go to a prod node; promote it")
-    wait_presence(c, file.name, "not_admitted", "a dev package does not go to a test node")
+    wait_presence(
+        b, file.name, "not_admitted", "dev packages are not sent to prod nodes unless they are promoted"
+    )
+    wait_presence(c, file.name, "not_admitted", "dev packages are not sent to test nodes")
     assert b.head(file.name).status == 404
     assert b.files("blobs") == []
 
@@ -47,7 +49,7 @@ def test_promotion_fills_demotion_releases_and_records_pass_through(network: Net
     # Demoted, it leaves B and C; A admits it and keeps it.
     c.api("PATCH", f"/packages/{file.name}", {"stage": "dev"})
     for node in (b, c):
-        wait_presence(node, file.name, "not_admitted", "a dev package does not go to")
+        wait_presence(node, file.name, "not_admitted", "dev packages are not sent to")
         eventually(lambda node=node: node.files("blobs") == [], 20, f"{node.name} keeps the bytes")
         assert node.head(file.name).status == 404
     assert a.sha1(file.name) == file.sha1
@@ -84,7 +86,7 @@ def test_the_last_copy_is_kept_until_a_node_that_admits_it_holds_it(network: Net
     a = network.node("a", NODE_STAGE="prod")
     file = make_file(tmp_path / "only.pkg", 2 * MIB)
     a.publish(file.path, stage="dev")
-    wait_presence(a, file.name, "held", "kept until a node that admits it holds it")
+    wait_presence(a, file.name, "held", "kept until a node that admits the package has it")
     b = network.node("b", NODE_STAGE="dev")
     b.join(a)
     b.wait_holds(file.name, file.sha256)

@@ -91,8 +91,8 @@ def test_a_transfer_that_does_not_fit_waits_for_room(
     tries = stalled["attempts"]
     eventually(lambda: b.api("GET", f"/transfers/{stalled['id']}")["attempts"] > tries + 1, 30)
     assert len(b.events("transfer.stalled")) == 1, "one trouble is told once, however often peers are asked"
+    assert b.api("GET", f"/packages/{large.name}")["retry_at"], "it is not said when it is tried again"
     filler.unlink()
-    b.api("POST", f"/transfers/{stalled['id']}/retry")
     b.wait_holds(large.name, large.sha256)
     assert b.sha1(large.name) == large.sha1
 

@@ -18,11 +18,13 @@ WRONG = [
     ("/packages", "sort=name", "'filename'"),
     ("/packages", "withdrawn=yes", "true or false"),
     ("/packages", "withdrawn=", "true or false"),
-    ("/packages", "limit=0", "greater than or equal to 1"),
-    ("/packages", "limit=501", "less than or equal to 500"),
-    ("/packages", "limit=all", "integer"),
+    ("/packages", "limit=0", "limit: it has to be at least 1."),
+    ("/packages", "limit=501", "limit: it has to be at most 500."),
+    ("/packages", "limit=all", "limit: it has to be a whole number."),
     ("/packages", "cursor=x", "cursor"),
     ("/packages", "stage=dev&stage=prod", "2 times"),
+    ("/packages", "stag=prod", 'do you mean "stage"? There are:'),
+    ("/packages", "presence=helt", 'presence: there is no "helt"; there are: held'),
     ("/transfers", "state=running", "pending, fetching"),
     ("/transfers", "package=Never.pkg", "There is no package"),
     ("/transfers", "cursor=x", "cursor"),
@@ -34,7 +36,7 @@ WRONG = [
     ("/events", "start=yesterday", "2026-07-23"),
     ("/events", "start=2026-02-02&end=2026-02-01", "not before the end"),
     ("/events", "zone=Mars", "time zone"),
-    ("/events", "since=last", "integer"),
+    ("/events", "since=last", "since: it has to be a whole number."),
     ("/events.csv", "type=nothing", "package.published"),
     ("/deliveries", "state=lost", "pending"),
     ("/deliveries", "type=package.vanished", "package.published"),
@@ -145,3 +147,58 @@ def test_the_command_line_too(one_node: NodeProcess, arguments: tuple[str, ...])
     done = ods(one_node, *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "words"),
+    [
+        ("POST", "/tokens", '{"name": 3, "from": "x"}',
+         ["name: it has to be a text", "from: there is no such field; there are: name"]),
+        ("POST", "/tokens", '{"nam": "x"}',
+         ["name: it is missing", 'nam: there is no such field; do you mean "name"? There are: name']),
+        ("POST", "/tokens", '{"name": "", "expires_in": "soon"}',
+         ["at least 1 characters", "expires_in: it has to be a whole number"]),
+        ("POST", "/tokens", '[]', ["body: it has to be an object"]),
+        ("POST", "/tokens", '{"name": "x", "role": "king"}', ["role: it has to be one of 'viewer'"]),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_body_is_said_in_plain_words(
+    one_node: NodeProcess, method: str, path: str, body: str, words: list[str]
+) -> None:
+    answer = one_node.request(method, f"/api/v1{path}", body.encode(), {"Content-Type": "application/json"})
+    assert answer.status == 400
+    for word in words:
+        assert word in answer.json()["detail"]
+    for library in ("Value error", "Input should", "Extra inputs", "Field required"):
+        assert library not in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+def test_a_form_or_a_file_for_the_list_with_a_slash(one_node: NodeProcess, method: str) -> None:
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    assert one_node.request(method, "/api/v1/packages/", b"--x--", headers).status == 415
+    plain = one_node.request(method, "/api/v1/packages/", b"bytes", {})
+    assert plain.status == 405
+    assert "curl -T FILE" in plain.json()["detail"]
+    lost = one_node.request("GET", "/api/v1/packages/")
+    assert lost.status == 404
+    assert "end without a slash" in lost.json()["detail"]
+
+
+def test_other_upper_and_lower_case_is_the_same_package(one_node: NodeProcess, tmp_path: Path) -> None:
+    old, new = make_file(tmp_path / "CASE.pkg", 1000, 1), make_file(tmp_path / "case.pkg", 1000, 2)
+    first = one_node.publish(old.path)
+    one_node.publish(new.path, replace="true")
+    for name in ("CASE.pkg", "case.pkg", "Case.PKG"):
+        assert one_node.api("GET", f"/packages/{name}")["id"] == first["id"]
+        assert len(one_node.api("GET", f"/packages/{name}/versions")["items"]) == 2
+        answer = one_node.request("GET", f"/Packages/{name}")
+        assert (answer.status, answer.body) == (200, new.path.read_bytes())
+    answer = one_node.request(
+        "POST",
+        "/api/v1/packages/CASE.pkg/restore",
+        b'{"version": "60"}',
+        {"Content-Type": "application/json"},
+    )
+    assert answer.status == 404
+    assert "Give a revision, or at least 6 characters of a SHA-256." in answer.json()["detail"]

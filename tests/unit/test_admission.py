@@ -48,7 +48,7 @@ def test_a_node_takes_packages_of_its_stage_and_above(node: str, admitted: set[s
 @pytest.mark.parametrize(
     ("asked", "reason"),
     [
-        (ask("prod", "dev"), "a dev package does not go to a prod node; promote it"),
+        (ask("prod", "dev"), "dev packages are not sent to prod nodes unless they are promoted"),
         (ask("test", "prod"), "a prod package goes to this test node"),
         (ask("prod", "beta"), 'this node knows no stage "beta"'),
         (ask(refuse="x y", tags="a y"), "this node refuses the tag y"),

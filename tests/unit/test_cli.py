@@ -376,3 +376,17 @@ def test_the_package_of_the_demo_is_a_xar_archive_of_cpio(tmp_path: Path) -> Non
     assert numbers is not None
     assert numbers.get("numberOfFiles") == str(len(names) - 1)
     assert len(cpio) > 3_000_000
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [("--bogus", ""), ("--waitt", "'--wait'"), ("--time", "'--timeout'")],
+)
+def test_only_an_option_that_is_likely_meant_is_suggested(
+    option: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["scrub", option]) == ExitCode.USAGE
+    said = capsys.readouterr().err
+    assert "No such option" in said
+    assert ("Did you mean" in said) == bool(told)
+    assert told in said

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from appliance.domain.errors import PeerBusy, PeerError, PeerUnreachable
 from appliance.domain.manifest import CHUNK_SIZE, Manifest
 from appliance.peering.address import PeerAddress
 from appliance.service import fetcher as module
@@ -112,3 +113,42 @@ def test_for_other_packages_a_source_is_away_but_not_refusing() -> None:
     assert (refusing.usable, refusing.away) == (False, False)
     other.like(gone)
     assert (other.usable, other.error) == (False, "a cut the connection.")
+
+
+def test_it_is_said_when_nobody_has_the_bytes(tmp_path: Path) -> None:
+    """Each refers to the others: to repeat that says nothing."""
+
+    class Lacking:
+        def connection(self, address: PeerAddress) -> Any:
+            if address.node == "n2":
+                raise PeerUnreachable("n2 cannot be reached.")
+            raise PeerBusy(
+                "It answered 503 (package_arriving): fetched from others.", code="package_arriving"
+            )
+
+    BlobStore(Layout(tmp_path), floor_bytes=0)
+    manifest = manifest_of(DATA)
+    for sources, words in (
+        (2, "None of the nodes that were asked has the file now: n0, n1."),
+        (3, "missing chunks (n2: n2 cannot be reached; n0, n1: no file there now)."),
+    ):
+        partial = PartialFile.open(Layout(tmp_path), "t", manifest)
+        whole = FrontierHash(partial, manifest.size, None, Buffers())  # type: ignore[arg-type]
+        with Landing(partial, whole, manifest.size) as landing:
+            fetch = Fetch(
+                package="p", manifest=manifest, partial=partial,
+                progress=Progress(
+                    sources=[
+                        Source(node=f"n{i}", name=f"n{i}", address=PeerAddress(node=f"n{i}", url="http://n"))
+                        for i in range(sources)
+                    ]
+                ),
+                pool=Lacking(),  # type: ignore[arg-type]
+                check=lambda: None, landing=landing,
+                on_strike=lambda source, reason: None, on_fetched=lambda source, size: None,
+            )  # fmt: skip
+            with pytest.raises(PeerError) as told:
+                fetch.run(1, lambda work: threading.Thread(target=work))
+        assert words in told.value.message
+        whole.close()
+        partial.close()

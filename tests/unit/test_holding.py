@@ -121,7 +121,10 @@ def test_a_copy_that_nobody_proved_to_have_is_asked_for_once_and_says_why_it_sta
     first = replace(NEW, admission=NO, held_current=True, proven_elsewhere=False, keepers=["Berlin"])
     decision = decide(first)
     assert decision.prove
-    assert decision.reason == "this node refuses the tag lab; kept until Berlin proves that it has the file"
+    assert (
+        decision.reason
+        == "this node refuses the tag lab; this copy is kept until Berlin proves that it has the file"
+    )
     again = decide(replace(first, asking=True))
     assert (again.prove, again.reason) == (False, decision.reason)
     failed = decide(replace(first, asking=True, unproven="Berlin: It answered 503."))

@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from appliance.domain.errors import ClockSkew
+from appliance.domain.errors import ClockSkew, PeerUnreachable
 from appliance.domain.states import PeerState
 from appliance.peering.identity import Identity
-from appliance.service.peers import PACKAGES, QUARANTINE_MS, STRIKES, Peer, Peers
+from appliance.service.peers import DOWN_AFTER, PACKAGES, QUARANTINE_MS, STRIKES, Health, Peer, Peers
 from appliance.store.opening import open_store
 
 HOUR = 3_600_000
@@ -176,5 +176,24 @@ def test_a_clock_that_no_peer_agrees_with_is_told(tmp_path: Path) -> None:
         assert "that of north is 7,200 s behind it" in peers.clock_warning()
         await peers.seen("north")
         assert peers.clock_warning() == "", "it takes our requests, or we its"
+
+    run(tmp_path, test)
+
+
+def test_a_peer_that_fails_does_not_answer_and_then_is_down(tmp_path: Path) -> None:
+    async def test(peers: Peers, clock: Clock) -> None:
+        peer = peers.all()[0]
+        assert peer.health == Health(word="", since=0)
+        began = clock.now
+        words = []
+        for _ in range(DOWN_AFTER):
+            await peers.record_failure(peer.id, PeerUnreachable("gone"))
+            words.append(peer.health)
+            clock.now += 60_000
+        assert words == [Health(word="does not answer", since=began)] * 2 + [Health(word="down", since=began)]
+        await peers.record_success(peer.id)
+        assert peer.health == Health(word="", since=0)
+        await peers.record_failure(peer.id, PeerUnreachable("gone again"))
+        assert peer.health.since == clock.now
 
     run(tmp_path, test)

@@ -87,13 +87,13 @@ def test_every_fault_is_told_with_key_reason_and_line(tmp_path: Path) -> None:
     found = faults(path, {"ODS_UPLOADS_EXPIRE_HOURS": "-1"}, worker__lease_s="1s")
     expected = [
         f"{path}:2: node.nmae: there is no such setting; did you mean name?",
-        f"{path}:4: http.port: Input should be less than or equal to 65535 (it is '80800')",
+        f"{path}:4: http.port: it has to be at most 65535 (it is '80800')",
         f"{path}:6: http.tls.certificate: it and key belong together: set both or none (it is 'c.pem')",
         f"{path}:8: transfers.min_free: a size is a number of bytes, or a text such as \"5 GiB\" (it is 'lots')",
         f"{path}:9: log: it is a section; write its settings indented below it (it is 'loud')",
         f"{path}:10: flavour: there is no such setting",
-        "environment ODS_UPLOADS_EXPIRE_HOURS: uploads.expire_hours: Input should be greater than 0 (it is '-1')",
-        "--lease-s: worker.lease_s: Input should be greater than or equal to 3 (it is '1s')",
+        "environment ODS_UPLOADS_EXPIRE_HOURS: uploads.expire_hours: it has to be more than 0 (it is '-1')",
+        "--lease-s: worker.lease_s: it has to be at least 3 (it is '1s')",
     ]
     assert sorted(found) == sorted(expected)
 
@@ -135,9 +135,9 @@ def test_every_fault_is_told_with_key_reason_and_line(tmp_path: Path) -> None:
         ('node:\n  tags_take: ["a,b"]\n', 2, "node.tags_take: 'a,b' is not 1 to 64 printable characters"),
         ("node:\n  stage: a\n  stages: [a, b]\n", 3, "uploads.stage: prod is not one of node.stages"),
         ('data_dir: "a\\0b"\n', 1, "data_dir: a path has no NUL character"),
-        ("uploads:\n  max_size: 0\n", 2, "uploads.max_size: Input should be greater than or equal to 1"),
+        ("uploads:\n  max_size: 0\n", 2, "uploads.max_size: it has to be at least 1"),
         (f"transfers:\n  min_free: {'9' * 400} GiB\n", 2, "transfers.min_free: a size is"),
-        ("transfers:\n  min_free: 9999999 TiB\n", 2, "transfers.min_free: Input should be less than"),
+        ("transfers:\n  min_free: 9999999 TiB\n", 2, "transfers.min_free: it has to be at most"),
         ("worker:\n  lease_s: " + "9" * 400 + "d\n", 2, "worker.lease_s"),
         ("notifications:\n  allowed_hosts: ['https://h']\n", 2, "https://h is not a host name"),
     ],
@@ -251,3 +251,8 @@ def test_no_file_makes_it_stumble(tmp_path_factory: pytest.TempPathFactory, text
     except SettingsFault as exc:
         found = exc.faults
     assert all(fault.startswith(str(path)) for fault in found), found
+
+
+def test_too_many_tags_are_told_in_plain_words(tmp_path: Path) -> None:
+    path = write(tmp_path, f"node:\n  tags_take: [{', '.join(f't{number}' for number in range(900))}]\n")
+    assert faults(path) == [f"{path}:2: node.tags_take: there are 900 words; at most 500 are allowed"]

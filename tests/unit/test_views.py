@@ -30,7 +30,7 @@ from appliance.domain.job import Job
 from appliance.domain.manifest import CHUNK_SIZE, Manifest, chunk_count
 from appliance.domain.package import Package, PackageBody, Presence
 from appliance.domain.trash import Keeping, Version, Why
-from appliance.service.packages import ReplicaView
+from appliance.service.packages import ReplicaView, Spread
 from appliance.service.peers import Peer
 from appliance.service.uploads import Upload
 from appliance.store.blobs import BlobStore
@@ -104,7 +104,7 @@ def test_a_package_in_full() -> None:
         node="n" * 52, name="x", presence="held", reason="", sha256="2" * 64, current=True, at=AT
     )
     old = version(why=Why.SUPERSEDED)
-    shown = package_detail_json(package(), "", [replica], [old], {}, ["c"], AT)
+    shown = package_detail_json(package(), "", [replica], [old], {}, Spread(cut_off=["c"]), [], AT)
     described("PackageDetail", shown)
     described("Replica", shown["replicas"][0])
     assert shown["superseded"] == [{"sha256": "4" * 64, "filename": "old.pkg", "at": STAMP}]

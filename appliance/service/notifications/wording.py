@@ -26,7 +26,7 @@ _TITLES: Mapping[str, str] = {
     EventType.REPLICATION_STUCK: "{count} packages are stuck on their way to this node",
     EventType.REPLICATION_RECOVERED: "All packages move again",
     EventType.TRANSFER_FAILED: "The transfer of {filename} failed",
-    EventType.TRANSFER_STALLED: "The transfer of {filename} waits for a source",
+    EventType.TRANSFER_STALLED: "The transfer of {filename} stopped for now",
     EventType.PEER_INVITED: "A peer was invited",
     EventType.PEER_JOINED: "{name} joined",
     EventType.PEER_LEFT: "{name} left",

@@ -1,6 +1,6 @@
 // One resumable upload by tus 1.0.0 (https://tus.io/protocols/resumable-upload): create, then PATCH piece by piece.
 // Whatever breaks, the node is asked how much it has, and the upload goes on from there.
-import { CallFailed, xsrf } from "./api.js";
+import { call, CallFailed, xsrf } from "./api.js";
 import { signInAgain } from "./session.js";
 import { sha256 } from "./sha256.js";
 
@@ -106,7 +106,7 @@ export class Upload {
     if (!this.id) await this.create();
     else if (!this.known) await this.ask();
     if (this.state === "retrying") this.set("sending");
-    if (this.package) return this.finish();
+    if (this.package) return await this.finish();
     const end = Math.min(this.file.size, this.offset + PIECE);
     const piece = this.file.slice(this.offset, end);
     const headers = { "Content-Type": "application/offset+octet-stream", "Upload-Offset": String(this.offset) };
@@ -116,7 +116,7 @@ export class Upload {
     this.sent = this.offset;
     this.take(answer);
     this.onchange(this);
-    if (this.package) this.finish();
+    if (this.package) await this.finish();
     return undefined;
   }
 
@@ -154,11 +154,13 @@ export class Upload {
     this.sent = 0;
   }
 
-  finish() {
+  async finish() {
     remember(this.file, null);
     this.sent = this.file.size;
-    const said = { unchanged: "This exact file is already here.", repaired: "The file was damaged here and is repaired." };
-    this.set("done", said[this.effect] || "Complete and checked.");
+    const words = { unchanged: "This exact file is already here.", repaired: "The file was damaged here and is repaired." };
+    const said = words[this.effect] || "Complete and checked.";
+    const found = await call("GET", `/packages/${this.package}`).catch(() => ({})); // what it says is only a hint
+    this.set("done", found.notice ? `${said} ${found.notice}` : said);
   }
 
   sleep(seconds) {
