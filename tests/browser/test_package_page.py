@@ -94,6 +94,7 @@ def test_a_cancelled_transfer_is_retried_where_its_reason_stands(
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("Slow.pkg")
     dialog.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("status")).to_contain_text("The job is cancelled.")
     visitor.go("/ui/")
     text = "1 package isn't here: its transfer was cancelled. Retry to fetch it."
     expect(page.locator("#concerns")).to_contain_text(text)

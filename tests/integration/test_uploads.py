@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 from tusclient import client as tus
 
+from appliance.domain.sizes import human_size
 from tests.builders import MIB, make_file
 from tests.harness import Network, curl_upload
+from tests.harness.browser_client import BrowserClient
 from tests.harness.node import AUTHORIZATION, PASSWORD, Answer, NodeProcess
 from tests.harness.waiting import eventually
 
@@ -510,6 +512,9 @@ def test_a_full_disk_is_507_and_only_what_can_be_resumed_is_kept(
     with half.path.open("rb") as opened:
         assert patch(node, url, opened.read(half.size - 1), 0).status == 204
     assert node.api("GET", "/system")["disk"]["uploads"] == half.size - 1
+    person = BrowserClient(node)
+    person.sign_in("admin")
+    assert f"Unfinished uploads use {human_size(half.size - 1)}." in person.get("/ui/").body.decode()
     full(node.upload(half.path, "other.pkg"))
     [kept] = node.api("GET", "/uploads")["items"]
     assert kept["offset"] == half.size - 1, "its client can resume it"
