@@ -207,7 +207,7 @@ class Oracle:
         if "cancelled" in package["reason"] and package["filename"] in self._ledger.cancelled:
             return ""
         near = [other for other in holders if other in sights[index].peers and index in sights[other].peers]
-        if near and (package.get("retry_at") or "") > _now():
+        if near and (package.get("retry_at") or "") > _now() and _deliberate(package, sights[index]):
             name = self._world.nodes[index].name
             self.put_off.append(f"{name}: {package['filename']} {package['reason']}, {package['retry_at']}")
             return ""
@@ -261,6 +261,13 @@ async def _records(node: Any) -> dict[str, tuple[Any, ...]]:
     finally:
         await store.close()
     return found
+
+
+def _deliberate(package: dict[str, Any], sight: Sight) -> bool:
+    """Whether a package waits by a rule; what only has a time of its next try shall not be missing at the end."""
+    if "is asked again at" in package["reason"] or "the record is wrong" in package["reason"]:
+        return True
+    return any(each["package"] == package["id"] and each["state"] == "failed" for each in sight.transfers)
 
 
 def _now() -> str:
