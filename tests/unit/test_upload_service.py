@@ -542,3 +542,47 @@ def test_the_id_of_a_join_follows_from_its_parts(tmp_path: Path) -> None:
         assert joined.id == hashlib.sha256("\0".join(ids).encode()).hexdigest()[:32]
 
     in_world(tmp_path, test)
+
+
+def test_an_upload_whose_bytes_arrive_for_longer_than_its_life_does_not_expire(tmp_path: Path) -> None:
+    """Another process of the node looks for expired uploads, and sees nobody who writes."""
+
+    async def test(world: World) -> None:
+        serving = world.uploads
+        upload = await world.create()
+        world.clock += LIFE_MS - 1
+        async with serving.receiving(upload, 0) as receiver:
+            worker = world.start()
+            world.clock += LIFE_MS - 1
+            await worker.expire()
+            for number in range(3):
+                await receiver.write(DATA[number : number + 1])
+                await asyncio.sleep(LIFE_MS / 4000 + 0.1)
+                world.clock += LIFE_MS - 1
+                await worker.expire()
+                assert world.layout.upload(upload.id).exists()
+            await receiver.write(DATA[3:])
+            await serving.complete(upload, receiver, remember=True)
+        assert world.packages.published["a.pkg"] == manifest_of(DATA)
+        assert (await serving.get(upload.id)).package
+
+    in_world(tmp_path, test)
+
+
+def test_an_upload_that_was_prolonged_meanwhile_does_not_expire(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        upload = await world.create()
+        real = world.store.find
+
+        async def find(*args: Any, **more: Any) -> Any:
+            found = await real(*args, **more)
+            await world.uploads._note(upload.id, expires_at=world.clock + LIFE_MS)
+            return found
+
+        world.clock += LIFE_MS
+        world.store.find = find  # type: ignore[method-assign]
+        await world.uploads.expire()
+        assert (await world.uploads.get(upload.id)).offset == 0
+        assert world.layout.upload(upload.id).exists()
+
+    in_world(tmp_path, test)
