@@ -81,6 +81,11 @@ def version_id(package: str, sha256: str) -> str:
     return f"{package}:{sha256}"
 
 
+def restore_key(package: str, sha256: str) -> str:
+    """The key of the job that restores a version."""
+    return f"restore:{package}:{sha256}"
+
+
 def leaving(old: Package | None, view: Package, *, at: int) -> Version | None:
     """The version that ends when `old` becomes `view`: bytes are here whose record is no longer the newest.
 

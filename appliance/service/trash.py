@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 
 from appliance.domain.errors import OUTAGES, StaleRevision, StorageError, WireInvalid
 from appliance.domain.package import WANTED, Package, Presence
-from appliance.domain.trash import Keeping, Version, Why, is_back, leaving, version_id
+from appliance.domain.trash import Keeping, Version, Why, is_back, leaving, restore_key, version_id
 from appliance.peering.record_bodies import parse_package_body
 from appliance.store.blobs import BlobStore
 from appliance.store.paging import every
@@ -206,8 +206,22 @@ class Trash:
         for version in self.keeping.surplus(versions, served=served, now=self._now()):
             await self._drop(version, "expired")
 
+    async def _remove(self, version: Version) -> bool:
+        """Delete a row; says whether it was as it had been read. Who renews a version, or restores it, keeps it."""
+        doc = await self._store.get(_COLLECTION, version.id)
+        if doc is None or _version(doc) != version:
+            return False
+        if await self._store.find_jobs({"active_key": restore_key(version.package, version.sha256)}, limit=1):
+            return False
+        try:
+            await self._store.batch([Remove(_COLLECTION, version.id, doc["_rev"])])
+        except StaleRevision:
+            return False
+        return True
+
     async def _drop(self, version: Version, reason: str) -> bool:
-        await self._store.delete(_COLLECTION, {"_id": version.id})
+        if not await self._remove(version):
+            return False
         freed = await self.free(version.sha256)
         log.info(
             "a version was deleted from the trash",

@@ -23,6 +23,7 @@ from appliance.domain.package import Presence
 from appliance.domain.states import JobState, TransferState
 from appliance.domain.trash import DAY_MS, Keeping, Why
 from appliance.jobs.context import JobContext
+from appliance.service import trash as trash_module
 from appliance.service.fetch_jobs import new_transfer_doc
 from appliance.service.fsck import Fsck
 from appliance.service.restore import RESTORE_JOB, Restore
@@ -626,3 +627,41 @@ def test_making_room_never_waits_for_its_own_loop(tmp_path: Path) -> None:
             await store.close()
 
     asyncio.run(asyncio.wait_for(go(), 20))
+
+
+@pytest.mark.parametrize("how", ["expired", "no room"])
+def test_what_is_renewed_or_restored_while_it_is_to_be_deleted_stays(
+    run: Callable[[Test], None], monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        await node.put(TWO)
+        real = trash_module.read_versions
+
+        async def then_renew(store: Store) -> list[Any]:
+            found = await real(store)
+            node.clock.ms += 1
+            await node.trash.renew(node.package().id, sha(ONE))
+            return found
+
+        async def delete() -> None:
+            if how == "no room":
+                node.blobs._floor, node.free_bytes = 1, 1
+                await node.trash.make_room(0)
+            else:
+                node.clock.ms += 8 * DAY_MS
+                await node.trash.purge()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(trash_module, "read_versions", then_renew)
+            await delete()
+        assert node.here() == {sha(ONE), sha(TWO)}
+        await node.runner.stop(5)
+        _, job = await node.restore.request(NAME, "", actor="jo")
+        await delete()
+        assert node.here() == {sha(ONE), sha(TWO)}, "a job is about to publish it"
+        await node.store.cancel_job(job.id, now=node.clock())
+        await delete()
+        assert node.here() == {sha(TWO)}
+
+    run(test)
