@@ -255,7 +255,7 @@ def connect(
         ),
     )  # fmt: skip
     maintenance = Maintenance(
-        store=store, records=records, catalogue=catalogue, trash=trash,
+        store=store, records=records, catalogue=catalogue, holdings=holdings, trash=trash,
         uploads=uploads, blobs=blobs, now=now_ms,
     )  # fmt: skip
     coverage = Coverage(store=store, records=records, stages=stages, node_id=node_id, now=now_ms)

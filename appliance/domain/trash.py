@@ -9,6 +9,9 @@ from .package import Package, PackageBody
 from .record import TOMBSTONE_LIFE_MS
 
 DAY_MS = 86_400_000
+UNCLAIMED_MS = (
+    DAY_MS  #: a file that nothing names stays for so long at least: its record may come from a peer
+)
 SHORTEST_PREFIX = 6  #: characters of a SHA-256 that may stand for all of it
 
 
@@ -18,13 +21,14 @@ class Why(StrEnum):
     REPLACED = "replaced"  #: a newer file has the name
     WITHDRAWN = "withdrawn"  #: the package was withdrawn
     SUPERSEDED = "superseded"  #: a file whose author never saw this one won the name
+    UNCLAIMED = "unclaimed"  #: nothing here names them: the database may be older than the files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
     """Bytes that had a package's name on this node, and all that restoring them needs."""
 
-    package: str  #: package id
+    package: str  #: package id; "" if nothing names these bytes
     sha256: str  #: hex
     filename: str
     size: int | None  #: bytes; None if it was kept by a program that did not note it
@@ -38,6 +42,11 @@ class Version:
     def id(self) -> str:
         """Its id in the store."""
         return version_id(self.package, self.sha256)
+
+    @property
+    def unclaimed(self) -> bool:
+        """Whether it is a file that was found here, and that nothing names."""
+        return not self.package
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +63,17 @@ class Keeping:
 
     def until(self, version: Version) -> int:
         """When a version expires, UTC milliseconds. One without a body keeps the 90 days that it was promised."""
-        life = TOMBSTONE_LIFE_MS if version.body is None else round(self.days * DAY_MS)
+        life = round(self.days * DAY_MS)
+        if version.unclaimed:
+            life = max(life, UNCLAIMED_MS)
+        elif version.body is None:
+            life = TOMBSTONE_LIFE_MS
         return version.at + life
+
+    @staticmethod
+    def spare(version: Version, now: int) -> bool:
+        """Whether a version may go before it expires, where the disk needs room."""
+        return not version.unclaimed or version.at + UNCLAIMED_MS <= now
 
     def surplus(self, versions: Sequence[Version], *, served: Collection[str], now: int) -> list[Version]:
         """Those that are to go, the oldest first: expired ones, and what is beyond the newest few of a package.
@@ -70,6 +88,10 @@ class Keeping:
         for version in sorted(versions, key=lambda each: each.at, reverse=True):
             if version.id in served:
                 continue
+            if version.unclaimed:
+                if self.until(version) <= now:
+                    found.append(version)
+                continue
             number = kept[version.package] = kept.get(version.package, 0) + 1
             if self.off or number > self.versions or self.until(version) <= now:
                 found.append(version)
@@ -79,6 +101,18 @@ class Keeping:
 def version_id(package: str, sha256: str) -> str:
     """The id of a version in the store."""
     return f"{package}:{sha256}"
+
+
+def restore_key(package: str, sha256: str) -> str:
+    """The key of the job that restores a version."""
+    return f"restore:{package}:{sha256}"
+
+
+def unclaimed(sha256: str, size: int, *, at: int) -> Version:
+    """A file that was found here at a time, and that nothing names."""
+    return Version(
+        package="", sha256=sha256, filename="", size=size, revision=0, author="", why=Why.UNCLAIMED, at=at
+    )
 
 
 def leaving(old: Package | None, view: Package, *, at: int) -> Version | None:

@@ -22,7 +22,7 @@ from appliance.domain.package import WANTED, Package, Presence
 from appliance.domain.record import Record, RecordKind
 from appliance.domain.states import TransferState
 from appliance.peering.identity import Identity
-from appliance.peering.records import check_time, package_body, replica_body, verify_record
+from appliance.peering.records import check_time, replica_body, verify_record
 from appliance.store.blobs import BlobStore
 from appliance.store.filesystem import remove
 from appliance.store.layout import Layout
@@ -36,7 +36,7 @@ from .fetch_jobs import fetch_key
 from .hashing import hash_file
 from .holdings import inline_manifest, manifest_doc, stored_manifest
 from .records import Known, Records, stored_record
-from .trash import forget_versions, mentioned, read_versions
+from .trash import forget_versions, keep_unclaimed, mentioned, named, read_versions
 from .verified_blobs import damage
 
 ONLINE_GRACE_MS = 60_000
@@ -339,7 +339,7 @@ class Fsck:
     async def _check_trash(self, *, read_data: bool, repair: bool) -> None:
         served = {package.held_sha256 for package in self._catalogue.all()}
         for version in await read_versions(self._store):
-            if version.sha256 in served:
+            if version.sha256 in served or version.unclaimed:
                 continue
             finding = await self._finding(version.sha256, version.size, version.filename, read_data=read_data)
             if finding.right or await self._store.get(TRASH.name, version.id) is None:
@@ -358,7 +358,7 @@ class Fsck:
         await self._catalogue.load()
         packages = self._catalogue.all()
         blobs = await mentioned(self._store, packages)
-        blobs |= await self._recorded()
+        believed = bool(await named(self._store, packages))
         names = {package.held_filename for package in packages}
         over = {str(TransferState.DONE)}
         transfers = {doc["_id"] async for doc in every(self._store, "transfers") if doc["state"] not in over}
@@ -372,26 +372,17 @@ class Fsck:
         for kind, key, path in files:
             if key in known[kind]:
                 continue
-            done = ""
-            if repair:
-                await asyncio.to_thread(remove, path)
-                done = "removed"
+            done = await self._repair_orphan(path) if repair and believed else ""
             self._add(kind, self._name(path), "nothing in the database mentions it", done)
 
-    async def _recorded(self) -> set[str]:
-        """The SHA-256 of every package that is not withdrawn, by its record: its view may have been unreadable."""
-        found = set()
-        last = ""
-        while page := await self._store.find(
-            "records",
-            {"_id": {"gt": last}, "kind": str(RecordKind.PACKAGE), "deleted": False},
-            limit=_PAGE,
-        ):
-            for doc in page:
-                with contextlib.suppress(InvalidInput):
-                    found.add(package_body(stored_record(doc)).sha256)
-            last = page[-1]["_id"]
-        return found
+    async def _repair_orphan(self, path: Path) -> str:
+        """Remove a file that nothing mentions; a blob stays for a while, since its record may come from a peer."""
+        if path != self._blobs.path(path.name):
+            await asyncio.to_thread(remove, path)
+            return "removed"
+        size = (await asyncio.to_thread(path.stat)).st_size
+        await keep_unclaimed(self._store, {path.name: size}, self._now())
+        return "the node keeps it for packages.keep_days, in case a peer has its record, and then deletes it"
 
     def _files(self) -> Iterator[tuple[Kind, str, Path]]:
         """Files that are old enough to be judged, with the word by which the database would know them."""

@@ -418,7 +418,12 @@ class Holdings:
         on_disk = False
         if held != body.sha256:
             on_disk = await self.on_disk(body)
-            on_disk = on_disk and await self.manifest(body) is not None
+            if on_disk and await self.manifest(body) is None:
+                on_disk = False
+                if (
+                    await self._store.get("manifests", body.sha256) is None
+                ):  # it is made with the next verification
+                    await self._store.enqueue(verify_blob_job(body.sha256, self._now()))
         return Situation(
             withdrawn=record.deleted,
             admission=self._own_admission(body, here=on_disk or held == body.sha256),
@@ -620,7 +625,7 @@ class Holdings:
                     return False
                 try:
                     await asyncio.to_thread(self._blobs.unpublish, package.held_filename)
-                except StorageError as exc:  # the look at names tries again
+                except StorageError as exc:  # the sweep takes it away later
                     log.warning(exc.message, extra={"action": "name_left", "file": package.held_filename})
                 operations = damage(package, self._catalogue.rev(id), reason, self._now())
                 try:

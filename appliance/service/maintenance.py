@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+import time
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from appliance.domain.errors import InvalidInput, StaleRevision
@@ -19,8 +21,9 @@ from appliance.store.ports import Remove, Store
 
 from .catalogue import Catalogue
 from .fetch_jobs import cancelled_by_person, transfer_id
+from .holdings import Holdings
 from .records import Records, stored_record
-from .trash import Trash, mentioned
+from .trash import Trash, keep_unclaimed, mentioned, named
 from .uploads import UploadService
 
 log = logging.getLogger(__name__)
@@ -41,7 +44,8 @@ def purge_job(now: int) -> Job:
 class Mentioned:
     """Files that the database has a use for."""
 
-    blobs: set[str]  #: SHA-256s
+    named: set[str]  #: SHA-256s that the database knows by a name
+    blobs: set[str]  #: SHA-256s whose files stay: those, and unclaimed ones for a while
     partials: set[str]  #: ids of transfers
     uploads: set[str]  #: ids of uploads
 
@@ -55,6 +59,7 @@ class Maintenance:
         store: Store,
         records: Records,
         catalogue: Catalogue,
+        holdings: Holdings,
         trash: Trash,
         uploads: UploadService,
         blobs: BlobStore,
@@ -63,28 +68,38 @@ class Maintenance:
         self._store = store
         self._records = records
         self._catalogue = catalogue
+        self._holdings = holdings
         self._trash = trash
         self._uploads = uploads
         self._blobs = blobs
         self._now = now
+        self._started = time.time()  #: what is older was here before this process, and its name may come back
 
     async def clean_files(self) -> None:
         """After a crash: remove files that are neither old nor new state, and restore missing links.
 
-        Every package must be settled before.
+        Every package must be settled before. Blobs that nothing names stay for a while.
         """
         mentioned = await self.mentioned()
-        await asyncio.to_thread(
+        believed = await asyncio.to_thread(
             self._blobs.adopt_or_clean,
             names=self._catalogue.held_names(),
-            blobs=mentioned.blobs,
+            blobs=mentioned.blobs if mentioned.named else set(),
             partials=mentioned.partials,
             uploads=mentioned.uploads,
         )
+        if believed:
+            sizes = await asyncio.to_thread(self._blobs.sizes)
+            await self._keep(sizes.keys() - mentioned.blobs, sizes)
         await self._trash.purge()
 
+    async def _keep(self, found: Iterable[str], sizes: Mapping[str, int]) -> None:
+        """Let files that nothing names stay for a while."""
+        unclaimed = {sha256: sizes[sha256] for sha256 in found if sha256 in sizes}
+        await keep_unclaimed(self._store, unclaimed, self._now())
+
     async def mentioned(self) -> Mentioned:
-        """Every file that the database has a use for. The one place that says so: what is not in here is deleted."""
+        """Every file that the database has a use for; which blobs these are, `trash` says."""
         packages = self._catalogue.all()
         blobs = await mentioned(self._store, packages) | await self._recorded()
         open_states = {"state": {"in": [str(s) for s in TransferState if s is not TransferState.DONE]}}
@@ -92,6 +107,7 @@ class Maintenance:
         wanted = {package.id: package.body.sha256 for package in packages if not package.withdrawn}
         uploads = [doc async for doc in every(self._store, "uploads")]
         return Mentioned(
+            named=await named(self._store, packages),
             blobs=blobs,
             partials={
                 doc["_id"]
@@ -115,19 +131,36 @@ class Maintenance:
         """Delete what nothing mentions and nobody touched for a while: uploads that lost a race leave such files.
 
         Who is about to mention a file has touched it, so that the order is: look what is old, then what is mentioned.
+        A blob that was here before this process did not come by such a race: it stays as long as an earlier version.
+        A blob that a record names and that is not in use is settled: it may be the last copy.
         """
         old = await asyncio.to_thread(self._blobs.unused, age_s)
         await self._catalogue.load()
         mentioned = await self.mentioned()
-        if not mentioned.blobs:  # as at the start: far more likely the wrong database than right
+        if not mentioned.named:  # as at the start: far more likely the wrong database than right
             return
-        blobs = [sha256 for sha256 in old.blobs if sha256 not in mentioned.blobs]
+        unclaimed = {sha256: at for sha256, at in old.blobs.items() if sha256 not in mentioned.blobs}
+        before = {sha256 for sha256, at in unclaimed.items() if at < self._started}
+        if before:
+            await self._keep(before, await asyncio.to_thread(self._blobs.sizes))
+        held = self._catalogue.held_names()
+        names = [name for name in old.names if unicodedata.normalize("NFC", name) not in held]
         files = [path for path in old.partials if path.name.removesuffix(".map") not in mentioned.partials]
         files += [path for path in old.uploads if path.name.split(".")[0] not in mentioned.uploads]
-        for sha256 in blobs:
+        for sha256 in unclaimed.keys() - before:
             await asyncio.to_thread(self._blobs.sweep, sha256, age_s)
+        for name in names:
+            await asyncio.to_thread(self._blobs.sweep_name, name, age_s)
         for path in files:
             await asyncio.to_thread(self._blobs.drop, path)
+        idle = [
+            package.id
+            for package in self._catalogue.all()
+            if not package.withdrawn
+            and package.held_sha256 != package.body.sha256
+            and package.body.sha256 in old.blobs
+        ]
+        await self._holdings.settle_many(idle)
 
     async def purge(self) -> None:
         """Delete what has expired: nonces, invites, uploads, old tombstones, ended jobs and transfers."""

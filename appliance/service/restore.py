@@ -7,7 +7,7 @@ from appliance.domain.errors import DigestMismatch, StorageError, VersionUnknown
 from appliance.domain.job import Job
 from appliance.domain.manifest import Manifest
 from appliance.domain.node import check_within
-from appliance.domain.trash import Version, choose
+from appliance.domain.trash import Version, choose, restore_key
 from appliance.jobs.context import JobContext
 from appliance.jobs.new import new_job
 from appliance.store.blobs import BlobStore
@@ -73,7 +73,7 @@ class Restore:
             "hash",
             RESTORE_JOB,
             now,
-            key=f"restore:{package.id}:{version.sha256}",
+            key=restore_key(package.id, version.sha256),
             args={
                 "package": package.id,
                 "sha256": version.sha256,

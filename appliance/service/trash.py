@@ -5,20 +5,34 @@ written in the same store operation as the change that ends the version, and del
 the disk may have a blob too many, never one too few. Rows go when they expire, when a package has too many, and, the
 oldest first, when the disk needs room.
 
-Here is also the one answer to the question whether anything on this node still needs the bytes with a certain
-SHA-256: `mentioned` for all at once, `Trash.needs` for one.
+A file that nothing names is kept the same way, as a version without a package: the database may be an older copy, and
+the record that names the file come back from a peer.
+
+Two questions are answered here, and nowhere else. May a file that is found on the disk be deleted? Not if `mentioned`
+has it: the start, the sweep and fsck ask this. May a file be deleted that a decision let go, since a version expired or
+a package left? Not if `Trash.needs` it: a record may well name it, and other nodes have it.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import CancelledError
 from dataclasses import asdict, dataclass, replace
 
 from appliance.domain.errors import OUTAGES, StaleRevision, StorageError, WireInvalid
 from appliance.domain.package import WANTED, Package, Presence
-from appliance.domain.trash import Keeping, Version, Why, is_back, leaving, version_id
+from appliance.domain.record import RecordKind
+from appliance.domain.trash import (
+    Keeping,
+    Version,
+    Why,
+    is_back,
+    leaving,
+    restore_key,
+    unclaimed,
+    version_id,
+)
 from appliance.peering.record_bodies import parse_package_body
 from appliance.store.blobs import BlobStore
 from appliance.store.paging import every
@@ -44,19 +58,45 @@ class Usage:
 
 
 def needed_by(package: Package) -> set[str]:
-    """The SHA-256 of all bytes that a package is served from or waits for on this node."""
+    """The SHA-256 of all bytes that a package is served from or waits for here; one that is not admitted has none."""
     found = {package.held_sha256} if package.held_sha256 else set()
     if package.presence in WANTED | {Presence.HELD}:
         found.add(package.body.sha256)
     return found
 
 
-async def mentioned(store: Store, packages: Iterable[Package]) -> set[str]:
-    """Every SHA-256 whose blob must stay: of packages, and of versions in the trash."""
-    found = {version.sha256 for version in await read_versions(store)}
+async def named(store: Store, packages: Iterable[Package]) -> set[str]:
+    """Every SHA-256 that the database knows by a name: of packages, admitted or not, of records, and of versions.
+
+    Records count beside the views of packages: one may not be settled yet, or its view be unreadable.
+    """
+    found = {version.sha256 for version in await read_versions(store) if not version.unclaimed}
     for package in packages:
         found |= needed_by(package)
+    where = {"kind": str(RecordKind.PACKAGE), "deleted": False}
+    async for doc in every(store, "records", where):
+        with contextlib.suppress(KeyError, TypeError):  # an odd record names nothing
+            found.add(doc["record"]["body"]["sha256"])
     return found
+
+
+async def mentioned(store: Store, packages: Iterable[Package]) -> set[str]:
+    """Every SHA-256 whose file stays where it is found: named ones, and unclaimed ones in their time."""
+    return await named(store, packages) | {version.sha256 for version in await read_versions(store)}
+
+
+async def keep_unclaimed(store: Store, found: Mapping[str, int], now: int) -> None:
+    """Let files that nothing names stay for a while; `found` has their sizes by SHA-256."""
+    rows: list[Operation] = [
+        Replace(_COLLECTION, _doc(unclaimed(sha256, size, at=now))) for sha256, size in found.items()
+    ]
+    for start in range(0, len(rows), _PAGE):
+        await store.batch(rows[start : start + _PAGE])
+    if rows:
+        log.warning(
+            "files of packages lie here that nothing in the database names; they are kept for a while",
+            extra={"action": "files_unclaimed", "count": len(rows), "bytes": sum(found.values())},
+        )
 
 
 async def read_versions(store: Store) -> list[Version]:
@@ -149,8 +189,12 @@ class Trash:
         return [_version(doc) for doc in docs]
 
     async def files(self) -> dict[str, int | None]:
-        """The size of each blob that a version in the trash needs, by SHA-256; None if it was not noted."""
-        return {version.sha256: version.size for version in await read_versions(self._store)}
+        """The size of each blob that a version in the trash needs, by SHA-256; None if it was not noted.
+
+        Unclaimed files are left out: nothing is promised of them, and they are verified when a record names them.
+        """
+        versions = await read_versions(self._store)
+        return {version.sha256: version.size for version in versions if not version.unclaimed}
 
     async def lost(self, sha256: str, reason: str) -> list[str]:
         """Forget the versions whose bytes are lost; those that a package waits for come back with it.
@@ -161,7 +205,7 @@ class Trash:
         if any(sha256 in needed_by(package) for package in self._catalogue.all()):
             return []
         docs = await self._store.find(_COLLECTION, {"sha256": sha256}, limit=_PAGE)
-        versions = list(map(_version, docs))
+        versions = [version for version in map(_version, docs) if not version.unclaimed]
         for version in versions:
             log.error(
                 "an earlier version is damaged and can no longer be restored here",
@@ -174,7 +218,7 @@ class Trash:
                 },
             )
         await forget_versions(self._store, sha256)
-        return [version.package for version in versions]
+        return [version.package for version in versions if version.package]
 
     async def renew(self, package: str, sha256: str) -> Version | None:
         """A version that somebody wants back, so that it stays for now: its time begins again. None if it is gone."""
@@ -192,7 +236,12 @@ class Trash:
 
     async def purge(self) -> None:
         """Delete what has expired, and what the disk has no room for."""
-        await self._delete(await read_versions(self._store))
+        versions = await read_versions(self._store)
+        held = {package.held_sha256 for package in self._catalogue.all()}
+        for version in versions:
+            if version.unclaimed and version.sha256 in held:  # it has a name again
+                await self._remove(version)
+        await self._delete(versions)
         await self.make_room(0)
 
     async def _delete(self, versions: list[Version]) -> None:
@@ -206,8 +255,22 @@ class Trash:
         for version in self.keeping.surplus(versions, served=served, now=self._now()):
             await self._drop(version, "expired")
 
+    async def _remove(self, version: Version) -> bool:
+        """Delete a row; says whether it was as it had been read. Who renews a version, or restores it, keeps it."""
+        doc = await self._store.get(_COLLECTION, version.id)
+        if doc is None or _version(doc) != version:
+            return False
+        if await self._store.find_jobs({"active_key": restore_key(version.package, version.sha256)}, limit=1):
+            return False
+        try:
+            await self._store.batch([Remove(_COLLECTION, version.id, doc["_rev"])])
+        except StaleRevision:
+            return False
+        return True
+
     async def _drop(self, version: Version, reason: str) -> bool:
-        await self._store.delete(_COLLECTION, {"_id": version.id})
+        if not await self._remove(version):
+            return False
         freed = await self.free(version.sha256)
         log.info(
             "a version was deleted from the trash",
@@ -230,7 +293,9 @@ class Trash:
             missing = self._blobs.floor + needed - await asyncio.to_thread(self._blobs.free)
             if missing <= 0:
                 return
-            versions = sorted(await read_versions(self._store), key=lambda version: version.at)
+            now = self._now()
+            spare = [each for each in await read_versions(self._store) if self.keeping.spare(each, now)]
+            versions = sorted(spare, key=lambda version: version.at)
             sizes = await asyncio.to_thread(self._sizes, versions)
             if needed and sum(sizes.values()) < missing:
                 return
@@ -282,7 +347,10 @@ class Trash:
     # Blobs
 
     async def needs(self, sha256: str) -> bool:
-        """Whether anything on this node needs the bytes, by the store, so that other processes' work counts."""
+        """Whether bytes that were let go are needed all the same, by a version or by a package here.
+
+        By the store, so that other processes' work counts.
+        """
         if await self._store.count(_COLLECTION, {"sha256": sha256}):
             return True
         if any(sha256 in needed_by(package) for package in self._catalogue.all()):

@@ -30,6 +30,7 @@ from appliance.domain.errors import (
     NotSettled,
     OffsetMismatch,
     PackageExists,
+    StaleRevision,
     SyncFailed,
     TooLarge,
     UploadUnknown,
@@ -43,7 +44,7 @@ from appliance.domain.sizes import human_size
 from appliance.store.blobs import BlobStore
 from appliance.store.filesystem import open_in_place, remove, storage_error
 from appliance.store.layout import Layout
-from appliance.store.ports import Store
+from appliance.store.ports import Doc, Remove, Store
 
 from .installer_facts import with_installer
 from .joining import check_parts, join_parts, joined_id
@@ -57,6 +58,7 @@ __all__ = ["Outcome", "Upload", "UploadService"]
 log = logging.getLogger(__name__)
 
 _ABSENT = {Presence.WAITING, Presence.ARRIVING}
+_PROLONG_MS = 300_000  #: while bytes arrive, an upload's life is prolonged no more often than this
 REMEMBERED_MS = 24 * 3600 * 1000  #: how long the id of a complete upload still answers
 
 
@@ -84,6 +86,7 @@ class UploadService:
         self._default_stage = default_stage
         self.max_size = max_size
         self._life_ms = life_ms
+        self._prolong_ms = min(_PROLONG_MS, life_ms // 4)
         self._now = now
         self._writers = Writers()
 
@@ -255,21 +258,42 @@ class UploadService:
             await self._check_space(current)
             if current.boot != this_boot():
                 await self._note(current.id, synced=offset, boot=this_boot())
+            await self._prolong(current.id)
             receiver = self._writers.take(upload.id) or await Receiver.open(
                 self.file(upload.id), offset, check=lambda: self._blobs.check_space(0)
             )
             receiver.checksum = None
             writer.upload, writer.receiver = current, receiver
+            prolonging = asyncio.create_task(self._keep_alive(current.id, receiver))
             try:
                 yield receiver
                 await receiver.flush()
             except BaseException:
                 await asyncio.to_thread(receiver.close)
                 raise
+            finally:
+                prolonging.cancel()
             if receiver.sound:
                 self._writers.keep(upload.id, receiver)
             else:
                 await asyncio.to_thread(receiver.close)
+
+    async def _keep_alive(self, id: str, receiver: Receiver) -> None:
+        """Let an upload live on while its bytes arrive: another process of the node may look for expired ones."""
+        seen = receiver.offset
+        while True:
+            await asyncio.sleep(self._prolong_ms / 1000)
+            if receiver.offset != seen:
+                seen = receiver.offset
+                with contextlib.suppress(*OUTAGES):
+                    await self._prolong(id)
+
+    async def _prolong(self, id: str) -> None:
+        """Let the life of an upload begin again, unless that was done a moment ago or it is complete."""
+        doc, expires = await self._store.get("uploads", id), self._now() + self._life_ms
+        if doc is not None and not doc.get("package") and doc["expires_at"] < expires - self._prolong_ms:
+            with contextlib.suppress(StaleRevision):  # who wrote it prolonged it, or ended it
+                await self._store.replace("uploads", {**doc, "expires_at": expires}, expect=doc["_rev"])
 
     async def rest(self, upload: Upload, receiver: Receiver, **changes: Any) -> None:
         """A request ended and the upload is not complete: make durable what there is, and prolong its life.
@@ -299,9 +323,10 @@ class UploadService:
             await asyncio.to_thread(_cut, self.file(id), doc["synced"])
 
     async def _note(self, id: str, **changes: Any) -> None:
-        doc = await self._store.get("uploads", id)
-        if doc is not None:
-            await self._store.replace("uploads", {**doc, **changes})
+        while (doc := await self._store.get("uploads", id)) is not None:
+            with contextlib.suppress(StaleRevision):
+                await self._store.replace("uploads", {**doc, **changes}, expect=doc["_rev"])
+                return
 
     async def complete(
         self,
@@ -492,6 +517,9 @@ class UploadService:
         """Delete an upload and what was received. A file that cannot be deleted is one of an expired upload."""
         doc = await self._store.get("uploads", id)
         await self._store.delete("uploads", {"_id": id})
+        await self._let_go(id, doc)
+
+    async def _let_go(self, id: str, doc: Doc | None) -> None:
         receiver = self._writers.take(id)
         if receiver is not None:
             await asyncio.to_thread(receiver.close)
@@ -499,11 +527,16 @@ class UploadService:
             await self._store.replace("uploads", {**doc, "expires_at": 0})
 
     async def expire(self) -> None:
-        """Delete uploads whose life has ended."""
+        """Delete uploads whose life has ended, and that nobody has prolonged since."""
         for doc in await self._store.find("uploads", {"expires_at": {"lte": self._now()}}, limit=1000):
-            if doc["_id"] not in self._writers:
-                log.info("an upload expired", extra={"action": "upload_expired", "upload": doc["_id"]})
-                await self.forget(doc["_id"])
+            if doc["_id"] in self._writers:
+                continue
+            try:
+                await self._store.batch([Remove("uploads", doc["_id"], doc["_rev"])])
+            except StaleRevision:
+                continue
+            log.info("an upload expired", extra={"action": "upload_expired", "upload": doc["_id"]})
+            await self._let_go(doc["_id"], doc)
 
     def used(self) -> int:
         """Bytes on the disk of uploads that are not complete. Looks at each, and so blocks."""

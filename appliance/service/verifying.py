@@ -26,11 +26,13 @@ from appliance.domain.job import Job
 from appliance.domain.package import WANTED, Package
 from appliance.jobs.context import JobContext
 from appliance.store.blobs import BlobStore, Stamp
+from appliance.store.filesystem import storage_error
 from appliance.store.paging import every
 from appliance.store.ports import Doc, Operation, Remove, Replace, Store
 
 from .blob_check import Finding, fault_of, look, verify
 from .catalogue import Catalogue
+from .hashing import hash_file
 from .holdings import Holdings
 from .journal import SYSTEM, entry
 from .trash import Trash
@@ -135,10 +137,28 @@ class Verifying:
         log.info("a package was verified", extra={"action": "package_verified", "package": package.id})
 
     def run_blob(self, job: Job, context: JobContext) -> None:
-        """Read a whole blob, and serve the packages that wait for it, or give up those that were served from it."""
+        """Read a whole blob, and serve the packages that wait for it, or give up those that were served from it.
+
+        Raises:
+            StorageError: It cannot be read now.
+        """
         sha256 = job.args["sha256"]
         if self.verify_local(sha256, context):
+            if context.wait(self._lacks_manifest(sha256)):
+                try:
+                    manifest = hash_file(self._blobs.path(sha256), check=context.check)
+                except OSError as exc:
+                    raise storage_error(exc) from exc
+                if manifest.sha256 == sha256:
+                    context.wait(self._holdings.keep_manifest(manifest))
             context.wait(self._settle_wanting(sha256))
+
+    async def _lacks_manifest(self, sha256: str) -> bool:
+        """Whether a package wants a blob of which nobody knows the chunks: the database is older than the file."""
+        if await self._store.get("manifests", sha256) is not None:
+            return False
+        bodies = [package.body for package in self._wanting(sha256)]
+        return any([await self._holdings.manifest(body) is None for body in bodies])
 
     def verify_local(self, sha256: str, context: JobContext) -> bool:
         """Read a blob that may lie here; says whether it does, and is right."""
@@ -174,12 +194,14 @@ class Verifying:
 
     async def _settle_wanting(self, sha256: str) -> None:
         """Serve every package that wants this blob and does not have it."""
-        wanting = [
-            package.id
+        await self._holdings.settle_many(package.id for package in self._wanting(sha256))
+
+    def _wanting(self, sha256: str) -> list[Package]:
+        return [
+            package
             for package in self._catalogue.all()
             if package.body.sha256 == sha256 and package.held_sha256 != sha256 and not package.withdrawn
         ]
-        await self._holdings.settle_many(wanting)
 
     # Downloads
 

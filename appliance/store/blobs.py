@@ -1,7 +1,8 @@
 """The bytes of packages: immutable files named by their SHA-256, and the public names that link to them.
 
 Data before name: a blob is on the disk before its name is, and its name before anything refers to it. A crash leaves
-the old state or the new one; what is neither, `adopt_or_clean` removes at the next start.
+the old state or the new one; what is neither, `adopt_or_clean` removes at the next start. Blobs are not removed then:
+the database may be an older copy than the disk.
 """
 
 import contextlib
@@ -49,7 +50,8 @@ _LINKS_LIFE_S = 60.0  #: whether a disk has hard links is asked again after that
 class Leftovers:
     """Files that nobody touched for a while."""
 
-    blobs: list[str]  #: by SHA-256
+    blobs: dict[str, float]  #: by SHA-256: when they were last touched, in seconds since 1970
+    names: list[str]  #: in the public folder
     partials: list[Path]
     uploads: list[Path]
 
@@ -277,13 +279,19 @@ class BlobStore:
             raise BlobMissing(f'The file of "{filename}" is not on the disk.')
         if not self._layout.packages.exists():
             self.make_directory(self._layout.packages)
-        if target.exists() and os.path.samefile(blob, target):
-            return  # renaming one link onto another of the same file would leave both
+        with holding(
+            self._layout.packages
+        ):  # `sweep_name` must not take what comes now for what is left over
+            if target.exists() and os.path.samefile(blob, target):
+                with contextlib.suppress(OSError):  # one that is not ours
+                    make_readable(target)  # touched
+                return  # renaming one link onto another of the same file would leave both
         link_or_copy(blob, temporary)
         try:
-            if target.is_dir() and not target.is_symlink():
-                remove_whatever(target)
-            move(temporary, target)
+            with holding(self._layout.packages):
+                if target.is_dir() and not target.is_symlink():
+                    remove_whatever(target)
+                move(temporary, target)
         except OSError as exc:
             raise storage_error(exc) from exc
 
@@ -416,17 +424,20 @@ class BlobStore:
 
     def adopt_or_clean(
         self, *, names: Mapping[str, str], blobs: set[str], partials: set[str], uploads: set[str]
-    ) -> None:
-        """Make the disk agree with the store: restore missing links, remove what nothing mentions.
+    ) -> bool:
+        """Make the disk agree with the store: restore missing links, remove what nothing mentions but blobs.
 
         A store that mentions no bytes at all while blobs lie here is not believed: it is far more likely to be the
         wrong database, or an empty one in place of a lost one, than right. Nothing is deleted then.
 
         Args:
             names: Public file names and the SHA-256 that each must show.
-            blobs: Every SHA-256 that is to be kept.
+            blobs: Every SHA-256 that the store mentions.
             partials: Ids of transfers that may go on.
             uploads: Ids of uploads that may go on.
+
+        Returns:
+            Whether the store was believed.
         """
         if not blobs and any(_files(self._layout.blobs)):
             log.warning(
@@ -434,7 +445,7 @@ class BlobStore:
                 "database is the wrong one, stop the node and correct database.url; if it was lost, import a backup",
                 extra={"action": "files_unknown"},
             )
-            return
+            return False
         self._decide_deletions(blobs)
         for path in _files(self._layout.packages):
             # Some file systems (HFS+) give names back in another Unicode form than they were given.
@@ -442,7 +453,7 @@ class BlobStore:
                 self._clean(path, "public name")
         self.restore_links(names, missing_only=False)
         for path in _files(self._layout.blobs):
-            if path.name not in blobs:
+            if path.name.startswith((_LINKING, _LEAVING)):
                 self._clean(path, "blob")
         for path in _files(self._layout.partials):
             if path.name.removesuffix(".map") not in partials:
@@ -450,6 +461,16 @@ class BlobStore:
         for path in _files(self._layout.uploads):
             if path.name.split(".")[0] not in uploads:
                 self._clean(path, "upload")
+        return True
+
+    def sizes(self) -> dict[str, int]:
+        """The size of every blob, by SHA-256."""
+        found = {}
+        for path in _files(self._layout.blobs):
+            with contextlib.suppress(FileNotFoundError):
+                if path == self.path(path.name):
+                    found[path.name] = path.stat().st_size
+        return found
 
     def unused(self, age_s: float) -> Leftovers:
         """What nobody touched for so many seconds; most of it is in use all the same."""
@@ -459,7 +480,12 @@ class BlobStore:
             return [path for path in _files(directory) if _changed_at(path) < before]
 
         return Leftovers(
-            blobs=[path.name for path in old(self._layout.blobs) if not path.name.startswith(".")],
+            blobs={
+                path.name: _changed_at(path)
+                for path in old(self._layout.blobs)
+                if path == self.path(path.name)
+            },
+            names=[path.name for path in old(self._layout.packages)],
             partials=old(self._layout.partials),
             uploads=old(self._layout.uploads),
         )
@@ -475,6 +501,16 @@ class BlobStore:
                 return False
             self._clean(path, "blob")
         return True
+
+    def sweep_name(self, filename: str, age_s: float) -> None:
+        """Delete a public name that no package has, unless somebody has touched it within so many seconds.
+
+        Whoever means to have a name publishes it before: that touches it, under the same lock.
+        """
+        path = self._layout.packages / filename
+        with holding(self._layout.packages):
+            if _changed_at(path) < time.time() - age_s:
+                self._clean(path, "public name")
 
     def drop(self, path: Path) -> None:
         """Delete a partial file or an upload that nothing mentions."""
@@ -496,7 +532,7 @@ class BlobStore:
                 self.publish(sha256, filename)
 
     def _decide_deletions(self, blobs: set[str]) -> None:
-        """Cancel deletions that a crash left begun, where the blob is to be kept; the rest is an orphan."""
+        """Cancel deletions that a crash left begun, where the blob is to be kept; the rest was decided."""
         for path in _files(self._layout.blobs):
             sha256 = path.name.removeprefix(_LEAVING)
             if sha256 != path.name and sha256 in blobs and not self.path(sha256).exists():

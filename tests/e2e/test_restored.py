@@ -151,3 +151,33 @@ def test_a_peer_that_lacks_something_is_told_to_look(any_network: Network, tmp_p
     delete_records(a, b, id)
     b.restart()
     eventually(lambda: count_docs(a, "records", "package", id) >= 2, 40, a.tail)
+
+
+def test_what_only_the_restored_node_has_and_only_its_peers_know(
+    any_network: Network, tmp_path: Path
+) -> None:
+    """The database is older than the package, and the peer that knows its record has no byte of it."""
+    a, b = any_network.node("a", NODE_STAGE="dev"), any_network.node("b")
+    b.join(a)
+    [old] = files(tmp_path, "old", 1)
+    publish(a, [old])
+    arrive(b, [old])
+    archive = tmp_path / "site.tar"
+    done = ods(a, "export", str(archive))
+    assert done.returncode == 0, done.stderr
+    large = make_file(tmp_path / "large.pkg", 65 * MIB, "large")  # its record has no room for its chunks
+    only = [*files(tmp_path, "only", 2), large]
+    for file in only:
+        a.publish(file.path, stage="dev")
+    for file in only:
+        eventually(lambda file=file: count_docs(b, "packages", "_id", package_id(file.name)), 40, b.tail)
+    for node in (b, a):
+        node.stop()
+    empty_database(a)
+    done = ods(a, "import", str(archive))
+    assert done.returncode == 0, done.stderr
+    a.start()
+    a.restart()
+    b.start()
+    arrive(a, [old, *only])
+    assert a.events("package.damaged") == []

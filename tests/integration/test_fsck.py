@@ -120,6 +120,7 @@ def test_damage_is_found_and_repaired(tmp_path: Path, monkeypatch: pytest.Monkey
         assert len(list(Layout(node.data).quarantine.iterdir())) == 2, (
             "damaged files are set aside, not deleted"
         )
+        assert Layout(node.data).blob("0" * 64).exists(), "a peer may have the record that names it"
 
         node.start()
         for name in ("good.pkg", "unlinked.pkg", "swapped.pkg"):

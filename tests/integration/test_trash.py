@@ -15,6 +15,7 @@ from appliance.domain.errors import (
     Conflict,
     DigestMismatch,
     PermissionDenied,
+    StorageError,
     StorageFull,
     StoreUnavailable,
     VersionUnknown,
@@ -24,11 +25,15 @@ from appliance.domain.package import Presence
 from appliance.domain.states import JobState, TransferState
 from appliance.domain.trash import DAY_MS, Keeping, Why
 from appliance.jobs.context import JobContext
+from appliance.service import packages as packages_module
+from appliance.service import trash as trash_module
 from appliance.service.fetch_jobs import new_transfer_doc
 from appliance.service.fsck import Fsck
+from appliance.service.maintenance import Maintenance
 from appliance.service.restore import RESTORE_JOB, Restore
 from appliance.service.trash import Usage, mentioned
 from appliance.service.verified_blobs import VerifiedBlobs
+from appliance.service.verify_jobs import VERIFY_BLOB_JOB
 from appliance.service.verifying import Verifying
 from appliance.store.archive import export_archive, import_archive
 from appliance.store.opening import open_store
@@ -61,6 +66,27 @@ class World(Node):
             packages=self.packages, trash=self.trash, now=clock,
         )  # fmt: skip
         self.runner.register(RESTORE_JOB, self.restore.run, queue="hash", policy=RetryPolicy(attempts=1))
+
+        self.verifying = Verifying(
+            store=store, catalogue=self.catalogue, blobs=self.blobs, holdings=self.holdings,
+            verified=VerifiedBlobs(store=store, blobs=self.blobs, catalogue=self.catalogue, now=clock),
+            trash=self.trash, now=clock, keep_damaged_ms=DAY_MS,
+        )  # fmt: skip
+        self.runner.register(VERIFY_BLOB_JOB, self.verifying.run_blob, queue="hash")
+        self.maintenance = self.started()
+
+    def started(self) -> Maintenance:
+        """As a process that starts now has it."""
+        return Maintenance(
+            store=self.store, records=self.records, catalogue=self.catalogue, holdings=self.holdings,
+            trash=self.trash, uploads=None, blobs=self.blobs, now=self.clock,  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    def lay(self, data: bytes) -> None:
+        """Let a blob lie here that nothing names."""
+        path = self.layout.partial("lay")
+        path.write_bytes(data)
+        self.blobs.commit(path, sha(data))
 
     async def put(self, data: bytes, name: str = NAME, **more: Any) -> None:
         await self.publish(name, data, **{"replace": True, **more})
@@ -371,11 +397,7 @@ def test_a_version_whose_file_is_lost_is_not_promised_any_more(run: Callable[[Te
             assert await node.kept() == []
             return
         assert [sha256 for sha256, _ in await node.kept()] == [sha(ONE)]
-        verified = VerifiedBlobs(store=node.store, blobs=node.blobs, catalogue=node.catalogue, now=node.clock)
-        verifying = Verifying(
-            store=node.store, catalogue=node.catalogue, blobs=node.blobs, holdings=node.holdings,
-            verified=verified, trash=node.trash, now=node.clock, keep_damaged_ms=DAY_MS,
-        )  # fmt: skip
+        verifying = node.verifying
         await verifying.look()
         assert [sha256 for sha256, _ in await node.kept()] == [sha(ONE)]
         if how == "gone after":
@@ -669,3 +691,213 @@ def test_making_room_never_waits_for_its_own_loop(tmp_path: Path) -> None:
             await store.close()
 
     asyncio.run(asyncio.wait_for(go(), 20))
+
+
+@pytest.mark.parametrize("when", ["start", "sweep", "fsck"])
+def test_a_file_that_a_database_older_than_it_does_not_name_stays_for_a_while(
+    run: Callable[[Test], None], when: str
+) -> None:
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        node.lay(FOUR)
+        (node.layout.packages / "four.pkg").write_bytes(FOUR)
+        os.utime(node.blobs.path(sha(FOUR)), (1, 1))
+        if when == "start":
+            await node.started().clean_files()
+            assert [path.name for path in node.layout.packages.iterdir()] == [NAME]
+        elif when == "sweep":
+            await asyncio.sleep(0.05)  # the file is older than the process
+            await node.started().sweep(-1)
+        else:
+            fsck = Fsck(store=node.store, layout=node.layout, blobs=node.blobs, now=node.clock)
+            assert (await fsck.run(repair=True)).ok
+        for _ in range(2):
+            node.clock.ms += 3 * DAY_MS
+            await node.trash.purge()
+            await node.maintenance.sweep(-1)
+            await node.started().clean_files()
+            assert node.here() == {sha(ONE), sha(FOUR)}
+        node.clock.ms += 2 * DAY_MS
+        await node.trash.purge()
+        assert node.here() == {sha(ONE)}
+
+    run(test)
+
+
+def test_a_file_that_came_after_the_start_and_that_nothing_names_goes_soon(
+    run: Callable[[Test], None],
+) -> None:
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        await asyncio.sleep(0.05)
+        node.lay(FOUR)
+        await node.maintenance.sweep(60)
+        assert node.here() == {sha(ONE), sha(FOUR)}
+        await node.maintenance.sweep(-1)
+        assert node.here() == {sha(ONE)}
+
+    run(test)
+
+
+@pytest.mark.parametrize("days", [0, 7])
+def test_a_disk_without_room_keeps_what_nothing_names_for_a_day(
+    run: Callable[[Test], None], days: float
+) -> None:
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        node.trash.keeping = Keeping(days=days, versions=2)
+        node.lay(FOUR)
+        node.free_bytes = 2 * len(ONE) - 1
+        node.blobs._floor = 1
+        await node.started().clean_files()
+        node.clock.ms += DAY_MS - 60_000
+        await node.trash.purge()
+        assert node.here() == {sha(ONE), sha(FOUR)}
+        node.clock.ms += 60_000
+        await node.trash.purge()
+        assert node.here() == {sha(ONE)}
+
+    run(test)
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_what_nothing_named_is_served_when_its_record_comes(
+    run: Callable[[Test], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inline: bool
+) -> None:
+    """Also a large package, whose list of chunks the older database lacks and nobody else has."""
+
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        node.lay(FOUR)
+        await node.started().clean_files()
+        (tmp_path / "peer").mkdir()
+        store = await open_store("", tmp_path / "peer")
+        try:
+            peer = World(store, tmp_path / "peer", node.clock)
+            if not inline:
+                monkeypatch.setattr(packages_module, "INLINE_CHUNKS", 0)
+            await peer.put(FOUR, "four.pkg")
+            await node.hear(peer)
+        finally:
+            await store.close()
+        async with asyncio.timeout(30):
+            while node.package("four.pkg").presence is not Presence.HELD:
+                await asyncio.sleep(0.02)
+        assert (node.layout.packages / "four.pkg").read_bytes() == FOUR
+        assert await node.holdings.manifest(node.package("four.pkg").body) is not None
+        await node.trash.purge()
+        assert await node.trash.usage() == Usage(), "it has a name again"
+        assert node.here() == {sha(ONE), sha(FOUR)}
+
+    run(test)
+
+
+def test_damaged_bytes_that_nothing_names_are_no_lost_version(run: Callable[[Test], None]) -> None:
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        node.lay(FOUR)
+        await node.started().clean_files()
+        await node.verifying.look()
+        assert node.verifying._verified.get(sha(FOUR)) is None, "nobody has verified it"
+        assert await node.holdings.lost_blob(sha(FOUR), "wrong bytes", node.blobs.stamp(sha(FOUR))) == []
+        assert await node.store.count("superseded") == 0
+
+    run(test)
+
+
+def test_the_last_copy_on_a_node_that_does_not_admit_it_is_not_swept(run: Callable[[Test], None]) -> None:
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        await node.put(TWO, "dev.pkg", stage="dev")
+        assert node.package("dev.pkg").presence is Presence.HELD
+        doc = await node.store.get("packages", node.package("dev.pkg").id)
+        assert doc is not None
+        gone = {"presence": "not_admitted", "held_sha256": "", "held_filename": ""}
+        await node.store.replace("packages", {**doc, **gone})
+        await node.catalogue.refresh(doc["_id"])
+        await node.maintenance.sweep(-1)
+        assert node.here() == {sha(ONE), sha(TWO)}
+        assert node.package("dev.pkg").held_sha256 == sha(TWO)
+
+    run(test)
+
+
+@pytest.mark.parametrize("how", ["expired", "no room"])
+def test_what_is_renewed_or_restored_while_it_is_to_be_deleted_stays(
+    run: Callable[[Test], None], monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        await node.put(TWO)
+        real = trash_module.read_versions
+
+        async def then_renew(store: Store) -> list[Any]:
+            found = await real(store)
+            node.clock.ms += 1
+            await node.trash.renew(node.package().id, sha(ONE))
+            return found
+
+        async def delete() -> None:
+            if how == "no room":
+                node.blobs._floor, node.free_bytes = 1, 1
+                await node.trash.make_room(0)
+            else:
+                node.clock.ms += 8 * DAY_MS
+                await node.trash.purge()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(trash_module, "read_versions", then_renew)
+            await delete()
+        assert node.here() == {sha(ONE), sha(TWO)}
+        await node.runner.stop(5)
+        _, job = await node.restore.request(NAME, "", actor="jo")
+        await delete()
+        assert node.here() == {sha(ONE), sha(TWO)}, "a job is about to publish it"
+        await node.store.cancel_job(job.id, now=node.clock())
+        await delete()
+        assert node.here() == {sha(TWO)}
+
+    run(test)
+
+
+def test_a_public_name_that_could_not_be_taken_away_goes_later(
+    run: Callable[[Test], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        await node.put(TWO, "other.pkg")
+
+        def fail(_name: str) -> None:
+            raise StorageError("The disk does not work.")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(node.blobs, "unpublish", fail)
+            with pytest.raises(StorageError):
+                await node.packages.withdraw(node.package().id, actor="jo")
+        assert (node.layout.packages / NAME).exists()
+        await node.maintenance.sweep(60)
+        assert (node.layout.packages / NAME).exists(), "it is too young"
+        await node.maintenance.sweep(-1)
+        assert [path.name for path in node.layout.packages.iterdir()] == ["other.pkg"]
+
+    run(test)
+
+
+def test_a_withdrawn_package_that_comes_back_while_it_is_forgotten_stays(run: Callable[[Test], None]) -> None:
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        await node.packages.withdraw(node.package().id, actor="jo")
+        doc = await node.store.get("packages", node.package().id)
+        assert doc is not None
+        await node.store.replace("packages", {**doc, "reason": "written by another process"})
+        node.clock.ms += 100 * DAY_MS
+
+        class NoUploads:
+            async def expire(self) -> None:
+                """There are none."""
+
+        node.maintenance._uploads = NoUploads()  # type: ignore[assignment]
+        await node.maintenance.purge()
+        assert await node.store.get("packages", doc["_id"]) is not None
+
+    run(test)

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -28,15 +28,21 @@ class World:
         self.root = root
         self.store = store
         self.blobs = BlobStore(Layout(root), floor_bytes=0)
+        self.settled: list[str] = []
         self.maintenance = Maintenance(
             store=store,
             records=None,  # type: ignore[arg-type]
             catalogue=Catalogue(store),
+            holdings=self,  # type: ignore[arg-type]
             trash=None,  # type: ignore[arg-type]
             uploads=None,  # type: ignore[arg-type]
             blobs=self.blobs,
             now=lambda: 1_000_000,
         )
+
+    async def settle_many(self, ids: Iterable[str]) -> None:
+        """As `Holdings.settle_many`."""
+        self.settled += ids
 
     def blob(self, data: bytes) -> str:
         sha256 = hashlib.sha256(data).hexdigest()
@@ -106,6 +112,7 @@ def test_only_what_nothing_mentions_is_swept(tmp_path: Path) -> None:
         assert world.files("blobs") == before == {held, wanted, lost, aside}, "it is too young"
         await world.maintenance.sweep(-1)
         assert world.files("blobs") == {held, wanted, aside}
+        assert world.settled == [wanted[:32]], "its bytes lie here, and nobody has looked at them"
         assert world.files("partial") == {"going", "going.map"}
         assert world.files("uploads") == {"open"}
 

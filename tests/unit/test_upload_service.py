@@ -257,7 +257,8 @@ def test_killed_between_the_blob_and_the_record(tmp_path: Path) -> None:
         world.start()
         # At the start nobody mentions the blob; another is there, so that the database is believed.
         world.blobs.adopt_or_clean(names={}, blobs={"0" * 64}, partials=set(), uploads={upload.id})
-        assert world.files(world.layout.blobs) == []
+        assert world.files(world.layout.blobs) == [sha256]
+        world.blobs.path(sha256).unlink()  # as once it was kept for long enough
         assert (await world.uploads.get(upload.id)).offset == len(DATA)
         assert (await world.uploads.finish(upload.id)).package
         assert world.files(world.layout.blobs) == [sha256]
@@ -555,5 +556,49 @@ def test_an_upload_that_is_published_and_not_served_yet_is_finished_later(tmp_pa
         assert world.files(world.layout.blobs) == [manifest_of(b"x").sha256]
         finished = await world.start().finish(upload.id)
         assert finished.package == package_id("a.pkg")
+
+    in_world(tmp_path, test)
+
+
+def test_an_upload_whose_bytes_arrive_for_longer_than_its_life_does_not_expire(tmp_path: Path) -> None:
+    """Another process of the node looks for expired uploads, and sees nobody who writes."""
+
+    async def test(world: World) -> None:
+        serving = world.uploads
+        upload = await world.create()
+        world.clock += LIFE_MS - 1
+        async with serving.receiving(upload, 0) as receiver:
+            worker = world.start()
+            world.clock += LIFE_MS - 1
+            await worker.expire()
+            for number in range(3):
+                await receiver.write(DATA[number : number + 1])
+                await asyncio.sleep(LIFE_MS / 4000 + 0.1)
+                world.clock += LIFE_MS - 1
+                await worker.expire()
+                assert world.layout.upload(upload.id).exists()
+            await receiver.write(DATA[3:])
+            await serving.complete(upload, receiver, remember=True)
+        assert world.packages.published["a.pkg"] == manifest_of(DATA)
+        assert (await serving.get(upload.id)).package
+
+    in_world(tmp_path, test)
+
+
+def test_an_upload_that_was_prolonged_meanwhile_does_not_expire(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        upload = await world.create()
+        real = world.store.find
+
+        async def find(*args: Any, **more: Any) -> Any:
+            found = await real(*args, **more)
+            await world.uploads._note(upload.id, expires_at=world.clock + LIFE_MS)
+            return found
+
+        world.clock += LIFE_MS
+        world.store.find = find  # type: ignore[method-assign]
+        await world.uploads.expire()
+        assert (await world.uploads.get(upload.id)).offset == 0
+        assert world.layout.upload(upload.id).exists()
 
     in_world(tmp_path, test)
