@@ -241,7 +241,7 @@ class System:
             ready=all(check.ok for check in checks.values()),
             checks=checks,
             warnings=(
-                *filter(None, [damaged_words(self._catalogue), self._clock()]),
+                *filter(None, [damaged_words(self._catalogue, named=False), self._clock()]),
                 *(
                     f"The background task {task} keeps failing; the log says why."
                     for task in dict.fromkeys(found.task for found in self.failing() if found.persistent)

@@ -29,7 +29,7 @@ def test_a_file_that_is_damaged_on_every_node_is_called_damaged(any_network: Net
         eventually(lambda node=node: node.presence(file.name) == "damaged", 60, node.tail)
         assert "Upload the same file again" in (node.package(file.name) or {})["reason"]
         status = ods(node, "status")
-        assert "X.pkg is damaged here, and no node can give it. Upload the same file again." in status.stdout
+        assert "1 package is damaged here, and no node can give the file" in status.stdout
         answer = node.download(file.name)
         assert (answer.status, answer.json()["code"]) == (503, "blob_missing")
         assert "Upload the same file again" in answer.json()["detail"]
