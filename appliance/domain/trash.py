@@ -1,7 +1,7 @@
 """Earlier versions of packages whose bytes stay on this node for a while: which, and for how long."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from .errors import Conflict, InvalidInput, VersionUnknown
@@ -33,11 +33,18 @@ class Version:
     why: Why
     at: int  #: UTC milliseconds: since when they are in the trash
     body: PackageBody | None = None  #: of that record; None if it was kept by a program that did not note it
+    #: since when its days count, by the wall clock of now; None: since `at`. Not kept: the trash's own clock says it
+    counted: int | None = field(default=None, compare=False)
 
     @property
     def id(self) -> str:
         """Its id in the store."""
         return version_id(self.package, self.sha256)
+
+    @property
+    def begin(self) -> int:
+        """UTC milliseconds: since when its days count."""
+        return self.at if self.counted is None else self.counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +62,7 @@ class Keeping:
     def until(self, version: Version) -> int:
         """When a version expires, UTC milliseconds. One without a body keeps the 90 days that it was promised."""
         life = TOMBSTONE_LIFE_MS if version.body is None else round(self.days * DAY_MS)
-        return version.at + life
+        return version.begin + life
 
     def surplus(self, versions: Sequence[Version], *, served: Collection[str], now: int) -> list[Version]:
         """Those that are to go, the oldest first: expired ones, and what is beyond the newest few of a package.
@@ -67,7 +74,7 @@ class Keeping:
         """
         found: list[Version] = []
         kept: dict[str, int] = {}
-        for version in sorted(versions, key=lambda each: each.at, reverse=True):
+        for version in sorted(versions, key=lambda each: each.begin, reverse=True):
             if version.id in served:
                 continue
             number = kept[version.package] = kept.get(version.package, 0) + 1
@@ -136,7 +143,7 @@ def choose(package: Package, versions: Sequence[Version], wanted: str) -> Versio
     """
     name = package.body.filename
     current = "" if package.withdrawn else package.body.sha256
-    others = sorted((each for each in versions if each.sha256 != current), key=lambda each: -each.at)
+    others = sorted((each for each in versions if each.sha256 != current), key=lambda each: -each.begin)
     text = wanted.strip().lower()
     if not text:
         fits = others[:1]
