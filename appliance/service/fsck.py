@@ -62,6 +62,7 @@ class Kind(StrEnum):
     MANIFEST_MISSING = "manifest_missing"  #: a held package cannot be given to peers
     RECORD_INVALID = "record_invalid"  #: a record breaks a rule, so it is skipped
     VIEW_INVALID = "view_invalid"  #: what this node keeps of a package cannot be read, so it is skipped
+    DATABASE_EMPTY = "database_empty"  #: files of packages lie here and the database knows none
     IDENTITY_OPEN = "identity_open"  #: others on this machine can read a key
 
 
@@ -359,6 +360,9 @@ class Fsck:
         packages = self._catalogue.all()
         blobs = await mentioned(self._store, packages)
         blobs |= await self._recorded()
+        believed = bool(blobs) or not any(kind is Kind.BLOB_ORPHAN for kind, _, _ in files)
+        if not believed:
+            self._add(Kind.DATABASE_EMPTY, "database", _NOT_BELIEVED)
         names = {package.held_filename for package in packages}
         over = {str(TransferState.DONE)}
         transfers = {doc["_id"] async for doc in every(self._store, "transfers") if doc["state"] not in over}
@@ -373,7 +377,7 @@ class Fsck:
             if key in known[kind]:
                 continue
             done = ""
-            if repair:
+            if repair and believed:
                 await asyncio.to_thread(remove, path)
                 done = "removed"
             self._add(kind, self._name(path), "nothing in the database mentions it", done)
@@ -436,6 +440,10 @@ class Fsck:
 
 _UPLOAD = (
     "its file was damaged and set aside, and no other node is known to hold it. Upload the same file again"
+)
+_NOT_BELIEVED = (
+    "it knows no package, and files of packages lie here, which are left alone. It was lost, or it is another node's: "
+    "correct database.url, or run `ods import` with the newest export"
 )
 _FOUND_BEFORE = "its file was damaged and set aside"
 _FETCHED = "the node fetches it again from a peer"
