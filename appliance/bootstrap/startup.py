@@ -21,7 +21,7 @@ from appliance.log import AccessLog
 from appliance.server import Assembled, Part
 from appliance.service.journal import SYSTEM, entry
 from appliance.service.metrics import LoopLag
-from appliance.service.node_keys import open_keys, refuse_emptied
+from appliance.service.node_keys import open_keys, refuse_lost_file
 from appliance.store.blobs import BlobStore
 from appliance.store.filesystem import is_full, lock_directory, storage_error
 from appliance.store.layout import Layout
@@ -178,7 +178,7 @@ class Startup:
     def _open_files(self) -> BlobStore:
         blobs = BlobStore(self._layout, floor_bytes=self._settings.transfers.min_free)
         if not self._settings.database.url:
-            refuse_emptied(self._layout, self._layout.root / FILE_NAME)
+            refuse_lost_file(self._layout, self._layout.root / FILE_NAME)
         if self._serving:
             lock_directory(self._layout.root)
         return blobs

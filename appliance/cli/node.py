@@ -17,6 +17,7 @@ from .output import Output
 
 _AFTER = {
     "identity": "This is a new node now: join its peers again (ods peer join).",
+    "empty-database": "Peers give back the records that they have; what only this node had must be uploaded again.",
     "secrets-key": "Enter the passwords and secrets of MDM servers and destinations again.",
 }
 
@@ -88,6 +89,12 @@ def _run(settings: Settings, output: Output, *, serving: bool) -> int:
 @click.option(
     "--new-secrets-key", "new", flag_value="secrets-key", help="secrets.key is lost: make a new one."
 )
+@click.option(
+    "--empty-database",
+    "new",
+    flag_value="empty-database",
+    help="The database is lost: begin with an empty one.",
+)
 @running
 @click.pass_obj
 def init(output: Output, settings: Settings, new: str) -> None:
@@ -95,8 +102,8 @@ def init(output: Output, settings: Settings, new: str) -> None:
 
     Doing it twice changes nothing. The first account's password is ODS_ADMIN_PASSWORD, or random and shown once.
 
-    A node whose keys were lost does not start by itself as another one. If there is no backup, a --new option says that
-    this is meant; the node has to be stopped. Files of packages are kept.
+    A node whose keys or database were lost does not start by itself as another one. If there is no backup, a --new
+    option or --empty-database says that this is meant; the node has to be stopped. Files of packages are kept.
     """
     from .preparing import prepare  # noqa: PLC0415
 

@@ -1,7 +1,7 @@
 """Earlier versions of packages whose bytes stay on this node for a while: which, and for how long."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from .errors import Conflict, InvalidInput, VersionUnknown
@@ -37,6 +37,8 @@ class Version:
     why: Why
     at: int  #: UTC milliseconds: since when they are in the trash
     body: PackageBody | None = None  #: of that record; None if it was kept by a program that did not note it
+    #: since when its days count, by the wall clock of now; None: since `at`. Not kept: the trash's own clock says it
+    counted: int | None = field(default=None, compare=False)
 
     @property
     def id(self) -> str:
@@ -47,6 +49,11 @@ class Version:
     def unclaimed(self) -> bool:
         """Whether it is a file that was found here, and that nothing names."""
         return not self.package
+
+    @property
+    def begin(self) -> int:
+        """UTC milliseconds: since when its days count."""
+        return self.at if self.counted is None else self.counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,12 +75,12 @@ class Keeping:
             life = max(life, UNCLAIMED_MS)
         elif version.body is None:
             life = TOMBSTONE_LIFE_MS
-        return version.at + life
+        return version.begin + life
 
     @staticmethod
     def spare(version: Version, now: int) -> bool:
         """Whether a version may go before it expires, where the disk needs room."""
-        return not version.unclaimed or version.at + UNCLAIMED_MS <= now
+        return not version.unclaimed or version.begin + UNCLAIMED_MS <= now
 
     def surplus(self, versions: Sequence[Version], *, served: Collection[str], now: int) -> list[Version]:
         """Those that are to go, the oldest first: expired ones, and what is beyond the newest few of a package.
@@ -85,7 +92,7 @@ class Keeping:
         """
         found: list[Version] = []
         kept: dict[str, int] = {}
-        for version in sorted(versions, key=lambda each: each.at, reverse=True):
+        for version in sorted(versions, key=lambda each: each.begin, reverse=True):
             if version.id in served:
                 continue
             if version.unclaimed:
@@ -170,7 +177,7 @@ def choose(package: Package, versions: Sequence[Version], wanted: str) -> Versio
     """
     name = package.body.filename
     current = "" if package.withdrawn else package.body.sha256
-    others = sorted((each for each in versions if each.sha256 != current), key=lambda each: -each.at)
+    others = sorted((each for each in versions if each.sha256 != current), key=lambda each: -each.begin)
     text = wanted.strip().lower()
     if not text:
         fits = others[:1]

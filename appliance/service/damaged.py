@@ -20,7 +20,9 @@ def damaged_words(catalogue: Catalogue, *, named: bool = True) -> str:
         return ""
     if not named:
         are = "1 package is" if len(names) == 1 else f"{len(names)} packages are"
-        return f"{are} damaged here, and no node can give the file: see `ods package list --presence damaged`."
+        return (
+            f"{are} damaged here, and no node can give the file: see `ods package list --presence damaged`."
+        )
     shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
     if len(names) == 1:
         return f"{shown} is damaged here, and no node can give it. Upload the same file again."

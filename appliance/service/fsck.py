@@ -62,6 +62,7 @@ class Kind(StrEnum):
     MANIFEST_MISSING = "manifest_missing"  #: a held package cannot be given to peers
     RECORD_INVALID = "record_invalid"  #: a record breaks a rule, so it is skipped
     VIEW_INVALID = "view_invalid"  #: what this node keeps of a package cannot be read, so it is skipped
+    DATABASE_EMPTY = "database_empty"  #: files of packages lie here and the database knows none
     IDENTITY_OPEN = "identity_open"  #: others on this machine can read a key
 
 
@@ -359,6 +360,8 @@ class Fsck:
         packages = self._catalogue.all()
         blobs = await mentioned(self._store, packages)
         believed = bool(await named(self._store, packages))
+        if not believed and any(kind is Kind.BLOB_ORPHAN for kind, _, _ in files):
+            self._add(Kind.DATABASE_EMPTY, "database", _NOT_BELIEVED)
         names = {package.held_filename for package in packages}
         over = {str(TransferState.DONE)}
         transfers = {doc["_id"] async for doc in every(self._store, "transfers") if doc["state"] not in over}
@@ -427,6 +430,10 @@ class Fsck:
 
 _UPLOAD = (
     "its file was damaged and set aside, and no other node is known to hold it. Upload the same file again"
+)
+_NOT_BELIEVED = (
+    "it knows no package, and files of packages lie here, which are left alone. It was lost, or it is another node's: "
+    "correct database.url, or run `ods import` with the newest export"
 )
 _FOUND_BEFORE = "its file was damaged and set aside"
 _FETCHED = "the node fetches it again from a peer"

@@ -4,6 +4,8 @@ The database remembers whose it is (collection "node"), so that a lost, damaged 
 not a new node that nobody asked for, and so that two nodes do not write to one database. A database of an older version
 adopts the key that its own records speak of.
 
+A file beside the key says that the node has a database: one that is lost, or emptied, is not begun anew by itself.
+
 A first start makes the key as `node.key.new`, claims the database, and then gives the key its name: a crash in between
 leaves what the next start completes.
 """
@@ -17,14 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from appliance.domain.errors import (
+    Conflict,
     DuplicateKey,
     InvalidSettings,
     KeysMismatch,
+    StorageError,
     StoreUnavailable,
 )
 from appliance.domain.event import EventType
 from appliance.domain.record import RecordKind
 from appliance.peering.identity import Identity
+from appliance.store.filesystem import sync_directory
 from appliance.store.layout import Layout
 from appliance.store.ports import Doc, Operation, Replace, Store
 
@@ -43,6 +48,11 @@ _FOR_GOOD = (
     "If the key is lost for good, stop the node and run `ods init --new-identity`: it keeps the packages and is a new "
     "node to its peers."
 )
+_GIVE_BACK = (
+    "restore it from a backup, or run `ods import` with the newest export, and start the node. If there is neither, "
+    "`ods init --empty-database` begins with an empty one; files in blobs that it does not know are not served."
+)
+_MARK = "This node has a database: it does not start without it. Keep this file with the keys.\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +73,12 @@ async def open_keys(store: Store, layout: Layout, *, create: bool, now: Callable
         now: UTC milliseconds.
 
     Raises:
-        KeysMismatch: Keys and database do not belong together; the message says what to restore.
+        KeysMismatch: Keys and database do not belong together, or one is lost; the message says what to restore.
         InvalidSettings: A key file holds no key.
         StoreUnavailable: The database does not answer, or the node has not been started yet.
     """
     path = _key_file(layout)
+    await refuse_lost(store, layout)
     while True:
         doc = await store.get(NODE, IDENTITY)
         identity = Identity.load(path) or _unfinished(path, doc)
@@ -94,22 +105,53 @@ async def open_keys(store: Store, layout: Layout, *, create: bool, now: Callable
             )
         if not path.exists():
             _new(path).replace(path)
+        await asyncio.to_thread(_mark, _marker(layout))
         return NodeKeys(identity=identity, box=await _open_box(store, layout))
 
 
-def refuse_emptied(layout: Layout, database: Path) -> None:
-    """Refuse an SQLite file of no bytes in the data directory of a node that was started before.
-
-    Nobody makes such a file on purpose, and opened it would be a new database. One that is deleted is another matter.
+def refuse_lost_file(layout: Layout, database: Path) -> None:
+    """Refuse an SQLite file that is gone, or has no bytes, where the node had one: opened it would be a new database.
 
     Raises:
-        KeysMismatch: It is one.
+        KeysMismatch: It is so.
     """
-    if _key_file(layout).exists() and database.exists() and not database.stat().st_size:
+    exists = database.exists()
+    if exists and _key_file(layout).exists() and not database.stat().st_size:
         raise KeysMismatch(
-            f"The database {database} has lost its content: the file is empty. Delete it, and restore it from a backup "
-            "or run `ods import` with the newest export. Without either, the node begins with an empty database."
+            f"The database {database} has lost its content: the file is empty. Delete it, and {_GIVE_BACK}"
         )
+    if not exists and _marker(layout).exists():
+        raise KeysMismatch(
+            f"The database {database} is missing, although this node had one. To give it back, {_GIVE_BACK}"
+        )
+
+
+async def refuse_lost(store: Store, layout: Layout) -> None:
+    """Refuse an empty database where the node had one.
+
+    Raises:
+        KeysMismatch: It is so.
+    """
+    if (
+        await asyncio.to_thread(_marker(layout).exists)
+        and await store.get(NODE, IDENTITY) is None
+        and await _is_new(store)
+    ):
+        raise KeysMismatch(
+            "The database is empty, although this node had one. If it is the wrong one, correct database.url. If it "
+            f"was lost, {_GIVE_BACK}"
+        )
+
+
+async def begin_empty(store: Store, layout: Layout) -> None:
+    """Let an empty database be this node's from now on: the one before is lost, and a person said so.
+
+    Raises:
+        Conflict: It is not empty.
+    """
+    if not await _is_new(store):
+        raise Conflict("The database is not empty; nothing was changed. The node can start with it.")
+    await asyncio.to_thread(_marker(layout).unlink, missing_ok=True)
 
 
 async def new_identity(store: Store, layout: Layout, now: Callable[[], int]) -> Identity:
@@ -156,12 +198,6 @@ async def _first(store: Store, path: Path, identity: Identity | None, *, create:
         if identity is None:
             identity = Identity.generate()
             identity.save(_new(path))
-        elif await asyncio.to_thread(path.exists):
-            log.warning(
-                "the database is empty, although this node was started before. If it is the wrong one, stop the node "
-                "and correct database.url; if it was lost, import a backup",
-                extra={"action": "database_empty"},
-            )
         return identity
     # It was made before databases said whose they are.
     owner = await _owner_by_events(store)
@@ -270,6 +306,24 @@ def _identity_doc(identity: Identity, now: int) -> Doc:
 
 def _key_file(layout: Layout) -> Path:
     return layout.identity / "node.key"
+
+
+def _marker(layout: Layout) -> Path:
+    return layout.identity / "database"
+
+
+def _mark(path: Path) -> None:
+    """Note that the node has a database. A directory that cannot be written now is noted in at a later start."""
+    if path.exists():
+        return
+    try:
+        path.write_text(_MARK)
+        sync_directory(path.parent)
+    except (OSError, StorageError) as exc:
+        log.warning(
+            "it could not be noted that this node has a database",
+            extra={"action": "database_unmarked", "error": str(exc)},
+        )
 
 
 def _box_file(layout: Layout) -> Path:

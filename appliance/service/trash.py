@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import CancelledError
 from dataclasses import asdict, dataclass, replace
 
-from appliance.domain.errors import OUTAGES, StaleRevision, StorageError, WireInvalid
+from appliance.domain.errors import OUTAGES, StaleRevision, StorageError, StorageFull, WireInvalid
 from appliance.domain.package import WANTED, Package, Presence
 from appliance.domain.record import RecordKind
 from appliance.domain.trash import (
@@ -41,6 +41,7 @@ from appliance.store.schema import TRASH
 
 from .blob_check import look
 from .catalogue import Catalogue
+from .trash_clock import TrashClock, monotonic_ms
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +121,7 @@ class Trash:
         blobs: BlobStore,
         keeping: Keeping,
         now: Callable[[], int],
+        monotonic: Callable[[], int] = monotonic_ms,
     ) -> None:
         """Open it.
 
@@ -129,12 +131,14 @@ class Trash:
             blobs: The bytes.
             keeping: How long versions are kept, and how many.
             now: UTC milliseconds.
+            monotonic: Milliseconds of a clock that nobody sets, by which days are counted.
         """
         self._store = store
         self._catalogue = catalogue
         self._blobs = blobs
         self.keeping = keeping
         self._now = now
+        self._clock = TrashClock(store, monotonic)
         self._purging = asyncio.Lock()
         self._usage = Usage()
         self._seen = -1
@@ -146,7 +150,7 @@ class Trash:
         found: list[Operation] = []
         version = leaving(old, view, at=self._now()) or await self._unserved(old, view)
         if version is not None and not self.keeping.off and await asyncio.to_thread(self._is_here, version):
-            found.append(Replace(_COLLECTION, _doc(version)))
+            found.append(Replace(_COLLECTION, {**_doc(version), "clock": await self._clock.read()}))
         if is_back(old, view):
             found.append(Remove(_COLLECTION, version_id(view.id, view.held_sha256)))
         return found
@@ -186,7 +190,19 @@ class Trash:
         docs = await self._store.find(
             _COLLECTION, {"package": package}, order="at", descending=True, limit=_PAGE
         )
-        return [_version(doc) for doc in docs]
+        return await self._counted(docs)
+
+    async def _all(self) -> list[Version]:
+        return await self._counted([doc async for doc in every(self._store, _COLLECTION)])
+
+    async def _counted(self, docs: Iterable[Doc]) -> list[Version]:
+        """The versions of rows, with the time since when their days count. A row without one has not begun."""
+        clock, now = await self._clock.read(), self._now()
+        found = []
+        for doc in docs:
+            noted = doc.get("clock")
+            found.append(replace(_version(doc), counted=now if noted is None else now - clock + noted))
+        return found
 
     async def files(self) -> dict[str, int | None]:
         """The size of each blob that a version in the trash needs, by SHA-256; None if it was not noted.
@@ -224,7 +240,8 @@ class Trash:
         """A version that somebody wants back, so that it stays for now: its time begins again. None if it is gone."""
         while (doc := await self._store.get(_COLLECTION, version_id(package, sha256))) is not None:
             with contextlib.suppress(StaleRevision):  # it changed in between, or was deleted
-                await self._store.replace(_COLLECTION, {**doc, "at": self._now()}, expect=doc["_rev"])
+                begun = {"at": self._now(), "clock": await self._clock.read()}
+                await self._store.replace(_COLLECTION, {**doc, **begun}, expect=doc["_rev"])
                 return _version(doc)
         return None
 
@@ -236,13 +253,25 @@ class Trash:
 
     async def purge(self) -> None:
         """Delete what has expired, and what the disk has no room for."""
-        versions = await read_versions(self._store)
+        await self._clock.advance()
+        await self._begin()
+        versions = await self._all()
         held = {package.held_sha256 for package in self._catalogue.all()}
         for version in versions:
             if version.unclaimed and version.sha256 in held:  # it has a name again
                 await self._remove(version)
         await self._delete(versions)
         await self.make_room(0)
+
+    async def _begin(self) -> None:
+        """Let the days of rows begin that something else wrote, or an older program, in the order of their times."""
+        clock = await self._clock.read()
+        rows = every(self._store, _COLLECTION)
+        docs = [doc async for doc in rows if (noted := doc.get("clock")) is None or noted > clock]
+        for number, doc in enumerate(sorted(docs, key=lambda doc: doc.get("at", 0))):
+            with contextlib.suppress(StaleRevision, StorageFull):
+                row = {**doc, "clock": clock + number}
+                await self._store.replace(_COLLECTION, row, expect=doc["_rev"])
 
     async def _delete(self, versions: list[Version]) -> None:
         if not versions:
@@ -294,8 +323,8 @@ class Trash:
             if missing <= 0:
                 return
             now = self._now()
-            spare = [each for each in await read_versions(self._store) if self.keeping.spare(each, now)]
-            versions = sorted(spare, key=lambda version: version.at)
+            spare = [each for each in await self._all() if self.keeping.spare(each, now)]
+            versions = sorted(spare, key=lambda version: version.begin)
             sizes = await asyncio.to_thread(self._sizes, versions)
             if needed and sum(sizes.values()) < missing:
                 return
@@ -383,6 +412,7 @@ def _on(loop: asyncio.AbstractEventLoop) -> bool:
 
 def _doc(version: Version) -> Doc:
     doc = asdict(version)
+    del doc["counted"]
     if version.body is not None:
         doc["body"] = {
             **doc["body"],

@@ -4,6 +4,7 @@
   ods.sqlite3             the embedded database, if no other is configured
   identity/node.key       the node's private key
   identity/secrets.key    encrypts secrets in the database
+  identity/database       says that the node has a database, so that a lost one is not begun anew by itself
   identity/tls.crt, .key  the certificate that the node made for itself, on request
   blobs/<2 hex>/<sha256>  the bytes of packages, immutable, named by what they are
   public/Packages/<name>  hard links to blobs: what web servers may serve

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -9,16 +10,17 @@ from typing import Any
 
 import pytest
 
-from appliance.domain.errors import InvalidSettings, KeysMismatch, StoreUnavailable
+from appliance.domain.errors import Conflict, InvalidSettings, KeysMismatch, StoreUnavailable
 from appliance.domain.event import EventType
 from appliance.domain.record import RecordKind
 from appliance.peering.identity import Identity
 from appliance.service.node_keys import (
     NodeKeys,
+    begin_empty,
     new_identity,
     new_secrets_key,
     open_keys,
-    refuse_emptied,
+    refuse_lost_file,
 )
 from appliance.service.records import Records
 from appliance.service.secrets import SecretBox
@@ -65,12 +67,17 @@ class Node:
     def key(self) -> Path:
         return self.layout.identity / "node.key"
 
+    @property
+    def marker(self) -> Path:
+        return self.layout.identity / "database"
+
     def older(self) -> None:
         """Let the database be one of a version that did not remember whose it is."""
 
         async def forget(store: Store) -> None:
             await store.delete("node", {"_id": "identity"})
 
+        self.marker.unlink(missing_ok=True)
         self.run(forget)
 
 
@@ -98,7 +105,7 @@ async def live(store: Store, identity: Identity) -> None:
 
 def test_a_first_start_makes_both_and_every_other_finds_them(node: Node) -> None:
     first = node.open()
-    assert sorted(node.files()) == ["node.key", "secrets.key"]
+    assert sorted(node.files()) == ["database", "node.key", "secrets.key"]
     assert node.open().identity.node_id == node.open(create=False).identity.node_id == first.identity.node_id
 
 
@@ -211,27 +218,83 @@ def test_a_first_start_that_was_cut_off_is_completed(node: Node, claimed: bool) 
     assert "node.key.new" not in node.files()
 
 
-def test_a_database_that_was_deleted_is_begun_anew_and_told(
-    node: Node, caplog: pytest.LogCaptureFixture
-) -> None:
+async def empty(store: Store) -> None:
+    for name in ("records", "packages", "accounts", "events", "node"):
+        await store.delete(name, {})
+
+
+@pytest.mark.parametrize("create", [False, True])
+def test_a_database_that_was_lost_is_not_begun_anew(node: Node, create: bool) -> None:
     keys = node.open()
-    node.older()  # it has nothing else yet
+    node.run(lambda store: live(store, keys.identity))
+    node.run(empty)
+    before = node.files()
+    for _ in range(2):
+        with pytest.raises(KeysMismatch, match=r"empty.*database.url.*ods import.*--empty-database"):
+            node.open(create=create)
+    assert node.files() == before
+
+
+def test_an_empty_database_is_begun_on_purpose(node: Node) -> None:
+    keys = node.open()
+    node.run(lambda store: live(store, keys.identity))
+    with pytest.raises(Conflict, match="not empty"):
+        node.run(lambda store: begin_empty(store, node.layout))
+    node.run(empty)
+    node.run(lambda store: begin_empty(store, node.layout))
     assert node.open().identity.node_id == keys.identity.node_id
-    assert "the database is empty" in caplog.text
+    node.run(empty)
+    node.refused("empty")
+
+
+def test_a_node_of_before_notes_at_its_next_start_that_it_has_a_database(node: Node) -> None:
+    keys = node.open()
+    node.run(lambda store: live(store, keys.identity))
+    node.marker.unlink()
+    node.open(create=False)
+    node.run(empty)
+    node.refused("empty")
+
+
+def test_a_key_alone_starts_with_a_new_database(node: Node) -> None:
+    identity = Identity.generate()
+    identity.save(node.key)
+    assert node.open().identity.node_id == identity.node_id
+    assert node.marker.exists()
+
+
+def test_a_directory_that_takes_no_note_stops_no_start(
+    node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    node.open()
+    node.marker.unlink()
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, "read-only")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        node.open()
+    assert "could not be noted" in caplog.text
+    node.open()
+    assert node.marker.exists()
 
 
 def test_a_file_that_lost_its_content_is_no_new_database(tmp_path: Path) -> None:
     node = Node(Place("sqlite", "", tmp_path), tmp_path)
     file = tmp_path / FILE_NAME
     file.touch()
-    refuse_emptied(node.layout, file)  # a first start was cut off
+    refuse_lost_file(node.layout, file)  # a first start was cut off
     node.open()
-    refuse_emptied(node.layout, file)
+    refuse_lost_file(node.layout, file)
     file.write_bytes(b"")
-    with pytest.raises(KeysMismatch, match="ods import"):
-        refuse_emptied(node.layout, file)
+    with pytest.raises(KeysMismatch, match=r"has lost its content.*ods import"):
+        refuse_lost_file(node.layout, file)
     file.unlink()
-    refuse_emptied(node.layout, file)
+    with pytest.raises(KeysMismatch, match=r"is missing.*ods import"):
+        refuse_lost_file(node.layout, file)
+    node.marker.unlink()
+    refuse_lost_file(node.layout, file)
 
 
 @pytest.mark.parametrize("lost", ["gone", "broken", "another"])

@@ -12,6 +12,7 @@ from tests.builders import MIB, make_file
 from tests.fakes.mongod import Mongod
 from tests.harness import Network, NodeProcess, eventually, workers
 from tests.harness.command import ods
+from tests.harness.saved import empty_database
 
 
 def checks(node: NodeProcess) -> dict[str, dict[str, object]]:
@@ -131,6 +132,27 @@ def test_two_nodes_on_one_database(network: Network, mongod: Mongod) -> None:
     url = mongod.url(f"shared{os.getpid()}x{time.monotonic_ns()}")
     first = network.node("a", database_url=url)
     refused(network.node("b", database_url=url, start=False), "belongs to the node", first.id[:8])
+
+
+def test_a_lost_database_ends_the_start_and_its_export_gives_it_back(
+    any_network: Network, tmp_path: Path
+) -> None:
+    node = any_network.node("a")
+    file = make_file(tmp_path / "Thing.pkg", MIB)
+    node.publish(file.path)
+    export = tmp_path / "site.tar"
+    assert ods(node, "export", str(export)).returncode == 0
+    node.stop()
+    empty_database(node)
+    for _ in range(2):
+        refused(node, "although this node had one", "ods import", "--empty-database")
+    done = ods(node, "init")
+    assert done.returncode != 0
+    assert "ods import" in done.stderr
+    done = ods(node, "import", str(export))
+    assert done.returncode == 0, done.stderr
+    node.start()
+    node.wait_holds(file.name, file.sha256)
 
 
 @pytest.mark.parametrize("how", ["header", "middle", "truncated", "empty", "not a database"])

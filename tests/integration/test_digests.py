@@ -71,6 +71,7 @@ class Node:
 
     def __init__(self, store: Store, root: Path, clock: Clock) -> None:
         self.store, self.clock = store, clock
+        self.wrong_ms = 0  #: how far the wall clock is ahead of the one that nobody sets
         self.identity = Identity.generate()
         node_id = self.identity.node_id
         self.layout = Layout(root / "data")
@@ -84,6 +85,7 @@ class Node:
             blobs=self.blobs,
             keeping=Keeping(days=7, versions=2),
             now=clock,
+            monotonic=lambda: clock() - self.wrong_ms,
         )
         self.holdings = Holdings(
             store=store, records=self.records, catalogue=self.catalogue, blobs=self.blobs, trash=self.trash,

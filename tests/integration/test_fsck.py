@@ -1,5 +1,6 @@
 """fsck against the files of a real node that somebody has damaged."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from appliance.cli.exits import ExitCode
 from appliance.cli.main import run
 from appliance.store.layout import Layout
+from appliance.store.opening import open_store
 
 from .test_cli import ODS, PASSWORD, Node, plain_environment, started
 
@@ -129,6 +131,35 @@ def test_damage_is_found_and_repaired(tmp_path: Path, monkeypatch: pytest.Monkey
             assert run(["package", "verify", name]) in {ExitCode.TRY_LATER, ExitCode.NOT_FOUND}
         assert run(["package", "add", str(tmp_path / "gone.pkg"), "--replace"]) == 0
         assert run(["package", "verify", "gone.pkg"]) == 0
+
+
+def test_a_database_that_knows_no_package_costs_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with started(tmp_path / "node") as node:
+        fill(node, monkeypatch, tmp_path)
+        node.stop()
+        layout = Layout(node.data)
+        layout.partial("under-way").write_bytes(b"x")
+        for path in node.data.glob("ods.sqlite3*"):
+            path.unlink()
+        asyncio.run(open_and_close(node.data))
+        before = files(node.data)
+        code, report = check(node, "--repair")
+        assert (code, report["ok"]) == (ExitCode.FAILED, False)
+        [told] = [each for each in report["problems"] if each["kind"] == "database_empty"]
+        assert "ods import" in told["detail"]
+        assert all(not problem["repaired"] for problem in report["problems"])
+        assert files(node.data) == before
+
+
+async def open_and_close(data: Path) -> None:
+    """Make an empty database."""
+    await (await open_store("", data)).close()
+
+
+def files(data: Path) -> list[Path]:
+    return sorted(path for path in data.rglob("*") if "ods.sqlite3" not in path.name)
 
 
 def test_a_public_file_that_is_a_copy_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

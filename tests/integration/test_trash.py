@@ -27,6 +27,7 @@ from appliance.domain.trash import DAY_MS, Keeping, Why
 from appliance.jobs.context import JobContext
 from appliance.service import packages as packages_module
 from appliance.service import trash as trash_module
+from appliance.service import trash_clock
 from appliance.service.fetch_jobs import new_transfer_doc
 from appliance.service.fsck import Fsck
 from appliance.service.maintenance import Maintenance
@@ -525,6 +526,113 @@ def test_what_was_changed_while_the_version_was_verified_stays(
             change == "withdrawn",
             sha(THREE if change == "replaced" else TWO),
         )
+
+    run(test)
+
+
+@pytest.mark.parametrize("wrong_days", [-30, 30])
+def test_a_wrong_clock_while_a_version_leaves_costs_no_day(
+    run: Callable[[Test], None], wrong_days: int
+) -> None:
+    async def test(node: World) -> None:
+        def set_clock(days: int) -> None:
+            node.clock.ms += days * DAY_MS
+            node.wrong_ms += days * DAY_MS
+
+        await node.put(ONE)
+        await node.trash.purge()
+        set_clock(wrong_days)
+        await node.put(TWO)
+        set_clock(-wrong_days)
+        for _ in range(6):
+            node.clock.ms += DAY_MS
+            await node.trash.purge()
+        [version] = await node.trash.versions(node.package().id)
+        left = node.trash.keeping.until(version) - node.clock.ms
+        assert DAY_MS - 60_000 < left <= DAY_MS, "what people are told is neither past nor far away"
+        assert node.here() == {sha(ONE), sha(TWO)}
+        node.clock.ms += DAY_MS
+        await node.trash.purge()
+        assert node.here() == {sha(TWO)}
+
+    run(test)
+
+
+@pytest.mark.parametrize("wrong_days", [-10, 10, 400])
+def test_a_start_with_a_wrong_clock_empties_no_trash(run: Callable[[Test], None], wrong_days: int) -> None:
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        await node.put(TWO)
+        node.clock.ms += wrong_days * DAY_MS
+        node.wrong_ms += wrong_days * DAY_MS
+        await node.trash.purge()
+        [version] = await node.trash.versions(node.package().id)
+        assert node.trash.keeping.until(version) > node.clock.ms
+        assert node.here() == {sha(ONE), sha(TWO)}
+        node.clock.ms += 8 * DAY_MS
+        await node.trash.purge()
+        assert node.here() == {sha(TWO)}, "it goes in its time, by a wrong clock too"
+
+    run(test)
+
+
+def test_another_start_of_the_machine_takes_no_time_away(
+    run: Callable[[Test], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its clock that nobody sets begins anew, or is another machine's; all days before are remembered."""
+
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        await node.put(TWO)
+        node.clock.ms += 5 * DAY_MS
+        await node.trash.purge()
+        monkeypatch.setattr(trash_clock, "boot_id", lambda: "another")
+        node.wrong_ms = -300 * DAY_MS
+        await node.put(THREE)
+        await node.trash.purge()
+        node.clock.ms += DAY_MS
+        await node.trash.purge()
+        assert node.here() == {sha(ONE), sha(TWO), sha(THREE)}
+        node.clock.ms += DAY_MS
+        await node.trash.purge()
+        assert node.here() == {sha(TWO), sha(THREE)}
+
+    run(test)
+
+
+def test_what_an_older_program_kept_begins_its_time_now_in_its_order(run: Callable[[Test], None]) -> None:
+    async def test(node: World) -> None:
+        for data in (ONE, TWO, THREE):
+            await node.put(data)
+        for doc in await node.store.find("superseded"):
+            at = doc["at"] - 30 * DAY_MS
+            old = {name: value for name, value in doc.items() if name != "clock"}
+            await node.store.replace("superseded", {**old, "at": at})
+        await node.trash.purge()
+        assert [sha256 for sha256, _ in await node.kept()] == [sha(TWO), sha(ONE)]
+        node.trash.keeping = Keeping(days=7, versions=1)
+        await node.trash.purge()
+        assert [sha256 for sha256, _ in await node.kept()] == [sha(TWO)]
+        node.clock.ms += 7 * DAY_MS
+        await node.trash.purge()
+        assert await node.kept() == []
+
+    run(test)
+
+
+def test_a_full_disk_stops_no_purge(run: Callable[[Test], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        await node.put(TWO)
+        await node.trash.purge()
+
+        async def full(*_: Any, **__: Any) -> None:
+            raise StorageFull("The disk is full.")
+
+        monkeypatch.setattr(node.store, "replace", full)
+        node.clock.ms += 8 * DAY_MS
+        await node.trash.purge()
+        assert node.here() == {sha(TWO)}
 
     run(test)
 

@@ -17,6 +17,7 @@ from appliance.domain.sizes import human_size
 from tests.builders import MIB, make_file
 from tests.harness import Network, curl_upload
 from tests.harness.browser_client import BrowserClient
+from tests.harness.command import ods
 from tests.harness.node import AUTHORIZATION, PASSWORD, Answer, NodeProcess
 from tests.harness.waiting import eventually
 
@@ -341,6 +342,8 @@ def test_a_lost_database_costs_no_file(network: Network, tmp_path: Path) -> None
     node.stop()
     for path in node.data.glob("ods.sqlite3*"):
         path.unlink()
+    done = ods(node, "init", "--empty-database")
+    assert done.returncode == 0, done.stderr
     node.start()
     assert node.files("blobs") == [f"{file.sha256[:2]}/{file.sha256}"]
     assert (node.data / "public" / "Packages" / "kept.pkg").read_bytes() == file.path.read_bytes()
