@@ -26,7 +26,6 @@ from appliance.domain.states import JobState, TransferState
 from appliance.domain.trash import DAY_MS, Keeping, Why
 from appliance.jobs.context import JobContext
 from appliance.service import packages as packages_module
-from appliance.service import trash as trash_module
 from appliance.service import trash_clock
 from appliance.service.fetch_jobs import new_transfer_doc
 from appliance.service.fsck import Fsck
@@ -819,6 +818,7 @@ def test_a_file_that_a_database_older_than_it_does_not_name_stays_for_a_while(
         else:
             fsck = Fsck(store=node.store, layout=node.layout, blobs=node.blobs, now=node.clock)
             assert (await fsck.run(repair=True)).ok
+        await node.trash.purge()  # its days begin with the first purge that sees it
         for _ in range(2):
             node.clock.ms += 3 * DAY_MS
             await node.trash.purge()
@@ -937,10 +937,10 @@ def test_what_is_renewed_or_restored_while_it_is_to_be_deleted_stays(
     async def test(node: World) -> None:
         await node.put(ONE)
         await node.put(TWO)
-        real = trash_module.read_versions
+        real = node.trash._all
 
-        async def then_renew(store: Store) -> list[Any]:
-            found = await real(store)
+        async def then_renew() -> list[Any]:
+            found = await real()
             node.clock.ms += 1
             await node.trash.renew(node.package().id, sha(ONE))
             return found
@@ -954,7 +954,7 @@ def test_what_is_renewed_or_restored_while_it_is_to_be_deleted_stays(
                 await node.trash.purge()
 
         with monkeypatch.context() as patch:
-            patch.setattr(trash_module, "read_versions", then_renew)
+            patch.setattr(node.trash, "_all", then_renew)
             await delete()
         assert node.here() == {sha(ONE), sha(TWO)}
         await node.runner.stop(5)
