@@ -51,9 +51,7 @@ class Kind(StrEnum):
     SET_ASIDE = "set_aside"  #: it was found damaged before, and is not whole again
     LINK_MISSING = "link_missing"  #: a held package has no public name
     LINK_WRONG = "link_wrong"  #: a public name shows other bytes
-    LINK_COPY = (
-        "link_copy"  #: a public name shows the right bytes and is no link, so nobody looks at them again
-    )
+    LINK_COPY = "link_copy"  #: a public name shows the right bytes, as a copy that nobody looks at again
     LINK_ORPHAN = "link_orphan"  #: a public name of no package
     BLOB_ORPHAN = "blob_orphan"  #: bytes that nothing mentions
     PARTIAL_ORPHAN = "partial_orphan"  #: of a transfer that is over

@@ -172,9 +172,7 @@ class Maintenance:
         for package in self._catalogue.all():
             if package.withdrawn and package.at < before:
                 gone = Remove("packages", package.id, self._catalogue.rev(package.id))
-                with contextlib.suppress(
-                    StaleRevision
-                ):  # another process wrote it: it may be published again
+                with contextlib.suppress(StaleRevision):  # another process published it again
                     await self._store.batch([gone])
                 await self._catalogue.refresh(package.id)
         await self._trash.purge()

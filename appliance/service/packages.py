@@ -605,9 +605,7 @@ class Packages:
         except StoreUnavailable:
             raise
         except (StorageError, StaleRevision, BlobMissing) as exc:
-            with contextlib.suppress(
-                *OUTAGES
-            ):  # the record is newer than the view: that is found without a note
+            with contextlib.suppress(*OUTAGES):  # that the view is old is found without a note too
                 await self._holdings.note_unsettled(id, describe(exc))
             raise NotSettled(
                 f"It is recorded, and other nodes learn of it; this node could not carry it out yet: {exc.message} "
