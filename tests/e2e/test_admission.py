@@ -35,7 +35,7 @@ def test_promotion_fills_demotion_releases_and_records_pass_through(network: Net
 
     # At stage test, C admits it, but the only holder is out of its reach: it says so and names it.
     a.api("PATCH", f"/packages/{file.name}", {"stage": "test"})
-    wait_presence(c, file.name, "waiting", "held by a")
+    wait_presence(c, file.name, "waiting", "can't reach a, which has a copy")
     assert c.head(file.name).status == 503
     wait_presence(b, file.name, "not_admitted")
 
@@ -68,7 +68,7 @@ def test_tags_are_taken_and_refused(network: Network, tmp_path: Path) -> None:
     b.wait_holds(plain.name, plain.sha256)
     wait_presence(b, tagged.name, "not_admitted", "this node refuses the tag huge")
     wait_presence(c, plain.name, "not_admitted", "this node takes only the tags design, office")
-    wait_presence(c, tagged.name, "waiting", "held by a")
+    wait_presence(c, tagged.name, "waiting", "can't reach a, which has a copy")
 
     a.api("PATCH", f"/packages/{tagged.name}", {"tags": ["design"]})
     for node in (b, c):

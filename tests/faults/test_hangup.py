@@ -12,11 +12,9 @@ from typing import Any
 
 from appliance.peering.tls import fingerprint
 from tests.builders import MIB, make_file
-from tests.harness import Network, NodeProcess, eventually
+from tests.harness import Network, NodeProcess, eventually, workers
 from tests.harness.node import AUTHORIZATION
 from tests.keys import make_certificate
-
-from .test_start import worker
 
 
 def context() -> ssl.SSLContext:
@@ -134,7 +132,7 @@ def test_without_tls_it_does_nothing_and_never_kills(network: Network) -> None:
     while node.status("/health/ready") != 200:
         os.kill(node.pid, signal.SIGHUP)
         assert node.running, node.tail()
-    with worker(node) as beside:
+    with workers(node) as [beside]:
         eventually(lambda: "Worker is running." in node.log_text(), 60, node.tail)
         for _ in range(5):
             os.kill(node.pid, signal.SIGHUP)

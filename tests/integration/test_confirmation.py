@@ -243,7 +243,7 @@ def test_at_a_real_terminal(one_node: NodeProcess, tmp_path: Path, typed: bytes,
         os.close(near)
         command.kill()
         command.wait()
-    assert f"Withdraw {file.name} (10 B, stage prod) from every node of the network?".encode() in shown
+    assert f"Withdraw {file.name} (10 bytes, stage prod) from every node of the network?".encode() in shown
     assert (b"Nothing changed." in shown) == bool(code)
     package = one_node.package(file.name)
     assert package is not None

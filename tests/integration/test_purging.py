@@ -32,7 +32,7 @@ class World(Node):
 
         self.maintenance = Maintenance(
             store=store, records=self.records, catalogue=self.catalogue, trash=self.trash, blobs=self.blobs,
-            uploads=cast(Any, SimpleNamespace(expire=nothing)), now=self.clock,
+            holdings=self.holdings, uploads=cast(Any, SimpleNamespace(expire=nothing)), now=self.clock,
         )  # fmt: skip
 
     async def transfer(self, name: str, presence: Presence, **fields: Any) -> Package:
