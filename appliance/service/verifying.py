@@ -409,6 +409,8 @@ class Verifying:
             concerned = {*wanted.get(sha256, ()), *self._catalogue.holders(sha256)}
             for id in concerned:
                 await self._catalogue.refresh(id)  # another process may have just found the damage
+            if self._catalogue.holders(sha256):
+                await self._settle_wanting(sha256)  # one is served from it: so are the others, and all are told
             holders = self._catalogue.holders(sha256)
             if holders or not any(map(self._waits, concerned)):
                 await self._close(sha256, doc, holders)
@@ -453,7 +455,6 @@ class Verifying:
             return
         if holders:
             log.info("a damaged file is repaired", extra={"action": "package_repaired", "sha256": sha256})
-            await self._settle_wanting(sha256)
             await self._drop(sha256)
 
     async def clean_quarantine(self) -> None:

@@ -162,6 +162,28 @@ def test_what_was_opened_is_what_was_verified(tmp_path: Path) -> None:
     on_node(tmp_path, test)
 
 
+def test_all_names_of_a_file_that_is_whole_again_are_told(tmp_path: Path) -> None:
+    """One of them is settled first; who looks at that moment must not tell of it alone."""
+
+    async def test(here: Checked) -> None:
+        one = await here.put()
+        await here.put("B.pkg")
+        here.file(one).write_bytes(b"wrong bytes")
+        await here.verifying.look()
+        assert {here.package(name).presence for name in ("A.pkg", "B.pkg")} == {Presence.DAMAGED}
+        upload = here.layout.upload("again")
+        upload.write_bytes(DATA)
+        committed = here.blobs.commit(upload, one.body.sha256)
+        await here.store.batch([here.verified.remember(one.body.sha256, committed.stamp)])
+        await here.holdings.settle(one.id)
+        assert here.package("B.pkg").presence is Presence.DAMAGED
+        await here.verifying.notice_repairs()
+        assert {here.package(name).presence for name in ("A.pkg", "B.pkg")} == {Presence.HELD}
+        assert (await here.events()).count("package.repaired") == 2
+
+    on_node(tmp_path, test)
+
+
 def test_what_is_set_aside_stays_while_it_may_be_needed(tmp_path: Path) -> None:
     async def test(here: Checked) -> None:
         here.clock.ms = time.time_ns() // 1_000_000  # files have real times
