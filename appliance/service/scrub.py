@@ -270,7 +270,8 @@ class Scrub:
                         self._set_pace(rate, urgent=urgent)
                         if time.monotonic() - said > _SAY_S or len(unsaid.operations) >= _MANY:
                             state = await self._say(unsaid)
-                            rate, urgent = self._needed(due, held, state)
+                            if left := self._due(held, state):  # what is read now may be repaired by now
+                                rate, urgent = self._needed(left, held, state)
                             said = time.monotonic()
                         await asyncio.wait({reading}, timeout=_TICK_S)
                     context.check()

@@ -410,7 +410,9 @@ class Verifying:
             for id in concerned:
                 await self._catalogue.refresh(id)  # another process may have just found the damage
             if self._catalogue.holders(sha256):
-                await self._settle_wanting(sha256)  # one is served from it: so are the others, and all are told
+                await self._settle_wanting(
+                    sha256
+                )  # one is served from it: so are the others, and all are told
             holders = self._catalogue.holders(sha256)
             if holders or not any(map(self._waits, concerned)):
                 await self._close(sha256, doc, holders)

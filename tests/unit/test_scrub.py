@@ -236,6 +236,32 @@ def test_the_rate_is_what_the_days_need(tmp_path: Path) -> None:
     on_site(tmp_path, test)
 
 
+def test_one_that_was_asked_for_ends_under_load_also_if_its_last_file_is_repaired_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SAY_S", 0.02)
+    monkeypatch.setattr(module, "_TICK_S", 0.02)
+    real = module.verify
+
+    async def test(site: Site) -> None:
+        file = await site.put(b"x" * 3_000_000, 25)
+        scrub = site.process()
+        scrub._load = SimpleNamespace(busy=lambda: True)  # type: ignore[assignment]
+
+        def verify_slowly(*arguments: Any, **more: Any) -> Finding:
+            scrub._verified.remember(file, site.blobs.stamp(file))  # type: ignore[arg-type]
+            time.sleep(0.2)
+            return real(*arguments, **more)
+
+        monkeypatch.setattr(module, "verify", verify_slowly)
+        await scrub.start(actor="me")
+        site.clock += 1
+        await asyncio.wait_for(site.run(scrub), 20)
+        assert (await scrub.status()).due_files == 0
+
+    on_site(tmp_path, test)
+
+
 def test_it_pauses_while_packages_move_here_or_in_another_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
