@@ -888,9 +888,10 @@ def test_what_nothing_named_is_served_when_its_record_comes(
             await node.hear(peer)
         finally:
             await store.close()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while node.package("four.pkg").presence is not Presence.HELD:
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.2)
+                await node.holdings.settle(node.package("four.pkg").id)  # as every reconciliation does
         assert (node.layout.packages / "four.pkg").read_bytes() == FOUR
         assert await node.holdings.manifest(node.package("four.pkg").body) is not None
         await node.trash.purge()
