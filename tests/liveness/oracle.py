@@ -203,7 +203,8 @@ class Oracle:
     ) -> str:
         """What is wrong with a package that is wanted and not here; "" if nothing is."""
         names = {node.name for node in self._world.nodes}
-        named = {name for name in names if name in package["reason"]}
+        said, _, _damaged = package["reason"].partition("; the file on ")  # who lost it is no holder
+        named = {name for name in names if name in said}
         if "cancelled" in package["reason"] and package["filename"] in self._ledger.cancelled:
             return ""
         near = [other for other in holders if other in sights[index].peers and index in sights[other].peers]
