@@ -39,6 +39,7 @@ class Situation:
     held_current: bool  #: the bytes of the newest record are served here
     held_old: bool  #: other bytes of this name are served here
     on_disk: bool  #: the bytes of the newest record are on this disk, with their manifest
+    unverified: bool = False  #: a file of that SHA-256 is on this disk, and is read before it counts
     damaged: bool  #: the file here failed verification, or was lost, and is not whole again
     cancelled: bool  #: a person stopped the transfer
     sources: Sequence[str]  #: names of registered peers that hold the bytes

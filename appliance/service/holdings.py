@@ -211,17 +211,22 @@ class Holdings:
 
     async def on_disk(self, body: PackageBody) -> bool:
         """Whether the bytes of a package are a blob here that this node has verified; else it is verified soon."""
+        here, unverified = await self._blob_here(body)
+        if unverified:
+            await self._store.enqueue(verify_blob_job(body.sha256, self._now()))
+        return here
+
+    async def _blob_here(self, body: PackageBody) -> tuple[bool, bool]:
+        """Whether the bytes of a package are a blob here that was verified, and whether one is to be verified first."""
         try:
             stamp = await self._files.run(partial(self._blobs.stamp, body.sha256))
         except OSError:
-            return False
+            return False, False
         if stamp is None or stamp.size != body.size:
-            return False
+            return False, False
         if self._verified is None or await self._verified.trusted(body.sha256, stamp):
-            return True
-        if not self._verified.known_bad(body.sha256, stamp):
-            await self._store.enqueue(verify_blob_job(body.sha256, self._now()))
-        return False
+            return True, False
+        return False, not self._verified.known_bad(body.sha256, stamp)
 
     def cares_for_replicas_of(self, id: str, node: str = "") -> bool:
         """Whether it matters here that another node, or the one that is given, holds a package.
@@ -365,6 +370,8 @@ class Holdings:
         operations = [*self._operations(old, view, about, decision, actor, stopped=stopped), *extra]
         if view != old:
             operations.extend(await self._trash.step(old, view))
+        if situation.unverified:  # written with the view, by which the job finds whom to serve
+            operations.append(Enqueue(verify_blob_job(body.sha256, self._now())))
         if decision.prove:
             operations.append(Enqueue(_release_check_job(id, self._now())))
         at_once = again or old is None or old.presence is not Presence.ARRIVING
@@ -415,21 +422,19 @@ class Holdings:
         check = None
         if held == body.sha256 and keepers and not proven and not self.admits(body):
             check = await self._release_check(record.id)
-        on_disk = False
+        on_disk = unverified = False
         if held != body.sha256:
-            on_disk = await self.on_disk(body)
+            on_disk, unverified = await self._blob_here(body)
             if on_disk and await self.manifest(body) is None:
                 on_disk = False
-                if (
-                    await self._store.get("manifests", body.sha256) is None
-                ):  # it is made with the next verification
-                    await self._store.enqueue(verify_blob_job(body.sha256, self._now()))
+                unverified = await self._store.get("manifests", body.sha256) is None  # verifying makes it
         return Situation(
             withdrawn=record.deleted,
             admission=self._own_admission(body, here=on_disk or held == body.sha256),
             held_current=held == body.sha256,
             held_old=held not in {"", body.sha256},
             on_disk=on_disk,
+            unverified=unverified,
             damaged=held != body.sha256 and await self.is_damaged(body.sha256),
             cancelled=cancelled_by_person(transfer),
             trouble=transfer["error"] if transfer is not None and transfer["state"] in STOPPED else "",
