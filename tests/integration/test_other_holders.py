@@ -1,6 +1,5 @@
 """What a node believes of the copies of others before it releases its own, and what it says of its own."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -15,9 +14,7 @@ from appliance.domain.record import RecordKind, replica_id
 from appliance.peering.identity import Identity
 from appliance.peering.records import record_json, sign_record
 from appliance.service.holdings import RELEASE_CHECK_JOB
-from appliance.store.opening import open_store
 from appliance.store.ports import Store
-from tests.conftest import DATABASES
 
 from .test_digests import Clock, Node
 
@@ -82,26 +79,10 @@ class World(Node):
 Test = Callable[[World], Awaitable[None]]
 
 
-@pytest.fixture(params=DATABASES)
-def run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Test], None]:
+@pytest.fixture
+def run(with_store: Any, tmp_path: Path) -> Callable[[Test], None]:
     """Runs a test with a node, on SQLite and on MongoDB."""
-    url = (
-        request.getfixturevalue("mongod").url(f"others{tmp_path.name[-20:]}")
-        if request.param == "mongo"
-        else ""
-    )
-
-    def go(test: Test) -> None:
-        async def inside() -> None:
-            store = await open_store(url, tmp_path)
-            try:
-                await test(World(store, tmp_path))
-            finally:
-                await store.close()
-
-        asyncio.run(inside())
-
-    return go
+    return lambda test: with_store(lambda store: test(World(store, tmp_path)))
 
 
 @pytest.mark.parametrize(("near", "far"), [(0, 2), (1, 1), (2, 0), (3, 0)])

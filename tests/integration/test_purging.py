@@ -1,6 +1,5 @@
 """Rows that are deleted when they are old, and those that stay."""
 
-import asyncio
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,10 +13,8 @@ from appliance.domain.states import JobState, TransferState
 from appliance.service.catalogue import package_doc
 from appliance.service.fetch_jobs import new_transfer_doc
 from appliance.service.maintenance import DAY_MS, Maintenance
-from appliance.store.opening import open_store
 from appliance.store.ports import Done, Failed, Store
 from tests.builders import package_body
-from tests.conftest import DATABASES
 
 from .test_digests import Clock, Node
 
@@ -57,23 +54,10 @@ class World(Node):
         return sorted(doc["package"] for doc in await self.store.find("transfers", limit=2000))
 
 
-@pytest.fixture(params=DATABASES)
-def run(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+@pytest.fixture
+def run(with_store: Any, tmp_path: Path) -> Any:
     """Runs a test with a node, on SQLite and on MongoDB."""
-    mongo = request.param == "mongo"
-    url = request.getfixturevalue("mongod").url(f"purging{tmp_path.name[-20:]}") if mongo else ""
-
-    def go(test: Any) -> None:
-        async def inside() -> None:
-            store = await open_store(url, tmp_path)
-            try:
-                await test(World(store, tmp_path))
-            finally:
-                await store.close()
-
-        asyncio.run(inside())
-
-    return go
+    return lambda test: with_store(lambda store: test(World(store, tmp_path)))
 
 
 def test_a_cancel_of_a_person_stays_while_its_bytes_are_wanted(run: Any) -> None:

@@ -39,7 +39,6 @@ from appliance.store.archive import export_archive, import_archive
 from appliance.store.opening import open_store
 from appliance.store.ports import Store
 from tests.builders import manifest_of
-from tests.conftest import DATABASES
 
 from .test_digests import Clock, Node
 
@@ -112,18 +111,13 @@ class World(Node):
 Test = Callable[[World], Awaitable[None]]
 
 
-@pytest.fixture(params=DATABASES)
-def run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Test], None]:
+@pytest.fixture
+def run(store_url: str, tmp_path: Path) -> Callable[[Test], None]:
     """Runs a test with a node, on SQLite and on MongoDB."""
-    url = (
-        request.getfixturevalue("mongod").url(f"trash{tmp_path.name[-20:]}")
-        if request.param == "mongo"
-        else ""
-    )
 
     @asynccontextmanager
     async def world() -> AsyncIterator[World]:
-        store = await open_store(url, tmp_path)
+        store = await open_store(store_url, tmp_path)
         made = World(store, tmp_path, Clock())
         await made.runner.start()
         try:
