@@ -33,7 +33,7 @@ from .servers.servers import Servers
 from .syncing import Syncing
 from .watching import Watching
 
-ONCE = RetryPolicy(attempts=1)
+ONCE = RetryPolicy(attempts=1, cap_s=60.0)
 PULLING = RetryPolicy(attempts=40, base_s=2.0, cap_s=300.0)
 
 

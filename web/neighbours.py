@@ -5,6 +5,7 @@ from typing import Any
 
 from appliance.api.app import App
 from appliance.domain.node import NodeBody
+from appliance.domain.reach import neighbours
 from appliance.domain.states import PeerState
 from appliance.service.peers import Peer
 
@@ -55,7 +56,7 @@ def reach(app: App) -> dict[str, Reach]:
         if peer.down
     }
     for id, node in others(app):
-        gates = [peer for peer in peers.values() if peer.id in node.peers]
+        gates = [peers[other] for other in neighbours(app.holdings.nodes, id) if other in peers]
         ways = " or ".join(peer.name for peer in gates[:3])
         if gates and all(peer.down for peer in gates):
             text = f"{node.name} is reached only through {ways}, which is down."

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .graph import Graph
 
 FETCHING = RetryPolicy(attempts=40, base_s=2.0, cap_s=300.0)
-ONCE = RetryPolicy(attempts=1)
+ONCE = RetryPolicy(attempts=1, cap_s=60.0)
 PURGE_EVERY_S = 600.0
 SCRUB_FIRST_S = 60.0
 

@@ -379,6 +379,8 @@ def test_an_upload_waits_until_every_node_holds_it(cli: Cli, tmp_path: Path) -> 
         shown = cli.at(one).json("package", "add", str(path), "--wait", "--timeout", "1m")
         assert {r["presence"] for r in shown["replicas"]} == {"held"}
         assert len(shown["replicas"]) == 2
+        # Other bytes: a copy that "two" had already would stay until "one" proves its own.
+        path.write_bytes(os.urandom(3_000_000))
         shown = cli.json("package", "add", str(path), "--name", "s.pkg", "--tag", "secret", "--wait")
         assert sorted(r["presence"] for r in shown["replicas"]) == ["held", "not_admitted"]
         two.stop()

@@ -16,6 +16,8 @@ from appliance.domain.errors import (
     LeaseLost,
     PeerBusy,
     PeerUnreachable,
+    StorageFull,
+    StoreUnavailable,
 )
 from appliance.domain.job import Job, RetryPolicy
 from appliance.domain.states import JobState
@@ -539,6 +541,51 @@ def test_a_job_that_brings_its_workers_down_is_given_up(desk: Any) -> None:
         await desk.runner.start()
         job = await desk.reaches("a", JobState.FAILED)
         await eventually(lambda: told == [job.error])
+
+    desk(test)
+
+
+@pytest.mark.parametrize("queue", ["duty", "hash"])
+@pytest.mark.parametrize("outage", [StorageFull, StoreUnavailable])
+def test_no_job_gives_up_because_of_an_outage(
+    desk: Any, queue: str, outage: type[StorageFull] | type[StoreUnavailable]
+) -> None:
+    async def test(desk: Desk) -> None:
+        ended: list[str] = []
+        away = True
+
+        def run(job: Job) -> None:
+            if away:
+                raise outage("Not now.")
+            ended.append(job.id)
+
+        async def duty(job: Job, context: JobContext) -> None:
+            run(job)
+
+        def work(job: Job, context: JobContext) -> None:
+            run(job)
+
+        async def on_failed(job: Job, text: str) -> None:
+            ended.append(f"{job.id} gave up")
+
+        function = duty if queue == "duty" else work
+        policy = RetryPolicy(attempts=2, base_s=2.0, cap_s=60.0)
+        desk.runner.register("work", function, queue=queue, policy=policy, on_failed=on_failed)
+        await desk.enqueue("a", "work", queue, key="work")
+        await desk.runner.start()
+        for runs in range(1, 5):  # twice as often as it is tried otherwise
+            await eventually(lambda runs=runs: desk.ended == [("work", "retry")] * runs)
+            job = await desk.job("a")
+            assert (job.state, job.attempts) == (JobState.TODO, 1)
+            assert "Not now." in job.error
+            assert START < job.run_at <= desk.clock.ms + 75_000
+            desk.clock.ms = job.run_at
+        away = False
+        # The next of a timed duty does not wait.
+        await desk.enqueue("b", "work", queue, key="work")
+        await desk.reaches("a", JobState.DONE)
+        assert ended == ["a"]
+        assert (await desk.job("a")).error == ""
 
     desk(test)
 
