@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import ApplianceError
+from .errors import OUTAGES, ApplianceError
 from .states import JobState
 
 QUEUES = ("transfer", "small", "hash", "delivery", "duty", "release", "default")  #: one executor each
@@ -43,6 +43,15 @@ class RetryPolicy:
     def wait(self, attempt: int, jitter: Callable[[], float]) -> float:
         """Seconds to wait after attempt number `attempt` (from 1); `jitter` returns 0.0 to 1.0."""
         return min(self.cap_s, self.base_s * 2.0 ** min(attempt - 1, 30)) * (0.75 + 0.5 * jitter())
+
+    def wait_out(self, kept_s: float, jitter: Callable[[], float]) -> float:
+        """Seconds to wait in an outage, by how long a job is kept from its end already; `jitter` as for `wait`."""
+        return min(self.cap_s, max(self.base_s, kept_s)) * (0.75 + 0.5 * jitter())
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether an error says that the database is away or the disk is full, or was raised because of that."""
+    return isinstance(error, OUTAGES) or isinstance(error.__cause__, OUTAGES)
 
 
 def decide_retry(

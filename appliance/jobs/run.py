@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
-from appliance.domain.errors import OUTAGES, ApplianceError, LeaseLost, Stopping
-from appliance.domain.job import Job, RetryPolicy, decide_retry
+from appliance.domain.errors import ApplianceError, LeaseLost, Stopping
+from appliance.domain.job import Job, RetryPolicy, decide_retry, is_outage
 from appliance.log import scrub
 from appliance.store.ports import Done, Failed, Outcome, Retry
 
@@ -84,8 +84,8 @@ def outcome_of(
 ) -> Outcome | None:
     """What to record for a run that ended with `error`, or None: nothing, since somebody else holds the job.
 
-    A job does not give up because the database is away or the disk is full: that is no fault of the job, and it goes
-    on when there is a database, or room, again.
+    That the database is away or the disk is full is no fault of the job: it costs no attempt, and the job goes on when
+    there is a database, or room, again.
 
     Args:
         error: What the function raised; None if it returned.
@@ -101,9 +101,10 @@ def outcome_of(
             return Retry(run_at=now, count=False)
         case LeaseLost():
             return None
+    if is_outage(error):
+        kept = policy.wait_out((now - job.created_at) / 1000, jitter)
+        return Retry(run_at=now + round(kept * 1000), error=describe(error), count=False)
     wait = decide_retry(error, job.attempts, policy, jitter)
-    if wait is None and isinstance(error, OUTAGES):
-        return Retry(run_at=now + round(policy.cap_s * 1000), error=describe(error), count=False)
     if wait is None:
         return Failed(error=describe(error))
     return Retry(run_at=now + round(wait * 1000), error=describe(error))

@@ -76,7 +76,7 @@ class Retry:
 
     run_at: int  #: UTC milliseconds
     error: str = ""
-    count: bool = True  #: False gives the attempt back: the node stopped, nothing failed
+    count: bool = True  #: False gives the attempt back: the node stopped, or lacked something
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from appliance.domain import errors
 from appliance.domain.job import Job, RetryPolicy, decide_retry
 from appliance.domain.states import JobState
+from appliance.jobs.run import describe, outcome_of
+from appliance.store.ports import Retry
 
 POLICY = RetryPolicy(attempts=5, base_s=2.0, cap_s=60.0)
 
@@ -51,6 +53,34 @@ def test_what_says_when_is_tried_then() -> None:
     assert decide_retry(errors.PeerBusy(retry_after="soon"), 1, POLICY, middle) == 2.0
     assert decide_retry(errors.PeerBusy(retry_after=7), 5, POLICY, middle) is None
     assert decide_retry(errors.PeerRefused(retry_after=7), 1, POLICY, middle) is None
+
+
+@pytest.mark.parametrize(
+    ("kept", "seconds"), [(-9e9, 2.0), (0.0, 2.0), (1.0, 2.0), (7.0, 7.0), (60.0, 60.0), (1e6, 60.0)]
+)
+def test_an_outage_is_waited_out_as_long_as_it_has_lasted(kept: float, seconds: float) -> None:
+    assert POLICY.wait_out(kept, middle) == seconds
+    assert POLICY.wait_out(kept, lambda: 1.0) == 1.25 * seconds
+
+
+@pytest.mark.parametrize("attempt", [1, 2, 5, 500])
+@pytest.mark.parametrize("outage", [errors.StorageFull(), errors.StoreUnavailable()])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_an_outage_never_costs_an_attempt(attempt: int, outage: errors.ApplianceError, wrapped: bool) -> None:
+    error = outage
+    if wrapped:
+        error = errors.NotSettled()
+        error.__cause__ = outage
+    job = Job(id="1", queue="hash", name="x", attempts=attempt, created_at=10_000)
+    outcome = outcome_of(error, job, POLICY, now=20_000, jitter=middle)
+    assert outcome == Retry(run_at=30_000, error=describe(error), count=False)
+
+
+def test_what_no_outage_caused_costs_an_attempt() -> None:
+    error = errors.NotSettled()
+    error.__cause__ = errors.BlobMissing()
+    job = Job(id="1", queue="hash", name="x", attempts=1)
+    assert outcome_of(error, job, POLICY, now=0, jitter=middle) == Retry(run_at=2000, error=describe(error))
 
 
 def test_a_bug_is_tried_a_few_times() -> None:
