@@ -391,6 +391,26 @@ class Packages:
         """A word for what the network knows of a package now; digests that are added later do not change it."""
         return _state((await self._records.known(RecordKind.PACKAGE, id)).record)
 
+    async def was_restored(self, id: str, sha256: str, *, expected: str, actor: str) -> bool:
+        """Whether a version was published again since that was asked for; if so, this node is brought into line.
+
+        What published it may have been cut off right after, as by an outage.
+
+        Args:
+            id: The package's id.
+            sha256: The version's bytes.
+            expected: The package's `state` when it was asked for; "" if that is not known.
+            actor: Who asked.
+        """
+        record = (await self._records.known(RecordKind.PACKAGE, id)).record
+        if record is None or record.deleted or expected in {"", _state(record)}:
+            return False
+        body = package_body(record)
+        if (body.sha256, body.uploaded_by, body.origin) != (sha256, actor, self._node_id):
+            return False
+        await self.settled(id, actor)
+        return True
+
     async def restore(
         self,
         version: Version,

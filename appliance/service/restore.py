@@ -89,15 +89,18 @@ class Restore:
         return version, job
 
     def run(self, job: Job, context: JobContext) -> None:
-        """Verify the version's file, and publish it.
+        """Verify the version's file, and publish it, if an earlier try has not done so.
 
         Raises:
             VersionUnknown: It expired meanwhile, or its file is gone.
             DigestMismatch: Its bytes are damaged; they are quarantined.
             ApplianceError: As `Packages.restore`.
         """
-        sha256 = job.args["sha256"]
-        version = context.wait(self._trash.renew(job.args["package"], sha256))
+        package, sha256, actor = job.args["package"], job.args["sha256"], job.args["actor"]
+        expected = job.args.get("state", "")
+        if context.wait(self._packages.was_restored(package, sha256, expected=expected, actor=actor)):
+            return
+        version = context.wait(self._trash.renew(package, sha256))
         if version is None:
             raise VersionUnknown(f"This node no longer keeps that version. {_ELSEWHERE}")
         manifest = self._manifest(sha256, context)
@@ -105,8 +108,8 @@ class Restore:
             self._packages.restore(
                 version,
                 manifest,
-                expected=job.args.get("state", ""),
-                actor=job.args["actor"],
+                expected=expected,
+                actor=actor,
                 within=job.args["within"],
                 address=job.args["address"],
             )

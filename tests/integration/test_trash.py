@@ -481,6 +481,68 @@ def test_stage_limits_hold_for_both_versions(run: Callable[[Test], None]) -> Non
     run(test)
 
 
+async def through_outages(node: World, wanted: Awaitable[Any]) -> Any:
+    """Let jobs that wait for the end of an outage run at once."""
+    task = asyncio.ensure_future(wanted)
+    while not task.done():
+        waiting = await node.store.find_jobs({"state": str(JobState.TODO)})
+        node.clock.ms = max([node.clock.ms, *(job.run_at for job in waiting if job.error)])
+        await asyncio.sleep(0.01)
+    return await task
+
+
+def once(owner: Any, name: str, error: Exception) -> None:
+    """Let a method fail once, in the place of what it does."""
+    real = getattr(owner, name)
+
+    def fails(*args: Any, **kwargs: Any) -> Any:
+        setattr(owner, name, real)
+        raise error
+
+    setattr(owner, name, fails)
+
+
+@pytest.mark.parametrize("cut", ["before the node follows", "the disk is full", "after the row is gone"])
+@pytest.mark.parametrize("before", ["replaced", "withdrawn"])
+def test_a_restore_that_an_outage_cuts_off_is_carried_out_once(
+    run: Callable[[Test], None], cut: str, before: str
+) -> None:
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        await node.put(TWO)
+        if before == "withdrawn":
+            await node.packages.withdraw(node.package().id, actor="jo")
+        if cut == "before the node follows":
+            once(node.holdings, "settle", StoreUnavailable())
+        elif cut == "the disk is full":
+            once(node.blobs, "publish", StorageFull())
+        else:
+            once(node.holdings, "_let_go", StoreUnavailable())
+        job = await through_outages(node, node.restores(sha(ONE)))
+        assert (job.state, job.error) == (JobState.DONE, "")
+        assert (node.package().presence, node.package().held_sha256) == (Presence.HELD, sha(ONE))
+        assert (await node.events()).count("package.restored") == 1
+        assert sha(ONE) not in {version for version, _ in await node.kept()}
+
+    run(test)
+
+
+def test_a_version_that_somebody_else_published_meanwhile_is_not_called_restored(
+    run: Callable[[Test], None],
+) -> None:
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        await node.put(TWO)
+        state, id = await node.packages.state(node.package().id), node.package().id
+        assert not await node.packages.was_restored(id, sha(TWO), expected=state, actor="me")
+        await node.put(ONE)
+        assert not await node.packages.was_restored(id, sha(ONE), expected=state, actor="jo")
+        assert not await node.packages.was_restored(id, sha(ONE), expected="", actor="me")
+        assert await node.packages.was_restored(id, sha(ONE), expected=state, actor="me")
+
+    run(test)
+
+
 @pytest.mark.parametrize("change", ["replaced", "withdrawn", "changed", "hashed"])
 def test_what_was_changed_while_the_version_was_verified_stays(
     run: Callable[[Test], None], change: str
