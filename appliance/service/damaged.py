@@ -1,4 +1,10 @@
-"""Which packages are damaged here and cannot be fetched from another node: what a person has to do, in words."""
+"""Which packages are damaged here and cannot be fetched from another node: what a person has to do, in words.
+
+Only words: that a file is damaged is a row of the collection `damaged`, from when it is found until it is whole again.
+`Holdings.lost_blob` and fsck write it (`verified_blobs.damage`), `Holdings.is_damaged` asks for it, and
+`Verifying.notice_repairs` closes it. What it means for a package is decided in `domain.holding`: only what no node can
+give now has the presence *damaged*.
+"""
 
 from appliance.domain.package import Presence
 

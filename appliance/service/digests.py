@@ -179,7 +179,10 @@ class Digests:
         """
         package = context.wait(self._catalogue.refresh(job.args["package"]))
         sha256 = job.args["sha256"]
-        if package is None or complete(package) or not package.held_sha256 == package.body.sha256 == sha256:
+        if package is None or complete(package) or package.body.sha256 != sha256:
+            return
+        if package.held_sha256 != sha256:
+            context.wait(self._holdings.check_damage(package))
             return
         try:
             found = digest_file(self._blobs.path(sha256), context.check)

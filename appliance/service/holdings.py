@@ -53,7 +53,7 @@ from .fetch_jobs import (
 from .records import About, Known, Records
 from .trash import Trash
 from .unsettled import Unsettled, read_unsettled
-from .verified_blobs import VerifiedBlobs, damage
+from .verified_blobs import VerifiedBlobs, damage, damage_noted
 from .verify_jobs import verify_blob_job
 
 log = logging.getLogger(__name__)
@@ -222,11 +222,11 @@ class Holdings:
             stamp = await self._files.run(partial(self._blobs.stamp, body.sha256))
         except OSError:
             return False, False
-        if stamp is None or stamp.size != body.size:
+        if stamp is None:
             return False, False
         if self._verified is None or await self._verified.trusted(body.sha256, stamp):
-            return True, False
-        return False, not self._verified.known_bad(body.sha256, stamp)
+            return stamp.size == body.size, False
+        return False, not self._verified.known_bad(body.sha256, stamp)  # of another size too: that is damage
 
     def cares_for_replicas_of(self, id: str, node: str = "") -> bool:
         """Whether it matters here that another node, or the one that is given, holds a package.
@@ -594,14 +594,22 @@ class Holdings:
     async def lost_blob(self, sha256: str, reason: str, seen: Stamp | None = None) -> list[str]:
         """Note that a blob is damaged or missing: set it aside, and fetch every package that it held again.
 
+        Of a file that is there and wrong, this is noted too for packages that were about to be served from it: it may
+        have been the last copy.
+
         Args:
             sha256: Its hash.
             reason: What was found, for the events.
             seen: The file of which that was found, if there was one. If another is there now, nothing is done.
 
         Returns:
-            The ids of the packages that were served from it, and of those that could be put back to it.
+            The ids of the packages that were served from it or about to be, and of those that could be put back to it.
         """
+        waiting: list[str] = []
+        if seen is not None and not self._catalogue.holders(sha256):
+            waiting = await self._note_damage(
+                sha256, reason
+            )  # first: once it is set aside, nobody finds it again
         try:
             if not await asyncio.to_thread(self._blobs.quarantine_found, sha256, seen):
                 return []
@@ -617,9 +625,38 @@ class Holdings:
         found = [id for id in self._catalogue.holders(sha256) if await self._lost(id, sha256, reason)]
         if not found:
             await self._store.delete("verified", {"_id": sha256})
+        found += waiting
         for id in found:
             await self.settle(id)
         return found + await self._trash.lost(sha256, reason)
+
+    async def _note_damage(self, sha256: str, reason: str) -> list[str]:
+        """Note that a file is damaged that nothing is served from; the ids of the packages that it matters to."""
+        packages = [
+            package
+            for package in self._catalogue.all()
+            if package.body.sha256 == sha256
+            and not package.withdrawn
+            and (package.presence in WANTED or not await self.keepers(package))
+        ]
+        if packages and not await self.is_damaged(sha256):
+            await self._store.batch(damage_noted(packages, sha256, reason, self._now()))
+            log.error(
+                "a file is damaged that packages were about to be served from",
+                extra={"action": "blob_damaged", "sha256": sha256, "reason": reason},
+            )
+        return [package.id for package in packages]
+
+    async def check_damage(self, package: Package) -> None:
+        """Go on with damage that was found before, if whoever found it was cut off.
+
+        Raises:
+            BlobMissing: The newest bytes of the package were damaged here, and are not whole again.
+        """
+        if await self.is_damaged(package.body.sha256):
+            now = await self.settle(package.id) or package
+            if now.held_sha256 != now.body.sha256:
+                raise BlobMissing(f'The file of "{now.body.filename}" is damaged here: {now.reason}.')
 
     async def _lost(self, id: str, sha256: str, reason: str) -> bool:
         """Serve a package no more; says whether it was held from this blob."""

@@ -6,7 +6,7 @@ too, so what does not fit is read again before it is believed.
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from appliance.domain.errors import OUTAGES
@@ -138,18 +138,28 @@ def damage(package: Package, rev: int, reason: str, now: int) -> list[Operation]
         now: UTC milliseconds.
     """
     view = replace(package, presence=Presence.DAMAGED, reason=reason, held_sha256="", held_filename="")
-    event = entry(
-        EventType.PACKAGE_DAMAGED,
-        at=now,
-        actor=SYSTEM,
-        subject=package.id,
-        filename=package.body.filename,
-        sha256=package.held_sha256,
-        reason=reason,
-    )
     return [
         Replace("packages", package_doc(view, now), rev),
-        Replace("damaged", {"_id": package.held_sha256, "at": now, "reason": reason, "repaired_at": 0}),
-        Remove("verified", package.held_sha256),
-        event,
+        *damage_noted([package], package.held_sha256, reason, now),
+    ]
+
+
+def damage_noted(packages: Iterable[Package], sha256: str, reason: str, now: int) -> list[Operation]:
+    """What is written when a file is damaged that packages are served from, or were about to be."""
+    events = (
+        entry(
+            EventType.PACKAGE_DAMAGED,
+            at=now,
+            actor=SYSTEM,
+            subject=package.id,
+            filename=package.body.filename,
+            sha256=sha256,
+            reason=reason,
+        )
+        for package in packages
+    )
+    return [
+        Replace("damaged", {"_id": sha256, "at": now, "reason": reason, "repaired_at": 0}),
+        Remove("verified", sha256),
+        *events,
     ]

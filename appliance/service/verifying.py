@@ -126,7 +126,10 @@ class Verifying:
             BlobMissing: The file is gone or its bytes are wrong; the message says what was found.
         """
         package = context.wait(self._catalogue.refresh(job.args["package"]))
-        if package is None or not package.held_sha256:
+        if package is None:
+            return
+        if not package.held_sha256:
+            context.wait(self._holdings.check_damage(package))
             return
         finding = verify(self._blobs, package.held_sha256, check=context.check)
         context.wait(self.found(package.held_sha256, finding))
@@ -139,19 +142,20 @@ class Verifying:
     def run_blob(self, job: Job, context: JobContext) -> None:
         """Read a whole blob, and serve the packages that wait for it, or give up those that were served from it.
 
+        A wrong one may be set aside already, by a try that was cut off: the packages are settled all the same.
+
         Raises:
             StorageError: It cannot be read now.
         """
         sha256 = job.args["sha256"]
-        if self.verify_local(sha256, context):
-            if context.wait(self._lacks_manifest(sha256)):
-                try:
-                    manifest = hash_file(self._blobs.path(sha256), check=context.check)
-                except OSError as exc:
-                    raise storage_error(exc) from exc
-                if manifest.sha256 == sha256:
-                    context.wait(self._holdings.keep_manifest(manifest))
-            context.wait(self._settle_wanting(sha256))
+        if self.verify_local(sha256, context) and context.wait(self._lacks_manifest(sha256)):
+            try:
+                manifest = hash_file(self._blobs.path(sha256), check=context.check)
+            except OSError as exc:
+                raise storage_error(exc) from exc
+            if manifest.sha256 == sha256:
+                context.wait(self._holdings.keep_manifest(manifest))
+        context.wait(self._settle_wanting(sha256))
 
     async def _lacks_manifest(self, sha256: str) -> bool:
         """Whether a package wants a blob of which nobody knows the chunks: the database is older than the file."""
@@ -186,10 +190,9 @@ class Verifying:
     async def lost(self, sha256: str, finding: Finding) -> list[str]:
         """Set a damaged blob aside; the ids of the packages that had it, now or earlier."""
         ids = await self._holdings.lost_blob(sha256, finding.fault, finding.stamp)
-        if ids:
-            doc = await self._store.get("damaged", sha256)
-            if doc is not None:
-                self._open[sha256] = doc
+        doc = await self._store.get("damaged", sha256)
+        if doc is not None and not doc["repaired_at"]:
+            self._open[sha256] = doc
         return ids
 
     async def _settle_wanting(self, sha256: str) -> None:
@@ -207,6 +210,10 @@ class Verifying:
 
     async def check(self, package: Package, stamp: Stamp) -> None:
         """Let the file of a held package be served, if it is the one that was verified or is right.
+
+        One of which nothing is noted, as when an older program verified it, is served if its size is right: to read
+        every file first would keep a node with large ones from its work. It counts as never verified, and the scrub
+        reads it before all others.
 
         Raises:
             BlobMissing: It is damaged, or it changed and is not verified yet.

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from appliance.domain.errors import (
+    BlobMissing,
     Conflict,
     DigestMismatch,
     PermissionDenied,
@@ -25,8 +26,10 @@ from appliance.domain.package import Presence
 from appliance.domain.states import JobState, TransferState
 from appliance.domain.trash import DAY_MS, Keeping, Why
 from appliance.jobs.context import JobContext
+from appliance.jobs.new import new_job
 from appliance.service import packages as packages_module
 from appliance.service import trash_clock
+from appliance.service.damaged import damaged_words
 from appliance.service.fetch_jobs import new_transfer_doc
 from appliance.service.fsck import Fsck
 from appliance.service.maintenance import Maintenance
@@ -539,6 +542,82 @@ def test_a_version_that_somebody_else_published_meanwhile_is_not_called_restored
         assert not await node.packages.was_restored(id, sha(ONE), expected=state, actor="jo")
         assert not await node.packages.was_restored(id, sha(ONE), expected="", actor="me")
         assert await node.packages.was_restored(id, sha(ONE), expected=state, actor="me")
+
+    run(test)
+
+
+@pytest.mark.parametrize("stage", ["prod", "dev"])
+@pytest.mark.parametrize("wrong", ["bytes", "size"])
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_file_that_an_older_database_does_not_know_and_that_is_damaged_is_told(
+    run: Callable[[Test], None], tmp_path: Path, stage: str, wrong: str, cut: bool
+) -> None:
+    """Its record comes back from a peer, which has no copy; a node that does not admit it kept the last one."""
+
+    async def test(node: World) -> None:
+        (tmp_path / "other").mkdir()
+        store = await open_store("", tmp_path / "other")
+        other = Node(store, tmp_path / "other", node.clock)
+        await other.publish(NAME, ONE, stage=stage)
+        node.holdings._verified = node.packages._verified = node.verifying._verified
+        node.lay(ONE)
+        path = node.blobs.path(sha(ONE))
+        path.chmod(0o600)
+        path.write_bytes(TWO if wrong == "bytes" else ONE[:1000])
+        real = node.blobs.quarantine
+
+        def cut_off(sha256: str) -> None:
+            node.blobs.quarantine = real  # type: ignore[method-assign]
+            real(sha256)
+            once(node.holdings, "settle", StoreUnavailable())
+
+        if cut:
+            node.blobs.quarantine = cut_off  # type: ignore[method-assign]
+        await node.hear(other)
+        await store.close()
+
+        async def becomes(presence: Presence) -> None:
+            async with asyncio.timeout(30):
+                while node.package().presence is not presence:
+                    await asyncio.sleep(0.01)
+
+        await through_outages(node, becomes(Presence.DAMAGED))
+        assert "Upload the same file again" in node.package().reason
+        assert damaged_words(node.catalogue).startswith(NAME)
+        assert await node.store.count("damaged", {"repaired_at": 0}) == 1
+        assert (await node.events()).count("package.damaged") == 1
+        report = await Fsck(store=node.store, layout=node.layout, blobs=node.blobs, now=node.clock).run()
+        assert ("set_aside", NAME) in [(str(each.kind), each.subject) for each in report.problems]
+        await node.verifying.look()
+        assert [name for name, _ in node.blobs.quarantined()] == [sha(ONE)]
+        await node.put(ONE, stage=stage)
+        await becomes(Presence.HELD)
+        await node.verifying.notice_repairs()
+        assert (await node.events()).count("package.repaired") == 1
+        assert damaged_words(node.catalogue) == ""
+
+    run(test)
+
+
+def test_a_check_that_an_outage_cuts_off_says_all_the_same_that_the_file_is_damaged(
+    run: Callable[[Test], None],
+) -> None:
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        path = node.blobs.path(sha(ONE))
+        path.chmod(0o600)
+        path.write_bytes(TWO)
+        job = new_job("hash", "package.verify", node.clock(), args={"package": node.package().id})
+        context = JobContext(job, asyncio.get_running_loop())
+        once(node.holdings, "settle", StoreUnavailable())
+        with pytest.raises(StoreUnavailable):
+            await asyncio.to_thread(node.verifying.run, job, context)
+        with pytest.raises(BlobMissing, match="damaged here"):
+            await asyncio.to_thread(node.verifying.run, job, context)
+        assert "Upload the same file again" in node.package().reason
+        job = replace(job, args={**job.args, "sha256": sha(ONE)})
+        with pytest.raises(BlobMissing, match="damaged here"):
+            await asyncio.to_thread(node.digests.run, job, context)
 
     run(test)
 
