@@ -423,29 +423,31 @@ class BlobStore:
             raise storage_error(exc) from exc
 
     def adopt_or_clean(
-        self, *, names: Mapping[str, str], blobs: set[str], partials: set[str], uploads: set[str]
-    ) -> bool:
+        self,
+        *,
+        believed: bool,
+        names: Mapping[str, str],
+        blobs: set[str],
+        partials: set[str],
+        uploads: set[str],
+    ) -> None:
         """Make the disk agree with the store: restore missing links, remove what nothing mentions but blobs.
 
-        A store that mentions no bytes at all while blobs lie here is not believed: it is far more likely to be the
-        wrong database, or an empty one in place of a lost one, than right. Nothing is deleted then.
-
         Args:
+            believed: Whether the store names any bytes. One that names none while blobs lie here is far more likely to
+                be the wrong database, or an empty one in place of a lost one, than right: nothing is touched then.
             names: Public file names and the SHA-256 that each must show.
-            blobs: Every SHA-256 that the store mentions.
+            blobs: Every SHA-256 whose deletion is cancelled, if a crash left it begun.
             partials: Ids of transfers that may go on.
             uploads: Ids of uploads that may go on.
-
-        Returns:
-            Whether the store was believed.
         """
-        if not blobs and any(_files(self._layout.blobs)):
+        if not believed and any(_files(self._layout.blobs)):
             log.warning(
                 "files of packages lie here and the database knows none of them; they were left alone. If the "
                 "database is the wrong one, stop the node and correct database.url; if it was lost, import a backup",
                 extra={"action": "files_unknown"},
             )
-            return False
+            return
         self._decide_deletions(blobs)
         for path in _files(self._layout.packages):
             # Some file systems (HFS+) give names back in another Unicode form than they were given.
@@ -461,7 +463,6 @@ class BlobStore:
         for path in _files(self._layout.uploads):
             if path.name.split(".")[0] not in uploads:
                 self._clean(path, "upload")
-        return True
 
     def sizes(self) -> dict[str, int]:
         """The size of every blob, by SHA-256."""
