@@ -22,6 +22,7 @@ from appliance.domain.errors import (
 )
 from appliance.domain.job import RetryPolicy
 from appliance.domain.package import Presence
+from appliance.domain.record import AHEAD_MS
 from appliance.domain.states import JobState, TransferState
 from appliance.domain.trash import DAY_MS, Keeping, Why
 from appliance.jobs.context import JobContext
@@ -1162,5 +1163,45 @@ def test_a_clock_that_is_set_while_the_trash_is_purged_ends_no_days(
                 await node.trash.purge()
                 await node.trash.trim(node.package().id)
             assert node.here() == {sha(ONE), sha(TWO), sha(FOUR)}
+
+    run(test)
+
+
+def test_fsck_leaves_the_file_of_a_record_that_it_removes(
+    run: Callable[[Test], None], tmp_path: Path
+) -> None:
+    """The record is a peer's, and right: the clock here is behind. It comes back, and nobody else has the bytes."""
+
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        node.lay(FOUR)
+        async with peer_of(node, tmp_path) as peer:
+            await peer.put(FOUR, "four.pkg")
+            await node.hear(peer)
+            async with asyncio.timeout(30):
+                while node.package("four.pkg").presence is not Presence.HELD:
+                    await asyncio.sleep(0.02)
+            id = node.package("four.pkg").id
+            node.clock.ms -= 5 * AHEAD_MS
+            fsck = Fsck(
+                store=node.store, layout=node.layout, blobs=node.blobs, now=node.clock, identity=node.identity
+            )
+            report = await fsck.run(repair=True)
+            assert [each.repaired for each in report.problems if each.subject == f"package:{id}"] == [
+                "removed; the node keeps its file for packages.keep_days, in case a peer has its record, "
+                "and then deletes it"
+            ]
+            assert report.ok
+            assert node.here() == {sha(ONE), sha(FOUR)}
+            assert [path.name for path in node.layout.packages.iterdir()] == [NAME]
+            node.clock.ms += 5 * AHEAD_MS
+            await node.catalogue.load()
+            await node.started().clean_files()
+            await node.hear(peer)
+        async with asyncio.timeout(30):
+            while node.package("four.pkg").presence is not Presence.HELD:
+                await asyncio.sleep(0.02)
+        assert node.blobs.quarantined() == []
+        assert (node.layout.packages / "four.pkg").read_bytes() == FOUR
 
     run(test)
