@@ -9,6 +9,7 @@ import contextlib
 import logging
 import math
 import os
+import re
 import secrets
 import stat
 import time
@@ -42,6 +43,7 @@ from .layout import Layout
 log = logging.getLogger(__name__)
 
 _LINKING = ".linking-"
+_SHA256 = re.compile("[0-9a-f]{64}")
 _LEAVING = ".leaving-"
 _LINKS_LIFE_S = 60.0  #: whether a disk has hard links is asked again after that
 
@@ -403,10 +405,12 @@ class BlobStore:
         return True
 
     def quarantined(self) -> list[tuple[str, float]]:
-        """The hashes of what is set aside, and since when, in seconds since 1970."""
+        """The hashes of what is set aside, and since when, in seconds since 1970; not what somebody else put there."""
         found = []
         with contextlib.suppress(FileNotFoundError):
             for path in sorted(self._layout.quarantine.iterdir()):
+                if not _SHA256.fullmatch(path.name):
+                    continue
                 with contextlib.suppress(FileNotFoundError):
                     found.append((path.name, path.lstat().st_ctime))
         return found

@@ -1205,3 +1205,58 @@ def test_fsck_leaves_the_file_of_a_record_that_it_removes(
         assert (node.layout.packages / "four.pkg").read_bytes() == FOUR
 
     run(test)
+
+
+@pytest.mark.parametrize("database", ["empty", "older"])
+def test_what_is_set_aside_has_its_days_from_when_this_database_sees_it(
+    run: Callable[[Test], None], database: str
+) -> None:
+    """A file from long ago may be the last copy of a package whose record comes from a peer in a moment."""
+
+    async def test(node: World) -> None:
+        if database == "older":
+            await node.put(ONE)
+        node.layout.damaged(sha(FOUR)).write_bytes(FOUR[:-1])
+        note = node.layout.quarantine / "note.txt"
+        note.write_text("look at this")
+        node.clock.ms += 10_000 * DAY_MS  # by this clock it lies there for years
+        node.wrong_ms += 10_000 * DAY_MS
+        await node.verifying.look()
+        assert len(node.blobs.quarantined()) == 1
+        node.clock.ms += 20 * 3_600_000
+        await node.verifying.look()
+        assert len(node.blobs.quarantined()) == 1
+        node.layout.damaged(sha(FOUR)).chmod(0o600)  # another one, or it is moved: its days begin anew
+        await node.verifying.look()
+        node.clock.ms += 20 * 3_600_000
+        await node.verifying.look()
+        assert len(node.blobs.quarantined()) == 1
+        node.clock.ms += 20 * 3_600_000
+        await node.verifying.look()
+        assert len(node.blobs.quarantined()) == (database == "empty")
+        assert note.exists(), "somebody put it there"
+
+    run(test)
+
+
+def test_what_is_set_aside_stays_while_a_record_names_it_that_cannot_be_followed(
+    run: Callable[[Test], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        node.layout.damaged(sha(FOUR)).write_bytes(FOUR[:-1])
+        await node.verifying.look()
+
+        async def refuse(*_: Any, **__: Any) -> None:
+            raise StorageError("The disk fails.")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(node.holdings, "_situation", refuse)
+            async with peer_of(node, tmp_path) as peer:
+                await peer.put(FOUR, "four.pkg")
+                await node.hear(peer)
+        node.clock.ms += 2 * DAY_MS
+        await node.verifying.look()
+        assert len(node.blobs.quarantined()) == 1
+
+    run(test)
