@@ -26,7 +26,11 @@ class Why(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
-    """Bytes that had a package's name on this node, and all that restoring them needs."""
+    """Bytes that had a package's name on this node, and all that restoring them needs.
+
+    Of its times only `begin` decides how long it stays. `at` is what the wall clock said, right or wrong, when it
+    left. Its row has `clock` too, what the trash's own clock said then; `counted` is that by the wall clock of now.
+    """
 
     package: str  #: package id; "" if nothing names these bytes
     sha256: str  #: hex
@@ -35,9 +39,9 @@ class Version:
     revision: int  #: of the record under which they were served
     author: str  #: id of the node that wrote that record
     why: Why
-    at: int  #: UTC milliseconds: since when they are in the trash
+    at: int  #: UTC milliseconds: since when they are in the trash, by the wall clock of then
     body: PackageBody | None = None  #: of that record; None if it was kept by a program that did not note it
-    #: since when its days count, by the wall clock of now; None: since `at`. Not kept: the trash's own clock says it
+    #: UTC milliseconds: since when its days count, by the wall clock of now; None: since `at`. Not in the row
     counted: int | None = field(default=None, compare=False)
 
     @property
@@ -52,7 +56,7 @@ class Version:
 
     @property
     def begin(self) -> int:
-        """UTC milliseconds: since when its days count."""
+        """UTC milliseconds: since when its days count; compare it with the time for which it was read."""
         return self.at if self.counted is None else self.counted
 
 

@@ -200,7 +200,7 @@ class Fsck:
         return "removed" + await self._remove_view(package)
 
     async def _remove_view(self, id: str) -> str:
-        """Remove what this node keeps of a package; its file is set aside, unless another package is served from it."""
+        """Remove what this node keeps of a package; its file is as good as before, and stays for a while."""
         await self._catalogue.load()
         package = self._catalogue.by_id(id)
         await self._store.delete("packages", {"_id": id})
@@ -210,8 +210,8 @@ class Fsck:
         await asyncio.to_thread(self._blobs.unpublish, package.held_filename)
         if self._catalogue.holders(package.held_sha256):
             return ""
-        await asyncio.to_thread(self._blobs.quarantine, package.held_sha256)
-        return "; its file is set aside"
+        kept = await self._keep(self._blobs.path(package.held_sha256))
+        return f"; the node keeps its file {_KEPT}" if kept else ""
 
     async def _check_views(self, *, repair: bool) -> None:
         async for doc in every(self._store, "packages"):
@@ -381,9 +381,16 @@ class Fsck:
         if path != self._blobs.path(path.name):
             await asyncio.to_thread(remove, path)
             return "removed"
-        size = (await asyncio.to_thread(path.stat)).st_size
+        return f"the node keeps it {_KEPT}" if await self._keep(path) else "it is gone"
+
+    async def _keep(self, path: Path) -> bool:
+        """Let a blob that nothing names stay for a while; says whether it is there."""
+        try:
+            size = (await asyncio.to_thread(path.stat)).st_size
+        except FileNotFoundError:
+            return False
         await keep_unclaimed(self._store, {path.name: size}, self._now())
-        return "the node keeps it for packages.keep_days, in case a peer has its record, and then deletes it"
+        return True
 
     def _files(self) -> Iterator[tuple[Kind, str, Path]]:
         """Files that are old enough to be judged, with the word by which the database would know them."""
@@ -433,6 +440,7 @@ _NOT_BELIEVED = (
     "it knows no package, and files of packages lie here, which are left alone. It was lost, or it is another node's: "
     "correct database.url, or run `ods import` with the newest export"
 )
+_KEPT = "for packages.keep_days, in case a peer has its record, and then deletes it"
 _FOUND_BEFORE = "its file was damaged and set aside"
 _FETCHED = "the node fetches it again from a peer"
 _LINK_FAULTS = {

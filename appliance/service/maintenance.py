@@ -3,18 +3,16 @@
 import asyncio
 import contextlib
 import logging
-import time
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from appliance.domain.errors import InvalidInput, StaleRevision
+from appliance.domain.errors import StaleRevision
 from appliance.domain.job import Job
 from appliance.domain.package import WANTED
-from appliance.domain.record import TOMBSTONE_LIFE_MS, RecordKind
+from appliance.domain.record import TOMBSTONE_LIFE_MS
 from appliance.domain.states import JobState, TransferState
 from appliance.jobs.new import new_job
-from appliance.peering.records import package_body
 from appliance.store.blobs import BlobStore
 from appliance.store.paging import every, pages
 from appliance.store.ports import Remove, Store
@@ -22,7 +20,7 @@ from appliance.store.ports import Remove, Store
 from .catalogue import Catalogue
 from .fetch_jobs import cancelled_by_person, transfer_id
 from .holdings import Holdings
-from .records import Records, stored_record
+from .records import Records
 from .trash import Trash, keep_unclaimed, mentioned, named
 from .uploads import UploadService
 
@@ -41,7 +39,7 @@ def purge_job(now: int) -> Job:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mentioned:
+class InUse:
     """Files that the database has a use for."""
 
     named: set[str]  #: SHA-256s that the database knows by a name
@@ -73,24 +71,26 @@ class Maintenance:
         self._uploads = uploads
         self._blobs = blobs
         self._now = now
-        self._started = time.time()  #: what is older was here before this process, and its name may come back
+        self._found: set[str] | None = None  #: blobs that were here before this process: names may come back
 
     async def clean_files(self) -> None:
         """After a crash: remove files that are neither old nor new state, and restore missing links.
 
-        Every package must be settled before. Blobs that nothing names stay for a while.
+        Every package must be settled before. Blobs that nothing names stay for a while, whose days begin only when the
+        database is believed.
         """
-        mentioned = await self.mentioned()
-        believed = await asyncio.to_thread(
+        in_use = await self._in_use()
+        await asyncio.to_thread(
             self._blobs.adopt_or_clean,
+            believed=bool(in_use.named),
             names=self._catalogue.held_names(),
-            blobs=mentioned.blobs if mentioned.named else set(),
-            partials=mentioned.partials,
-            uploads=mentioned.uploads,
+            blobs=in_use.blobs,
+            partials=in_use.partials,
+            uploads=in_use.uploads,
         )
-        if believed:
-            sizes = await asyncio.to_thread(self._blobs.sizes)
-            await self._keep(sizes.keys() - mentioned.blobs, sizes)
+        sizes = await asyncio.to_thread(self._blobs.sizes)
+        self._found = set(sizes)
+        await self._keep(sizes.keys() - in_use.blobs, sizes)
         await self._trash.purge()
 
     async def _keep(self, found: Iterable[str], sizes: Mapping[str, int]) -> None:
@@ -98,17 +98,16 @@ class Maintenance:
         unclaimed = {sha256: sizes[sha256] for sha256 in found if sha256 in sizes}
         await keep_unclaimed(self._store, unclaimed, self._now())
 
-    async def mentioned(self) -> Mentioned:
+    async def _in_use(self) -> InUse:
         """Every file that the database has a use for; which blobs these are, `trash` says."""
         packages = self._catalogue.all()
-        blobs = await mentioned(self._store, packages) | await self._recorded()
         open_states = {"state": {"in": [str(s) for s in TransferState if s is not TransferState.DONE]}}
         under_way = [doc async for doc in every(self._store, "transfers", open_states)]
         wanted = {package.id: package.body.sha256 for package in packages if not package.withdrawn}
         uploads = [doc async for doc in every(self._store, "uploads")]
-        return Mentioned(
+        return InUse(
             named=await named(self._store, packages),
-            blobs=blobs,
+            blobs=await mentioned(self._store, packages),
             partials={
                 doc["_id"]
                 for doc in under_way
@@ -117,37 +116,30 @@ class Maintenance:
             uploads={doc["_id"] for doc in uploads},
         )
 
-    async def _recorded(self) -> set[str]:
-        """The bytes that records name which this node could not follow yet: it may be the only one that has them."""
-        found = set()
-        where = {"kind": str(RecordKind.PACKAGE), "deleted": False}
-        async for doc in every(self._store, "records", where):
-            if not self._catalogue.shows(doc):
-                with contextlib.suppress(InvalidInput):
-                    found.add(package_body(stored_record(doc)).sha256)
-        return found
-
     async def sweep(self, age_s: float = SWEEP_AGE_S) -> None:
         """Delete what nothing mentions and nobody touched for a while: uploads that lost a race leave such files.
 
         Who is about to mention a file has touched it, so that the order is: look what is old, then what is mentioned.
-        A blob that was here before this process did not come by such a race: it stays as long as an earlier version.
+        A blob that this process found at its start did not come by such a race: it stays as long as an earlier version.
+        One that did not look at its start takes what its first sweep finds for that.
         A blob that a record names and that is not in use is settled: it may be the last copy.
         """
+        if self._found is None:
+            self._found = set(await asyncio.to_thread(self._blobs.sizes))
         old = await asyncio.to_thread(self._blobs.unused, age_s)
         await self._catalogue.load()
-        mentioned = await self.mentioned()
-        if not mentioned.named:  # as at the start: far more likely the wrong database than right
+        in_use = await self._in_use()
+        if not in_use.named:  # as at the start: far more likely the wrong database than right
             return
-        unclaimed = {sha256: at for sha256, at in old.blobs.items() if sha256 not in mentioned.blobs}
-        before = {sha256 for sha256, at in unclaimed.items() if at < self._started}
+        unclaimed = set(old.blobs) - in_use.blobs
+        before = unclaimed & self._found
         if before:
             await self._keep(before, await asyncio.to_thread(self._blobs.sizes))
         held = self._catalogue.held_names()
         names = [name for name in old.names if unicodedata.normalize("NFC", name) not in held]
-        files = [path for path in old.partials if path.name.removesuffix(".map") not in mentioned.partials]
-        files += [path for path in old.uploads if path.name.split(".")[0] not in mentioned.uploads]
-        for sha256 in unclaimed.keys() - before:
+        files = [path for path in old.partials if path.name.removesuffix(".map") not in in_use.partials]
+        files += [path for path in old.uploads if path.name.split(".")[0] not in in_use.uploads]
+        for sha256 in unclaimed - before:
             await asyncio.to_thread(self._blobs.sweep, sha256, age_s)
         for name in names:
             await asyncio.to_thread(self._blobs.sweep_name, name, age_s)

@@ -8,9 +8,14 @@ oldest first, when the disk needs room.
 A file that nothing names is kept the same way, as a version without a package: the database may be an older copy, and
 the record that names the file come back from a peer.
 
-Two questions are answered here, and nowhere else. May a file that is found on the disk be deleted? Not if `mentioned`
-has it: the start, the sweep and fsck ask this. May a file be deleted that a decision let go, since a version expired or
-a package left? Not if `Trash.needs` it: a record may well name it, and other nodes have it.
+Which files are deleted is answered here, and nowhere else. Bytes are `named` if the database knows them by any name,
+`unfollowed` if a record names them that this node could not carry out yet, `mentioned` if they are named or unclaimed.
+
+- One that is found on the disk: not if it is mentioned. The start, the sweep and fsck ask this.
+- One of a version whose time is over: not while it is unfollowed, since it may be the only copy. An unclaimed one not
+  if it is named, and none at all while the database names nothing: it is not believed (`Trash._goes`).
+- One that a decision about its package let go: not if something else here needs it (`Trash.needs`). A record may well
+  name it; the decision made sure that other nodes have it.
 """
 
 import asyncio
@@ -78,6 +83,17 @@ async def named(store: Store, packages: Iterable[Package]) -> set[str]:
     async for doc in every(store, "records", where):
         with contextlib.suppress(KeyError, TypeError):  # an odd record names nothing
             found.add(doc["record"]["body"]["sha256"])
+    return found
+
+
+async def unfollowed(store: Store, catalogue: Catalogue) -> set[str]:
+    """The SHA-256s that records name which this node could not follow yet: it may be the only one that has them."""
+    where = {"kind": str(RecordKind.PACKAGE), "deleted": False}
+    found = set()
+    async for doc in every(store, "records", where):
+        if not catalogue.shows(doc):
+            with contextlib.suppress(KeyError, TypeError):
+                found.add(doc["record"]["body"]["sha256"])
     return found
 
 
@@ -187,17 +203,25 @@ class Trash:
 
     async def versions(self, package: str) -> list[Version]:
         """The versions of a package in the trash, the one that left last first."""
+        return await self._of(package, self._now())
+
+    async def _of(self, package: str, now: int) -> list[Version]:
         docs = await self._store.find(
             _COLLECTION, {"package": package}, order="at", descending=True, limit=_PAGE
         )
-        return await self._counted(docs)
+        return await self._counted(docs, now)
 
-    async def _all(self) -> list[Version]:
-        return await self._counted([doc async for doc in every(self._store, _COLLECTION)])
+    async def _all(self, now: int) -> list[Version]:
+        return await self._counted([doc async for doc in every(self._store, _COLLECTION)], now)
 
-    async def _counted(self, docs: Iterable[Doc]) -> list[Version]:
-        """The versions of rows, with the time since when their days count. A row without one has not begun."""
-        clock, now = await self._clock.read(), self._now()
+    async def _counted(self, docs: Iterable[Doc], now: int) -> list[Version]:
+        """The versions of rows, with the time since when their days count. A row without one has not begun.
+
+        Args:
+            docs: The rows.
+            now: UTC milliseconds. Who asks what has expired asks by the same: the clock may be set meanwhile.
+        """
+        clock = await self._clock.read()
         found = []
         for doc in docs:
             noted = doc.get("clock")
@@ -249,31 +273,55 @@ class Trash:
 
     async def trim(self, package: str) -> None:
         """Delete what is too much of one package."""
-        await self._delete(await self.versions(package))
+        now = self._now()
+        await self._delete(await self._of(package, now), now)
 
     async def purge(self) -> None:
         """Delete what has expired, and what the disk has no room for."""
         await self._clock.advance()
-        await self._begin()
-        versions = await self._all()
-        held = {package.held_sha256 for package in self._catalogue.all()}
+        names = await named(self._store, self._catalogue.all())
+        await self._begin(believed=bool(names))
+        now = self._now()
+        versions = await self._all(now)
+        claimed = names - await unfollowed(self._store, self._catalogue)
         for version in versions:
-            if version.unclaimed and version.sha256 in held:  # it has a name again
+            if version.unclaimed and version.sha256 in claimed:  # it has a name again, which decides about it
                 await self._remove(version)
-        await self._delete(versions)
+        await self._delete(versions, now)
         await self.make_room(0)
 
-    async def _begin(self) -> None:
-        """Let the days of rows begin that something else wrote, or an older program, in the order of their times."""
+    async def _begin(self, *, believed: bool) -> None:
+        """Let the days of rows begin that have none yet, in the order of their times.
+
+        Something else wrote them, or an older program, or they are unclaimed. The days of these begin only when the
+        database is believed, for it may be the wrong one until then.
+        """
         clock = await self._clock.read()
-        rows = every(self._store, _COLLECTION)
-        docs = [doc async for doc in rows if (noted := doc.get("clock")) is None or noted > clock]
+        docs = [
+            doc
+            async for doc in every(self._store, _COLLECTION)
+            if ((noted := doc.get("clock")) is None or noted > clock) and (believed or doc.get("package"))
+        ]
         for number, doc in enumerate(sorted(docs, key=lambda doc: doc.get("at", 0))):
             with contextlib.suppress(StaleRevision, StorageFull):
                 row = {**doc, "clock": clock + number}
                 await self._store.replace(_COLLECTION, row, expect=doc["_rev"])
 
-    async def _delete(self, versions: list[Version]) -> None:
+    async def _goes(self, versions: list[Version]) -> list[Version]:
+        """Those of versions whose time is over that may go; see the head of this module."""
+        if not versions:
+            return []
+        names = await named(self._store, self._catalogue.all())
+        to_follow = await unfollowed(self._store, self._catalogue)
+
+        def goes(version: Version) -> bool:
+            if version.unclaimed:
+                return bool(names) and version.sha256 not in names
+            return version.sha256 not in to_follow
+
+        return [version for version in versions if goes(version)]
+
+    async def _delete(self, versions: list[Version], now: int) -> None:
         if not versions:
             return
         served = {
@@ -281,7 +329,7 @@ class Trash:
             for package in self._catalogue.all()
             if package.held_sha256 != package.body.sha256
         }
-        for version in self.keeping.surplus(versions, served=served, now=self._now()):
+        for version in await self._goes(self.keeping.surplus(versions, served=served, now=now)):
             await self._drop(version, "expired")
 
     async def _remove(self, version: Version) -> bool:
@@ -323,8 +371,8 @@ class Trash:
             if missing <= 0:
                 return
             now = self._now()
-            spare = [each for each in await self._all() if self.keeping.spare(each, now)]
-            versions = sorted(spare, key=lambda version: version.begin)
+            spare = [each for each in await self._all(now) if self.keeping.spare(each, now)]
+            versions = sorted(await self._goes(spare), key=lambda version: version.begin)
             sizes = await asyncio.to_thread(self._sizes, versions)
             if needed and sum(sizes.values()) < missing:
                 return
@@ -375,10 +423,14 @@ class Trash:
 
     # Blobs
 
-    async def needs(self, sha256: str) -> bool:
-        """Whether bytes that were let go are needed all the same, by a version or by a package here.
+    async def elapsed(self) -> int:
+        """How far the clock is by which days are counted here, milliseconds: nobody sets it."""
+        return await self._clock.read()
 
-        By the store, so that other processes' work counts.
+    async def needs(self, sha256: str) -> bool:
+        """Whether bytes that a decision let go are needed all the same, by a version or by a package here.
+
+        By the store, so that other processes' work counts. Records do not count: other nodes have what was let go.
         """
         if await self._store.count(_COLLECTION, {"sha256": sha256}):
             return True

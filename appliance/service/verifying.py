@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 from appliance.domain.errors import (
     OUTAGES,
@@ -20,6 +21,7 @@ from appliance.domain.errors import (
     BlobMissing,
     StaleRevision,
     StorageError,
+    StorageFull,
 )
 from appliance.domain.event import EventType
 from appliance.domain.job import Job
@@ -29,13 +31,14 @@ from appliance.store.blobs import BlobStore, Stamp
 from appliance.store.filesystem import storage_error
 from appliance.store.paging import every
 from appliance.store.ports import Doc, Operation, Remove, Replace, Store
+from appliance.store.schema import NODE
 
 from .blob_check import Finding, fault_of, look, verify
 from .catalogue import Catalogue
 from .hashing import hash_file
 from .holdings import Holdings
 from .journal import SYSTEM, entry
-from .trash import Trash
+from .trash import Trash, named, unfollowed
 from .verified_blobs import VerifiedBlobs
 from .verify_jobs import verify_blob_job
 
@@ -49,6 +52,7 @@ COMPLAINT_MS = 10 * 60_000  #: a package is verified for peers once in this time
 COMPLAINTS = 32  #: packages that are verified for one peer in an hour
 REPAIRED_MS = 90 * 86_400_000  #: how long it is known what was repaired
 _HOUR_MS = 3_600_000
+_SET_ASIDE = "set_aside"  #: the document that says since when files are in `quarantine`
 _THREADS = 8
 _AT_ONCE = 16  #: damaged blobs that are written down together
 _MANY = 500
@@ -314,8 +318,8 @@ class Verifying:
         }
         for package in self._catalogue.all():
             if package.held_sha256:
-                named = held.setdefault(package.held_sha256, (self._size(package), []))
-                named[1].append(package.held_filename)
+                _, names_of = held.setdefault(package.held_sha256, (self._size(package), []))
+                names_of.append(package.held_filename)
         looked = await asyncio.to_thread(self._look, held, names)
         await self._note_unknown(looked.unknown)
         await _several(looked.lost, lambda one: self._lost_in_look(*one))
@@ -467,12 +471,41 @@ class Verifying:
             await self._drop(sha256)
 
     async def clean_quarantine(self) -> None:
-        """Delete what was set aside and is whole again, or wanted by nobody for a while."""
-        held, wanted = {package.held_sha256 for package in self._catalogue.all()}, self._wanted()
-        for sha256, since in await asyncio.to_thread(self._blobs.quarantined):
-            old = self._now() - since * 1000 > self._keep_damaged_ms
+        """Delete what was set aside and is whole again, or wanted by nobody for a while.
+
+        Its days are counted as those of the trash, from when this database first saw it. Nothing is deleted while the
+        database names nothing, and so is not believed.
+        """
+        packages = self._catalogue.all()
+        found = dict(await asyncio.to_thread(self._blobs.quarantined))
+        if found and not await named(self._store, packages):
+            return
+        clock = await self._trash.elapsed()
+        seen = await self._set_aside(found, clock)
+        held = {package.held_sha256 for package in packages}
+        wanted = self._wanted().keys() | (await unfollowed(self._store, self._catalogue) if found else set())
+        for sha256 in found:
+            old = clock - seen[sha256] > self._keep_damaged_ms
             if sha256 in held or (old and sha256 not in wanted):
                 await self._drop(sha256)
+
+    async def _set_aside(self, found: Mapping[str, float], clock: int) -> dict[str, int]:
+        """What the clock of the trash was when each file that is set aside was first seen; kept in the database.
+
+        Args:
+            found: The files by SHA-256; the time of each tells it from another one of this hash.
+            clock: What the clock of the trash is now.
+        """
+        doc = await self._store.get(NODE.name, _SET_ASIDE) or {"_id": _SET_ASIDE, "files": {}}
+        files: dict[str, dict[str, Any]] = {}
+        for sha256, changed in found.items():
+            known = doc["files"].get(sha256)
+            same = known is not None and known["changed"] == changed and known["clock"] <= clock
+            files[sha256] = known if same else {"changed": changed, "clock": clock}
+        if files != doc["files"]:
+            with contextlib.suppress(StorageFull):  # what is not noted is kept longer
+                await self._store.replace(NODE.name, {"_id": _SET_ASIDE, "files": files})
+        return {sha256: note["clock"] for sha256, note in files.items()}
 
     async def _forget_old(self, held: Container[str]) -> None:
         """Delete what is noted of blobs that are gone, and of damage that was repaired long ago."""

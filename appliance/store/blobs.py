@@ -9,6 +9,7 @@ import contextlib
 import logging
 import math
 import os
+import re
 import secrets
 import stat
 import time
@@ -42,6 +43,7 @@ from .layout import Layout
 log = logging.getLogger(__name__)
 
 _LINKING = ".linking-"
+_SHA256 = re.compile("[0-9a-f]{64}")
 _LEAVING = ".leaving-"
 _LINKS_LIFE_S = 60.0  #: whether a disk has hard links is asked again after that
 
@@ -403,10 +405,12 @@ class BlobStore:
         return True
 
     def quarantined(self) -> list[tuple[str, float]]:
-        """The hashes of what is set aside, and since when, in seconds since 1970."""
+        """The hashes of what is set aside, and since when, in seconds since 1970; not what somebody else put there."""
         found = []
         with contextlib.suppress(FileNotFoundError):
             for path in sorted(self._layout.quarantine.iterdir()):
+                if not _SHA256.fullmatch(path.name):
+                    continue
                 with contextlib.suppress(FileNotFoundError):
                     found.append((path.name, path.lstat().st_ctime))
         return found
@@ -423,29 +427,31 @@ class BlobStore:
             raise storage_error(exc) from exc
 
     def adopt_or_clean(
-        self, *, names: Mapping[str, str], blobs: set[str], partials: set[str], uploads: set[str]
-    ) -> bool:
+        self,
+        *,
+        believed: bool,
+        names: Mapping[str, str],
+        blobs: set[str],
+        partials: set[str],
+        uploads: set[str],
+    ) -> None:
         """Make the disk agree with the store: restore missing links, remove what nothing mentions but blobs.
 
-        A store that mentions no bytes at all while blobs lie here is not believed: it is far more likely to be the
-        wrong database, or an empty one in place of a lost one, than right. Nothing is deleted then.
-
         Args:
+            believed: Whether the store names any bytes. One that names none while blobs lie here is far more likely to
+                be the wrong database, or an empty one in place of a lost one, than right: nothing is touched then.
             names: Public file names and the SHA-256 that each must show.
-            blobs: Every SHA-256 that the store mentions.
+            blobs: Every SHA-256 whose deletion is cancelled, if a crash left it begun.
             partials: Ids of transfers that may go on.
             uploads: Ids of uploads that may go on.
-
-        Returns:
-            Whether the store was believed.
         """
-        if not blobs and any(_files(self._layout.blobs)):
+        if not believed and any(_files(self._layout.blobs)):
             log.warning(
                 "files of packages lie here and the database knows none of them; they were left alone. If the "
                 "database is the wrong one, stop the node and correct database.url; if it was lost, import a backup",
                 extra={"action": "files_unknown"},
             )
-            return False
+            return
         self._decide_deletions(blobs)
         for path in _files(self._layout.packages):
             # Some file systems (HFS+) give names back in another Unicode form than they were given.
@@ -461,7 +467,6 @@ class BlobStore:
         for path in _files(self._layout.uploads):
             if path.name.split(".")[0] not in uploads:
                 self._clean(path, "upload")
-        return True
 
     def sizes(self) -> dict[str, int]:
         """The size of every blob, by SHA-256."""

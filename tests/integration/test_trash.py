@@ -23,6 +23,7 @@ from appliance.domain.errors import (
 )
 from appliance.domain.job import RetryPolicy
 from appliance.domain.package import Presence
+from appliance.domain.record import AHEAD_MS
 from appliance.domain.states import JobState, TransferState
 from appliance.domain.trash import DAY_MS, Keeping, Why
 from appliance.jobs.context import JobContext
@@ -112,6 +113,18 @@ class World(Node):
 
 
 Test = Callable[[World], Awaitable[None]]
+
+
+@asynccontextmanager
+async def peer_of(node: World, tmp_path: Path) -> AsyncIterator[World]:
+    """Another node, by the same clock."""
+    root = tmp_path / "peer"
+    root.mkdir()
+    store = await open_store("", root)
+    try:
+        yield World(store, root, node.clock)
+    finally:
+        await store.close()
 
 
 @pytest.fixture
@@ -842,7 +855,9 @@ def test_a_start_decides_about_a_deletion_that_a_crash_left_begun(
         assert node.blobs.begin_delete(sha(ONE)) is not None
         assert sha(ONE) not in node.here()
         kept = await mentioned(node.store, node.catalogue.all())
-        node.blobs.adopt_or_clean(names={NAME: sha(TWO)}, blobs=kept, partials=set(), uploads=set())
+        node.blobs.adopt_or_clean(
+            believed=True, names={NAME: sha(TWO)}, blobs=kept, partials=set(), uploads=set()
+        )
         assert node.here() == ({sha(ONE), sha(TWO)} if needed else {sha(TWO)})
 
     run(test)
@@ -948,7 +963,6 @@ def test_a_file_that_a_database_older_than_it_does_not_name_stays_for_a_while(
             await node.started().clean_files()
             assert [path.name for path in node.layout.packages.iterdir()] == [NAME]
         elif when == "sweep":
-            await asyncio.sleep(0.05)  # the file is older than the process
             await node.started().sweep(-1)
         else:
             fsck = Fsck(store=node.store, layout=node.layout, blobs=node.blobs, now=node.clock)
@@ -972,7 +986,7 @@ def test_a_file_that_came_after_the_start_and_that_nothing_names_goes_soon(
 ) -> None:
     async def test(node: World) -> None:
         await node.put(ONE)
-        await asyncio.sleep(0.05)
+        await node.maintenance.clean_files()
         node.lay(FOUR)
         await node.maintenance.sweep(60)
         assert node.here() == {sha(ONE), sha(FOUR)}
@@ -1107,8 +1121,8 @@ def test_what_is_renewed_or_restored_while_it_is_to_be_deleted_stays(
         await node.put(TWO)
         real = node.trash._all
 
-        async def then_renew() -> list[Any]:
-            found = await real()
+        async def then_renew(now: int) -> list[Any]:
+            found = await real(now)
             node.clock.ms += 1
             await node.trash.renew(node.package().id, sha(ONE))
             return found
@@ -1175,5 +1189,215 @@ def test_a_withdrawn_package_that_comes_back_while_it_is_forgotten_stays(run: Ca
         node.maintenance._uploads = NoUploads()  # type: ignore[assignment]
         await node.maintenance.purge()
         assert await node.store.get("packages", doc["_id"]) is not None
+
+    run(test)
+
+
+@pytest.mark.parametrize("how", ["expired", "no room"])
+@pytest.mark.parametrize("kept_as", ["unclaimed", "version"])
+def test_bytes_that_a_record_names_which_cannot_be_followed_yet_outlive_their_time(
+    run: Callable[[Test], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, kept_as: str
+) -> None:
+    """The disk refuses the name: there is no view of the package, and this may be the only copy."""
+
+    async def test(node: World) -> None:
+        await node.put(FOUR if kept_as == "version" else ONE)
+        await node.put(TWO)
+        if kept_as == "unclaimed":
+            node.lay(FOUR)
+        await node.started().clean_files()
+        publish = node.blobs.publish
+
+        def refuse(sha256: str, filename: str) -> None:
+            if filename == "four.pkg":
+                raise StorageError("The disk refuses the name.")
+            publish(sha256, filename)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(node.blobs, "publish", refuse)
+            async with peer_of(node, tmp_path) as peer:
+                await peer.put(FOUR, "four.pkg")
+                await node.hear(peer)
+            if how == "no room":
+                node.blobs._floor, node.free_bytes = 1, 1
+            node.clock.ms += 8 * DAY_MS
+            for _ in range(2):
+                await node.holdings.settle_noted()
+                await node.trash.purge()
+                await node.maintenance.sweep(-1)
+            assert sha(FOUR) in node.here()
+        node.blobs._floor, node.free_bytes = 0, 10**12
+        async with asyncio.timeout(30):
+            while sha(FOUR) not in node.catalogue.held_names().values():
+                await node.holdings.settle_noted()
+                await asyncio.sleep(0.02)
+        assert (node.layout.packages / "four.pkg").read_bytes() == FOUR
+        await node.trash.purge()
+        assert await node.store.count("superseded", {"package": ""}) == 0, "it has a name again"
+
+    run(test)
+
+
+def test_what_lies_under_a_database_that_is_not_believed_has_its_days_once_it_is(
+    run: Callable[[Test], None], tmp_path: Path
+) -> None:
+    """Whatever the clock says, and even if something gave the files another time meanwhile."""
+
+    async def test(node: World) -> None:
+        node.lay(FOUR)
+        node.blobs._floor, node.free_bytes = 1, 1  # and it would like room
+        for _ in range(2):
+            await node.started().clean_files()
+            node.clock.ms += 30 * DAY_MS
+            await node.trash.purge()
+            await node.maintenance.sweep(-1)
+            assert node.here() == {sha(FOUR)}
+        node.blobs._floor, node.free_bytes = 0, 10**12
+        node.blobs.path(sha(FOUR)).chmod(0o640)  # it changed after the process began
+        async with peer_of(node, tmp_path) as peer:
+            await peer.put(ONE)
+            await node.hear(peer)
+        for _ in range(2):
+            await node.trash.purge()
+            await node.maintenance.sweep(-1)
+            assert node.here() == {sha(FOUR)}
+            node.clock.ms += 6 * DAY_MS
+        node.clock.ms -= 5 * DAY_MS
+        await node.trash.purge()
+        assert node.here() == set()
+
+    run(test)
+
+
+def test_what_a_process_found_at_its_start_is_no_leftover_of_its_own(run: Callable[[Test], None]) -> None:
+    """Its times do not count: the clock may have been wrong, or something touched the file since."""
+
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        node.lay(FOUR)
+        await node.maintenance.clean_files()
+        await node.store.delete("superseded", {"package": ""})  # as if a record had named it until now
+        node.blobs.path(sha(FOUR)).chmod(0o640)
+        await node.maintenance.sweep(-1)
+        assert node.here() == {sha(ONE), sha(FOUR)}
+
+    run(test)
+
+
+def test_a_clock_that_is_set_while_the_trash_is_purged_ends_no_days(
+    run: Callable[[Test], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        await node.put(TWO)
+        node.lay(FOUR)
+        await node.started().clean_files()
+        for looks in range(4):  # it is set behind so many looks at it
+            left = [looks]
+
+            def now(left: list[int] = left) -> int:
+                left[0] -= 1
+                return node.clock() + (3650 * DAY_MS if left[0] < 0 else 0)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(node.trash, "_now", now)
+                await node.trash.purge()
+                await node.trash.trim(node.package().id)
+            assert node.here() == {sha(ONE), sha(TWO), sha(FOUR)}
+
+    run(test)
+
+
+def test_fsck_leaves_the_file_of_a_record_that_it_removes(
+    run: Callable[[Test], None], tmp_path: Path
+) -> None:
+    """The record is a peer's, and right: the clock here is behind. It comes back, and nobody else has the bytes."""
+
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        node.lay(FOUR)
+        async with peer_of(node, tmp_path) as peer:
+            await peer.put(FOUR, "four.pkg")
+            await node.hear(peer)
+            async with asyncio.timeout(30):
+                while node.package("four.pkg").presence is not Presence.HELD:
+                    await asyncio.sleep(0.02)
+            id = node.package("four.pkg").id
+            node.clock.ms -= 5 * AHEAD_MS
+            fsck = Fsck(
+                store=node.store, layout=node.layout, blobs=node.blobs, now=node.clock, identity=node.identity
+            )
+            report = await fsck.run(repair=True)
+            assert [each.repaired for each in report.problems if each.subject == f"package:{id}"] == [
+                "removed; the node keeps its file for packages.keep_days, in case a peer has its record, "
+                "and then deletes it"
+            ]
+            assert report.ok
+            assert node.here() == {sha(ONE), sha(FOUR)}
+            assert [path.name for path in node.layout.packages.iterdir()] == [NAME]
+            node.clock.ms += 5 * AHEAD_MS
+            await node.catalogue.load()
+            await node.started().clean_files()
+            await node.hear(peer)
+        async with asyncio.timeout(30):
+            while node.package("four.pkg").presence is not Presence.HELD:
+                await asyncio.sleep(0.02)
+        assert node.blobs.quarantined() == []
+        assert (node.layout.packages / "four.pkg").read_bytes() == FOUR
+
+    run(test)
+
+
+@pytest.mark.parametrize("database", ["empty", "older"])
+def test_what_is_set_aside_has_its_days_from_when_this_database_sees_it(
+    run: Callable[[Test], None], database: str
+) -> None:
+    """A file from long ago may be the last copy of a package whose record comes from a peer in a moment."""
+
+    async def test(node: World) -> None:
+        if database == "older":
+            await node.put(ONE)
+        node.layout.damaged(sha(FOUR)).write_bytes(FOUR[:-1])
+        note = node.layout.quarantine / "note.txt"
+        note.write_text("look at this")
+        node.clock.ms += 10_000 * DAY_MS  # by this clock it lies there for years
+        node.wrong_ms += 10_000 * DAY_MS
+        await node.verifying.look()
+        assert len(node.blobs.quarantined()) == 1
+        node.clock.ms += 20 * 3_600_000
+        await node.verifying.look()
+        assert len(node.blobs.quarantined()) == 1
+        node.layout.damaged(sha(FOUR)).chmod(0o600)  # another one, or it is moved: its days begin anew
+        await node.verifying.look()
+        node.clock.ms += 20 * 3_600_000
+        await node.verifying.look()
+        assert len(node.blobs.quarantined()) == 1
+        node.clock.ms += 20 * 3_600_000
+        await node.verifying.look()
+        assert len(node.blobs.quarantined()) == (database == "empty")
+        assert note.exists(), "somebody put it there"
+
+    run(test)
+
+
+def test_what_is_set_aside_stays_while_a_record_names_it_that_cannot_be_followed(
+    run: Callable[[Test], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        node.layout.damaged(sha(FOUR)).write_bytes(FOUR[:-1])
+        await node.verifying.look()
+
+        async def refuse(*_: Any, **__: Any) -> None:
+            raise StorageError("The disk fails.")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(node.holdings, "_situation", refuse)
+            async with peer_of(node, tmp_path) as peer:
+                await peer.put(FOUR, "four.pkg")
+                await node.hear(peer)
+        node.clock.ms += 2 * DAY_MS
+        await node.verifying.look()
+        assert len(node.blobs.quarantined()) == 1
 
     run(test)

@@ -189,6 +189,7 @@ def test_cleaning_leaves_exactly_what_the_store_says(store: BlobStore, layout: L
     for name in ("u1", "u2"):
         layout.upload(name).write_bytes(b"")
     store.adopt_or_clean(
+        believed=True,
         names={"shown.pkg": held, "missing.pkg": other},
         blobs={held, other},
         partials={"t1"},
@@ -211,7 +212,7 @@ def test_a_database_that_knows_nothing_deletes_nothing(
     sha256 = put(store, layout, b"all that there is")
     store.publish(sha256, "a.pkg")
     layout.upload("u").write_bytes(b"")
-    store.adopt_or_clean(names={}, blobs=set(), partials=set(), uploads=set())
+    store.adopt_or_clean(believed=False, names={}, blobs=set(), partials=set(), uploads=set())
     assert store.exists(sha256, 17)
     assert (layout.packages / "a.pkg").exists()
     assert "left alone" in caplog.text
@@ -220,7 +221,9 @@ def test_a_database_that_knows_nothing_deletes_nothing(
 def test_names_in_another_unicode_form_are_the_same_names(store: BlobStore, layout: Layout) -> None:
     sha256 = put(store, layout, b"bytes")
     (layout.packages / "Cafe\u0301.pkg").write_bytes(b"bytes")  # as HFS+ gives it back
-    store.adopt_or_clean(names={"Caf\u00e9.pkg": sha256}, blobs={sha256}, partials=set(), uploads=set())
+    store.adopt_or_clean(
+        believed=True, names={"Caf\u00e9.pkg": sha256}, blobs={sha256}, partials=set(), uploads=set()
+    )
     assert (layout.packages / "Cafe\u0301.pkg").exists()
 
 

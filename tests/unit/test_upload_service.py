@@ -255,8 +255,8 @@ def test_killed_between_the_blob_and_the_record(tmp_path: Path) -> None:
         sha256 = manifest_of(DATA).sha256
         world.blobs.commit(world.layout.upload(upload.id), sha256, keep=True)
         world.start()
-        # At the start nobody mentions the blob; another is there, so that the database is believed.
-        world.blobs.adopt_or_clean(names={}, blobs={"0" * 64}, partials=set(), uploads={upload.id})
+        # At the start nobody mentions the blob.
+        world.blobs.adopt_or_clean(believed=True, names={}, blobs=set(), partials=set(), uploads={upload.id})
         assert world.files(world.layout.blobs) == [sha256]
         world.blobs.path(sha256).unlink()  # as once it was kept for long enough
         assert (await world.uploads.get(upload.id)).offset == len(DATA)
