@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 
 from appliance.domain.errors import BlobMissing, PeerError, PeerNotFound
+from appliance.domain.holding import Proof
 from appliance.domain.job import Job
 from appliance.domain.package import Package, Presence
 from appliance.domain.states import PeerState
@@ -98,6 +99,9 @@ class Prover(World):
         )
         job = Job(id="v", queue="hash", name="blob.verify", args={"sha256": sha256})
         await asyncio.to_thread(self.verifying.run_blob, job, cast(Any, context))
+
+    def lies_here(self, sha256: str) -> bool:
+        return self.blobs.path(sha256).exists()
 
 
 def chunk_of(data: bytes, chunk: int) -> bytes:
@@ -255,5 +259,74 @@ def test_a_peer_of_both_that_fails_is_named(run: Callable[[Test], None]) -> None
         reason = await world.wrong()
         assert "hub: It answered 409." in reason
         assert "Join" not in reason
+
+    run(test)
+
+
+def test_a_file_that_only_the_disk_knows_stays_until_another_node_proves_that_it_has_it(
+    run: Callable[[Test], None],
+) -> None:
+    """The database was lost or is older; that another node says that it holds the file is not enough."""
+
+    async def test(world: Prover) -> None:
+        package, other = await world.refused()
+        sha256 = package.body.sha256
+        await world.store.delete("packages", {"_id": package.id})
+        await world.store.delete("manifests", {"_id": sha256})
+        await world.store.delete("verified", {"_id": sha256})
+        await world.store.delete("jobs", {})
+        world.verified._known.clear()
+        world.catalogue._by_id.clear()
+        await world.holdings.settle(package.id)
+        await world.verify(sha256)
+        assert world.lies_here(sha256)
+        assert world.package().presence is Presence.HELD
+        assert "proves that it has the file" in world.package().reason
+        assert await world.asks()
+        await world.holdings.settle(package.id, proof=Proof(node=other, sha256=sha256))
+        assert world.package().presence is Presence.NOT_ADMITTED
+        assert not world.lies_here(sha256)
+        await world.holdings.settle(package.id)
+        assert world.package().presence is Presence.NOT_ADMITTED
+
+    run(test)
+
+
+def test_bytes_of_another_package_are_published_under_a_refused_name_only_when_that_one_goes(
+    run: Callable[[Test], None],
+) -> None:
+    async def test(world: Prover) -> None:
+        package, other = await world.refused()
+        sha256 = package.body.sha256
+        await world.holdings.settle(package.id, proof=Proof(node=other, sha256=sha256))
+        twin = await world.publish("B.pkg", DATA)
+        await world.verify(sha256)
+        for _ in range(2):
+            await world.holdings.settle(package.id)
+            assert world.package().presence is Presence.NOT_ADMITTED
+        await world.packages.withdraw(twin.id, actor="jo")
+        assert world.package().presence is Presence.HELD, "nobody has proved yet that it has this file"
+        await world.holdings.settle(package.id, proof=Proof(node=other, sha256=sha256))
+        assert world.package().presence is Presence.NOT_ADMITTED
+
+    run(test)
+
+
+def test_a_damaged_copy_is_given_up_when_another_node_proves_that_it_has_the_file(
+    run: Callable[[Test], None],
+) -> None:
+    async def test(world: Prover) -> None:
+        package, other = await world.refused()
+        world.near.ids.clear()
+        await world.join(other)
+        world.blobs.path(package.body.sha256).unlink()
+        await world.holdings.lost_blob(package.body.sha256, "the file is missing")
+        assert world.package().presence is Presence.DAMAGED
+        await world.holdings.settle(package.id)
+        assert world.package().presence is Presence.DAMAGED
+        await world.prove()
+        assert world.package().presence is Presence.NOT_ADMITTED
+        await world.holdings.settle(package.id)
+        assert world.package().presence is Presence.NOT_ADMITTED
 
     run(test)
