@@ -22,9 +22,9 @@ from appliance.domain.errors import (
     PackageWithdrawn,
 )
 from appliance.domain.package import WANTED, Package, Presence
+from appliance.service.held_file import open_held
 
 from .base import BaseHandler
-from .held_file import open_held
 from .ranges import Span, Unsatisfiable, not_modified, parse_range, range_applies, still_matches
 from .sendfile import FileFailed, send_file
 
@@ -72,7 +72,7 @@ class DownloadHandler(BaseHandler):
 
     async def _answer(self, filename: str, *, body: bool) -> None:
         package = self._served(unicodedata.normalize("NFC", filename))
-        descriptor = await open_held(self.app, package)
+        descriptor = await open_held(self.app.blobs, self.app.verifying, package)
         try:
             await self._send(package.held_sha256, descriptor, body=body)
         except FileFailed:

@@ -38,10 +38,10 @@ from appliance.peering.wire import (
     manifest_json,
     parse,
 )
+from appliance.service.held_file import open_held
 from appliance.service.records import ChangesPage
 from appliance.service.registration import registering_key
 
-from .held_file import open_held
 from .peer_base import MAX_BODY, MAX_REGISTRATION, PeerHandler
 from .ranges import Unsatisfiable, parse_range
 from .sendfile import FileFailed, send_file
@@ -268,7 +268,7 @@ class ChunksHandler(BytesHandler):
         """The packed bits, lowest first."""
         package = self.package(id)
         if package.presence is Presence.HELD:
-            os.close(await open_held(self.app, package))
+            os.close(await open_held(self.app.blobs, self.app.verifying, package))
         packed = self.app.transfers.held_chunks(id, package.body.sha256)
         if packed is None:
             if package.presence not in {Presence.HELD, Presence.ARRIVING}:
@@ -308,7 +308,7 @@ class ContentHandler(BytesHandler):
         package = self.package(id)
         if package.held_sha256 != package.body.sha256:
             raise PackageArriving(f"This node does not hold the bytes: {package.reason}.", retry_after=30)
-        descriptor = await open_held(self.app, package)
+        descriptor = await open_held(self.app.blobs, self.app.verifying, package)
         try:
             size = os.fstat(descriptor).st_size
             first, length = 0, size

@@ -236,8 +236,8 @@ def connect(
             trash=trash, now=now_ms,
         ),
         release_check=ReleaseCheck(
-            catalogue=catalogue, holdings=holdings, blobs=blobs, peers=peers, neighbourhood=neighbourhood,
-            calls=calls, node_id=node_id, pick=secrets.randbelow,
+            catalogue=catalogue, holdings=holdings, blobs=blobs, peers=peers, verifying=verifying,
+            calls=calls, node_id=node_id,
         ),
         neighbourhood=neighbourhood,
         uploads=uploads, accounts=Accounts(store, now_ms, stages=stages, directory=directory),

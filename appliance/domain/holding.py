@@ -1,7 +1,7 @@
 """What a node does about one package's bytes: keep, fetch, adopt or release them, and the sentence that says why."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from .moment import clock
@@ -38,15 +38,17 @@ class Situation:
     admission: Admission
     held_current: bool  #: the bytes of the newest record are served here
     held_old: bool  #: other bytes of this name are served here
-    on_disk: bool  #: the bytes of the newest record are on this disk, with their manifest
-    unverified: bool = False  #: a file of that SHA-256 is on this disk, and is read before it counts
+    on_disk: bool  #: the bytes of the newest record are on this disk, verified, with their manifest
+    shared: bool = False  #: another package is served from them here or waits for them, so they stay
+    unverified: bool = False  #: a file of that SHA-256 is on this disk, and is read before it is `on_disk`
     damaged: bool  #: the file here failed verification, or was lost, and is not whole again
+    given_up: bool = False  #: the bytes were refused and not missed here before
     cancelled: bool  #: a person stopped the transfer
     sources: Sequence[str]  #: names of registered peers that hold the bytes
     out_of_reach: Sequence[str]  #: names of other nodes that hold them
     safe_elsewhere: bool  #: a node that admits the package holds the bytes
     proven_elsewhere: bool  #: such a node has just given a chunk of them
-    keepers: Sequence[str] = ()  #: names of the nodes that admit the package and hold the bytes
+    keeper_names: Sequence[str] = ()  #: names of the nodes that admit the package and hold the bytes
     asking: bool = False  #: they are being asked for a chunk, or will be again
     unproven: str = ""  #: why that did not prove anything the last time
     trouble: str = ""  #: why the transfer stopped, if it did
@@ -80,8 +82,10 @@ def decide(now: Situation) -> Decision:
     """Decide about one package.
 
     The last copy of a package is never released because of a stage or tag: not before a node that admits the
-    package proves that it holds it. A last copy that was damaged is wanted back likewise: it is fetched from whoever
-    holds it, and is called damaged where nobody can give it.
+    package proves that it holds it. Bytes that are found on the disk are such a copy too: the database may be
+    older. Those that another package needs here are not: they stay, and no proof is asked for. A last copy that
+    was damaged is wanted back likewise: it is fetched from whoever holds it, and is called damaged where nobody
+    can give it.
     """
     here = now.held_current or now.held_old
     if now.withdrawn:
@@ -94,21 +98,25 @@ def decide(now: Situation) -> Decision:
                 presence=Presence.HELD,
                 reason=f"{now.admission.reason}; this copy is kept until a node that admits the package has it",
             )
-        if now.held_current and not now.proven_elsewhere:
-            holder = " or ".join(now.keepers[:3])
+        own = now.held_current or (now.on_disk and not now.shared)
+        if own and not now.proven_elsewhere:
+            holder = " or ".join(now.keeper_names[:3])
             failed = f" ({now.unproven.rstrip('.')})" if now.unproven else ""
             return Decision(
-                action=Action.KEEP,
+                action=Action.KEEP if now.held_current else Action.ADOPT,
                 presence=Presence.HELD,
                 reason=f"{now.admission.reason}; this copy is kept until {holder} proves that it has the file{failed}",
                 prove=not now.asking,
             )
-        if not now.damaged or now.held_current or now.safe_elsewhere:
+        missed = now.damaged and not now.on_disk and not now.held_current
+        proven = now.safe_elsewhere and (now.proven_elsewhere or now.given_up)
+        if not missed or proven:
             return Decision(
-                action=Action.RELEASE if here or now.on_disk else Action.NOTHING,
+                action=Action.RELEASE if own or now.held_old else Action.NOTHING,
                 presence=Presence.NOT_ADMITTED,
                 reason=now.admission.reason,
             )
+        return replace(_decide_wanted(now), prove=now.safe_elsewhere and not now.asking)
     return _decide_wanted(now)
 
 

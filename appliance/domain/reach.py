@@ -39,8 +39,7 @@ def cut_off(nodes: Mapping[str, NodeBody], holders: Collection[str], admitting: 
 
 def neighbours(nodes: Mapping[str, NodeBody], id: str) -> list[str]:
     """The nodes that a node is registered with, as its record or theirs say."""
+    named = nodes[id].peers if id in nodes else ()
     return sorted(
-        other
-        for other, node in nodes.items()
-        if other != id and (other in nodes[id].peers or id in node.peers)
+        other for other, node in nodes.items() if other != id and (other in named or id in node.peers)
     )

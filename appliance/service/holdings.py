@@ -51,7 +51,7 @@ from .fetch_jobs import (
     transfer_id,
 )
 from .records import About, Known, Records
-from .trash import Trash
+from .trash import Trash, needed_by
 from .unsettled import Unsettled, read_unsettled
 from .verified_blobs import VerifiedBlobs, damage, damage_noted
 from .verify_jobs import verify_blob_job
@@ -332,12 +332,15 @@ class Holdings:
         async with lock:
             for attempt in range(_TRIES):
                 try:
-                    return await self._settle(id, actor, extra, transfer, again, proof)
+                    package, heirs = await self._settle(id, actor, extra, transfer, again, proof)
+                    break
                 except (StaleRevision, BlobMissing):  # a blob may be deleted while it is about to be adopted
                     if attempt == _TRIES - 1:
                         raise
                     await self._catalogue.refresh(id)
-        return None
+        if heirs:
+            await self.settle_many(heirs)
+        return package
 
     async def _settle(
         self,
@@ -347,14 +350,15 @@ class Holdings:
         ended: Doc | None,
         again: bool,
         proof: Proof | None,
-    ) -> Package | None:
+    ) -> tuple[Package | None, list[str]]:
+        """As `settle`; with the ids of packages to settle after it."""
         about = await self._records.about(id)
         record = about.package.record
         if record is None:
             known = [*extra, *([Replace("transfers", ended)] if ended is not None else [])]
             if known:
                 await self._store.batch(known)
-            return None
+            return None, []
         body = package_body(record)
         old = self._catalogue.by_id(id)
         transfer = await self._store.get("transfers", transfer_id(id, body.sha256))
@@ -386,8 +390,9 @@ class Holdings:
                 self.on_written()
         if decision.action is Action.ADOPT:
             await self._files.run(partial(self._blobs.ensure, view.held_sha256, view.held_filename))
-        await self._let_go(old, view, decision)
-        return self._catalogue.by_id(id)
+        proven = body.sha256 if situation.proven_elsewhere else ""
+        heirs = await self._let_go(old, view, decision, proven)
+        return self._catalogue.by_id(id), heirs
 
     async def _transfer_operations(
         self, decision: Decision, view: Package, transfer: Doc | None, ended: Doc | None, *, at_once: bool
@@ -419,23 +424,26 @@ class Holdings:
         holders = [replica.node for replica in others]
         near = self._sources.usable_sources(holders, record.id)
         away = self._sources.set_aside(holders, record.id)
-        check = None
-        if held == body.sha256 and keepers and not proven and not self.admits(body):
-            check = await self._release_check(record.id)
         on_disk = unverified = False
         if held != body.sha256:
             on_disk, unverified = await self._blob_here(body)
             if on_disk and await self.manifest(body) is None:
                 on_disk = False
                 unverified = await self._store.get("manifests", body.sha256) is None  # verifying makes it
+        damaged = held != body.sha256 and await self.is_damaged(body.sha256)
+        check = None
+        if (held == body.sha256 or on_disk or damaged) and keepers and not proven and not self.admits(body):
+            check = await self._release_check(record.id)
         return Situation(
             withdrawn=record.deleted,
             admission=self._own_admission(body, here=on_disk or held == body.sha256),
             held_current=held == body.sha256,
             held_old=held not in {"", body.sha256},
             on_disk=on_disk,
+            shared=on_disk and self._needed_by_others(record.id, body.sha256),
             unverified=unverified,
-            damaged=held != body.sha256 and await self.is_damaged(body.sha256),
+            damaged=damaged,
+            given_up=_gave_up(old, body),
             cancelled=cancelled_by_person(transfer),
             trouble=transfer["error"] if transfer is not None and transfer["state"] in STOPPED else "",
             retry_at=retry_time(transfer),
@@ -445,9 +453,11 @@ class Holdings:
             out_of_reach=[self.name_of(replica.node) for replica in others if replica.node not in near],
             safe_elsewhere=bool(keepers),
             proven_elsewhere=proven,
-            keepers=[self.name_of(node) for node in keepers],
+            keeper_names=[self.name_of(node) for node in keepers],
             asking=check is not None,
-            unproven=check.error.partition(": ")[2] if check else "",  # behind the kind of the error
+            unproven=check.error.partition(": ")[2]
+            if check
+            else "",  # `describe` puts the kind of error before
         )
 
     def _holders(self, about: About, body: PackageBody) -> list[ReplicaBody]:
@@ -489,7 +499,7 @@ class Holdings:
         return jobs[0] if jobs else None
 
     async def keepers(self, package: Package) -> list[str]:
-        """Other nodes that admit a package and say that they hold its newest bytes."""
+        """The ids of other nodes that admit a package and say that they hold its newest bytes."""
         about = await self._records.about(package.id)
         return self._keepers(self._holders(about, package.body), package.body)
 
@@ -577,15 +587,42 @@ class Holdings:
         asked = {source["name"] for source in transfer["sources"]} if transfer is not None else set()
         return bool(set(situation.sources) - asked)
 
-    async def _let_go(self, old: Package | None, view: Package, decision: Decision) -> None:
-        """Remove files that the store no longer mentions."""
+    async def _let_go(self, old: Package | None, view: Package, decision: Decision, proven: str) -> list[str]:
+        """Remove files that the store no longer mentions.
+
+        Bytes that no other node has just proved to have (`proven`) stay while a package that is refused here has the
+        same: nobody asked for a proof on its behalf while they were here for this one.
+
+        Returns:
+            The ids of these packages, to be settled.
+        """
+        gone: list[str] = []
         if old is not None and old.held_filename and old.held_filename != view.held_filename:
             await asyncio.to_thread(self._blobs.unpublish, old.held_filename)
         if old is not None and old.held_sha256 and old.held_sha256 != view.held_sha256:
             await self._trash.trim(view.id)
-            await self.free(old.held_sha256)
-        if decision.action is Action.RELEASE:
-            await self.free(view.body.sha256)
+            gone.append(old.held_sha256)
+        if decision.action is Action.RELEASE and (view.withdrawn or proven):
+            gone.append(view.body.sha256)
+        heirs: list[str] = []
+        for sha256 in dict.fromkeys(gone):
+            found = self._refused(sha256) if sha256 != proven else []
+            if not found:
+                await self.free(sha256)
+            heirs.extend(found)
+        return heirs
+
+    def _needed_by_others(self, id: str, sha256: str) -> bool:
+        """Whether another package is served from bytes here, or waits for them."""
+        return any(sha256 in needed_by(other) for other in self._catalogue.all() if other.id != id)
+
+    def _refused(self, sha256: str) -> list[str]:
+        """The ids of packages whose newest bytes are these, and which are not admitted and not served here."""
+        return [
+            package.id
+            for package in self._catalogue.all()
+            if package.body.sha256 == sha256 and package.presence is Presence.NOT_ADMITTED
+        ]
 
     async def free(self, sha256: str) -> None:
         """Delete a blob that nothing on this node needs."""
@@ -685,6 +722,11 @@ class Holdings:
                 )
                 return True
         return False
+
+
+def _gave_up(old: Package | None, body: PackageBody) -> bool:
+    """Whether the view of a package says that its newest bytes are refused and not missed here."""
+    return old is not None and old.presence is Presence.NOT_ADMITTED and old.body.sha256 == body.sha256
 
 
 def _release_check_job(id: str, now: int) -> Job:

@@ -244,6 +244,17 @@ class Peers:
         active = (self._peers[id] for id in ids if self.is_active(id))
         return [away for peer in active if (away := self._away(peer, package)) is not None]
 
+    def doubt(self, id: str, package: str) -> str:
+        """Why a peer does not prove that it has a package: what it did wrong with it in the last hour, or ""."""
+        peer = self._peers.get(id)
+        if peer is None:
+            return ""
+        struck = peer.packages.get(package)
+        if struck is not None and abs(self._now() - struck.at) < _FORGIVE_MS:
+            return struck.reason
+        away = self._away(peer, package)
+        return away.reason if away is not None else ""
+
     def quarantined_for(self, id: str) -> dict[str, SetAside]:
         """The packages that a peer is not asked for now, by package id."""
         peer, now = self._peers.get(id), self._now()

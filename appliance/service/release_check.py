@@ -4,16 +4,23 @@ That a node says that it holds a package may be wrong: its disk may have been lo
 copy stays until a node has given a chunk that fits the manifest. A node gives one only for a package that it admits
 itself, by its settings of now: of several that release at the same time, none proves anything to the others. A node
 that is no direct peer is asked through a peer of both; where there is none, nothing can be proven and the copy stays.
+
+Each try of a job asks a node for the same chunk, so one that has a wrong chunk proves nothing by another one. A direct
+peer that gave a wrong one is told, so that it verifies its file, and is not believed for a while.
 """
 
 import asyncio
+import contextlib
+import hashlib
 import os
+import random
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import TypeVar
 
 from appliance.domain.errors import (
     BlobMissing,
+    ChunkInvalid,
     Conflict,
     IntegrityFailure,
     InvalidInput,
@@ -27,14 +34,16 @@ from appliance.domain.errors import (
 from appliance.domain.holding import Proof
 from appliance.domain.job import Job, RetryPolicy
 from appliance.domain.manifest import CHUNK_SIZE, Manifest, chunk_count
-from appliance.domain.package import Package
+from appliance.domain.package import WANTED, Package
+from appliance.domain.reach import neighbours
 from appliance.jobs.context import JobContext
 from appliance.store.blobs import BlobStore
 
 from .catalogue import Catalogue
+from .held_file import open_held
 from .holdings import Holdings
-from .neighbourhood import Neighbourhood
 from .peers import Peers
+from .verifying import Verifying
 
 T = TypeVar("T")
 
@@ -52,10 +61,9 @@ class ReleaseCheck:
         holdings: Holdings,
         blobs: BlobStore,
         peers: Peers,
-        neighbourhood: Neighbourhood,
+        verifying: Verifying,
         calls: Executor,
         node_id: str,
-        pick: Callable[[int], int],
     ) -> None:
         """Make it.
 
@@ -64,19 +72,17 @@ class ReleaseCheck:
             holdings: What this node holds.
             blobs: The bytes.
             peers: Whom to ask.
-            neighbourhood: Who is registered with whom.
+            verifying: Which files may be read.
             calls: Threads for requests to peers.
             node_id: This node's id.
-            pick: A random number below another one.
         """
         self._catalogue = catalogue
         self._holdings = holdings
         self._blobs = blobs
         self._peers = peers
-        self._neighbourhood = neighbourhood
+        self._verifying = verifying
         self._calls = calls
         self._node_id = node_id
-        self._pick = pick
 
     async def run(self, job: Job, context: JobContext) -> None:
         """Find a node that proves that it has the package, and release the copy here.
@@ -85,12 +91,10 @@ class ReleaseCheck:
             PeerError: None did; the message says why, and the job comes again.
         """
         package = await self._catalogue.refresh(job.args["package"])
-        if (
-            package is None
-            or package.held_sha256 != package.body.sha256
-            or self._holdings.admits(package.body)
-        ):
+        if package is None or self._holdings.admits(package.body):
             return
+        if package.held_sha256 != package.body.sha256 and package.presence not in WANTED:
+            return  # neither here, nor damaged here and wanted back until another node proves it
         manifest = await self._holdings.manifest(package.body)
         if manifest is None:
             raise PeerError("The hashes of its chunks are missing here.")
@@ -98,7 +102,7 @@ class ReleaseCheck:
         for node in await self._holdings.keepers(package):
             context.check()
             try:
-                await self._prove(package.id, manifest, node)
+                await self._prove(package, manifest, node, _index(job.id, node, manifest.count))
             except PeerError as exc:
                 reasons.append(f"{self._holdings.name_of(node)}: {exc.message}")
             else:
@@ -108,50 +112,46 @@ class ReleaseCheck:
         if reasons:
             raise PeerError(" ".join(reasons))
 
-    async def _prove(self, package: str, manifest: Manifest, node: str) -> None:
-        """Have a node give a random chunk.
+    async def _prove(self, package: Package, manifest: Manifest, node: str, index: int) -> None:
+        """Have a node give a chunk.
 
         Raises:
             PeerError: It did not, or the chunk was wrong.
         """
-        index = self._pick(max(1, manifest.count))
-        if not self._peers.is_active(node):
+        if self._peers.is_active(node):
+            await self._ask_holder(node, package, index, manifest)
+        else:
             await self._prove_through_another(package, manifest, node, index)
-            return
-        if not self._peers.usable_sources([node], package):
-            raise PeerError("It gave wrong data lately and is not asked for now.")
-        try:
-            data = await self._ask(
-                node, self._peers.client(node).proof, package, manifest.sha256, index, node
-            )
-            _verify(manifest, index, data)
-        except (IntegrityFailure, PeerMisbehaved) as exc:
-            await self._peers.strike(node, exc.message, package=package)
-            raise PeerError(exc.message) from exc
 
-    async def _prove_through_another(self, package: str, manifest: Manifest, node: str, index: int) -> None:
-        for relay in self._relays(node):
+    async def _prove_through_another(
+        self, package: Package, manifest: Manifest, node: str, index: int
+    ) -> None:
+        known, relays = self._relays(node)
+        reasons = []
+        for relay in relays:
             try:
                 data = await self._call(
-                    self._peers.client(relay).proof, package, manifest.sha256, index, node
+                    self._peers.client(relay).proof, package.id, manifest.sha256, index, node
                 )
                 _verify(manifest, index, data)
-            except (PeerError, PeerNotFound, IntegrityFailure):
-                continue  # which of the two is to blame cannot be told
+            except (PeerError, PeerNotFound, IntegrityFailure) as exc:  # who is to blame cannot be told
+                if relay in known:
+                    reasons.append(f"{self._holdings.name_of(relay)}: {exc.message}")
+                continue
             return
-        raise PeerError(
-            "It is no direct peer, and no peer of both could have it prove that. Join the two nodes."
-        )
+        if reasons:
+            raise PeerError(f"It is no direct peer. {' '.join(reasons)}")
+        raise PeerError("It is no direct peer, and no peer of both can be asked. Join the two nodes.")
 
-    def _relays(self, node: str) -> list[str]:
-        """Direct peers that may be registered with a node, those first that said so."""
-        found = [peer for peer in self._peers.active_ids() if not self._peers.backing_off(peer)]
+    def _relays(self, node: str) -> tuple[set[str], list[str]]:
+        """The direct peers that are registered with a node, as signed records say, and those to ask, they first.
 
-        def unlikely(peer: str) -> bool:
-            sight = self._neighbourhood.sight(peer)
-            return sight is None or node not in sight.peers
-
-        return sorted(found, key=unlikely)[:RELAYS]
+        A record may be old, so others are asked too, not the same ones each time.
+        """
+        able = [peer for peer in self._peers.active_ids() if not self._peers.backing_off(peer)]
+        known = set(neighbours(self._holdings.nodes, node)).intersection(able)
+        random.shuffle(able)
+        return known, sorted(able, key=lambda peer: peer not in known)[:RELAYS]
 
     async def answer(self, package: Package, index: int, holder: str) -> bytes:
         """A chunk of a package's newest bytes: from here, or fetched from the direct peer that is to prove it.
@@ -166,23 +166,41 @@ class ReleaseCheck:
         if not 0 <= index < max(1, chunk_count(package.body.size)):
             raise InvalidInput("There is no such chunk.")
         if holder != self._node_id:
-            client = self._peers.client(holder)
-            return bytes(
-                await self._ask(holder, client.proof, package.id, package.body.sha256, index, holder)
-            )
+            self._peers.get(holder)
+            manifest = await self._holdings.manifest(package.body)
+            return await self._ask_holder(holder, package, index, manifest)
         if not self._holdings.admits(package.body):
             raise Conflict("This node does not take the package any more and may release it.")
         if package.held_sha256 != package.body.sha256:
             raise PackageArriving(f"This node does not hold the bytes: {package.reason}.", retry_after=30)
-        return await asyncio.to_thread(self._read, package, index)
-
-    def _read(self, package: Package, index: int) -> bytes:
+        descriptor = await open_held(self._blobs, self._verifying, package)
         try:
-            with os.fdopen(self._blobs.open(package.held_sha256), "rb") as file:
-                file.seek(index * CHUNK_SIZE)
-                return file.read(CHUNK_SIZE)
+            return await asyncio.to_thread(_read, descriptor, index)
         except OSError as exc:
+            self._verifying.suspect(package)
             raise BlobMissing() from exc
+
+    async def _ask_holder(self, node: str, package: Package, index: int, manifest: Manifest | None) -> bytes:
+        """A chunk from the direct peer that is to prove the package; checked, if its manifest is known.
+
+        Raises:
+            PeerError: It did not give it, the chunk was wrong, or one that it gave lately was.
+        """
+        doubt = self._peers.doubt(node, package.id)
+        if doubt:
+            raise PeerError(f"It gave wrong data lately and is not believed for now: {doubt}")
+        client = self._peers.client(node)
+        try:
+            data = bytes(await self._ask(node, client.proof, package.id, package.body.sha256, index, node))
+            if manifest is not None:
+                _verify(manifest, index, data)
+        except (IntegrityFailure, PeerMisbehaved) as exc:
+            if isinstance(exc, ChunkInvalid):
+                with contextlib.suppress(PeerError, PeerNotFound):  # an older node does not listen
+                    await self._call(client.complain, package.id, package.body.sha256, index)
+            await self._peers.strike(node, exc.message, package=package.id)
+            raise PeerError(exc.message) from exc
+        return data
 
     async def _ask(self, node: str, function: Callable[..., T], *arguments: object) -> T:
         """Call the direct peer that is to prove it, unless it did not answer lately: thousands may want to ask it.
@@ -201,6 +219,18 @@ class ReleaseCheck:
 
     async def _call(self, function: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._calls, function, *arguments)
+
+
+def _index(job: str, node: str, count: int) -> int:
+    """The random chunk that a node is asked for: the same at each try of a job, in every process."""
+    return int.from_bytes(hashlib.sha256(f"{job} {node}".encode()).digest()) % max(1, count)
+
+
+def _read(descriptor: int, index: int) -> bytes:
+    """One chunk of an open file, which is closed. Blocks."""
+    with os.fdopen(descriptor, "rb") as file:
+        file.seek(index * CHUNK_SIZE)
+        return file.read(CHUNK_SIZE)
 
 
 def _verify(manifest: Manifest, index: int, data: bytes) -> None:

@@ -210,9 +210,14 @@ def test_a_copy_is_released_only_when_the_other_holder_proves_that_it_has_the_fi
         eventually(
             lambda: 1 <= asked <= node.api("GET", f"/peers/{berlin.id}")["strikes"], 10, "no strike for a lie"
         )
+        assert any(request.path.endswith("/complaints") for request in berlin.asked), "it is not told"
         records = len(node.api("GET", "/events?limit=500")["items"])
 
         berlin.lie = None
+        hurry(node, job["id"])
+        eventually(lambda: "not believed for now" in reason(), 30, reason)
+        node.api("DELETE", f"/peers/{berlin.id}")  # who is registered anew begins without strikes
+        berlin.join(node.invite())
 
         def released() -> bool:
             hurry(node, job["id"])

@@ -56,6 +56,24 @@ NEW = Situation(
         (replace(NEW, admission=NO, held_current=True, safe_elsewhere=False), Action.KEEP, Presence.HELD),
         (replace(NEW, admission=NO, on_disk=True, safe_elsewhere=False), Action.ADOPT, Presence.HELD),
         (replace(NEW, admission=NO, held_current=True, proven_elsewhere=False), Action.KEEP, Presence.HELD),
+        (replace(NEW, admission=NO, on_disk=True, proven_elsewhere=False), Action.ADOPT, Presence.HELD),
+        (replace(NEW, admission=NO, on_disk=True), Action.RELEASE, Presence.NOT_ADMITTED),
+        (
+            replace(NEW, admission=NO, on_disk=True, shared=True, proven_elsewhere=False),
+            Action.NOTHING,
+            Presence.NOT_ADMITTED,
+        ),
+        (replace(NEW, admission=NO, damaged=True, proven_elsewhere=False), Action.FETCH, Presence.ARRIVING),
+        (
+            replace(NEW, admission=NO, damaged=True, sources=[], proven_elsewhere=False),
+            Action.NOTHING,
+            Presence.DAMAGED,
+        ),
+        (
+            replace(NEW, admission=NO, damaged=True, given_up=True, proven_elsewhere=False),
+            Action.NOTHING,
+            Presence.NOT_ADMITTED,
+        ),
         (
             replace(NEW, admission=NO, held_old=True, proven_elsewhere=False),
             Action.RELEASE,
@@ -98,13 +116,15 @@ situations = st.builds(
     held_current=st.booleans(),
     held_old=st.booleans(),
     on_disk=st.booleans(),
+    shared=st.booleans(),
     damaged=st.booleans(),
+    given_up=st.booleans(),
     cancelled=st.booleans(),
     sources=st.lists(st.just("north"), max_size=1),
     out_of_reach=st.lists(st.just("south"), max_size=1),
     safe_elsewhere=st.booleans(),
     proven_elsewhere=st.booleans(),
-    keepers=st.just(["north"]),
+    keeper_names=st.just(["north"]),
     asking=st.booleans(),
 )
 
@@ -115,10 +135,12 @@ def test_the_last_copy_is_never_released_but_by_withdrawal(situation: Situation)
     if decision.action is Action.RELEASE and not situation.withdrawn:
         assert situation.safe_elsewhere or not (situation.held_current or situation.on_disk)
         assert situation.proven_elsewhere or not situation.held_current
+        if not situation.held_old:  # then it is these bytes that go
+            assert situation.proven_elsewhere
 
 
 def test_a_copy_that_nobody_proved_to_have_is_asked_for_once_and_says_why_it_stays() -> None:
-    first = replace(NEW, admission=NO, held_current=True, proven_elsewhere=False, keepers=["Berlin"])
+    first = replace(NEW, admission=NO, held_current=True, proven_elsewhere=False, keeper_names=["Berlin"])
     decision = decide(first)
     assert decision.prove
     assert (
@@ -138,7 +160,8 @@ def test_a_damaged_last_copy_is_never_hidden(situation: Situation) -> None:
     here = situation.held_current or situation.on_disk
     admitted = situation.admission.admitted
     lost = situation.damaged and not here and not situation.sources
-    if lost and not situation.withdrawn and (admitted or not situation.safe_elsewhere):
+    unproven = not situation.safe_elsewhere or not (situation.proven_elsewhere or situation.given_up)
+    if lost and not situation.withdrawn and (admitted or unproven):
         assert decision.presence is Presence.DAMAGED
         assert "Upload the same file again" in decision.reason
 

@@ -54,13 +54,12 @@ class World:
             blobs=cast(Any, None),
             peers=cast(Any, SimpleNamespace(
                 is_active=lambda _: True, is_down=self.down.__contains__, backing_off=self.left_alone.__contains__,
-                usable_sources=lambda ids, _: ids, address=str, record_failure=record_failure,
+                doubt=lambda _node, _package: "", get=str, record_failure=record_failure,
                 client=lambda _: SimpleNamespace(proof=proof),
             )),
-            neighbourhood=cast(Any, None),
+            verifying=cast(Any, None),
             calls=ThreadPoolExecutor(2),
             node_id="me",
-            pick=lambda _: 0,
         )  # fmt: skip
 
     async def run(self) -> None:

@@ -3,12 +3,12 @@
 import os
 
 from appliance.domain.package import Package
-from appliance.store.blobs import Stamp
+from appliance.store.blobs import BlobStore, Stamp
 
-from .app import App
+from .verifying import Verifying
 
 
-async def open_held(app: App, package: Package) -> int:
+async def open_held(blobs: BlobStore, verifying: Verifying, package: Package) -> int:
     """Open the file of a package; the descriptor is the caller's to close.
 
     One that changed since it was verified is verified first. A damaged one is set aside and fetched again.
@@ -18,11 +18,11 @@ async def open_held(app: App, package: Package) -> int:
         StorageError: It cannot be opened now.
     """
     try:
-        descriptor = app.blobs.open(package.held_sha256)
+        descriptor = blobs.open(package.held_sha256)
     except OSError as exc:
-        raise await app.verifying.unreadable(package, exc) from exc
+        raise await verifying.unreadable(package, exc) from exc
     try:
-        await app.verifying.check(package, Stamp.of(os.fstat(descriptor)))
+        await verifying.check(package, Stamp.of(os.fstat(descriptor)))
     except BaseException:
         os.close(descriptor)
         raise
