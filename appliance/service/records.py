@@ -20,7 +20,6 @@ from appliance.domain.fingerprint import fingerprint
 from appliance.domain.record import (
     AHEAD_MS,
     PASSED_ON_MS,
-    TOMBSTONE_LIFE_MS,
     Record,
     RecordKind,
     ahead_ms,
@@ -328,9 +327,3 @@ class Records:
 
     async def _after(self, since: int, limit: int) -> list[Doc]:
         return await self._store.find("records", {"seq": {"gt": since}}, order="seq", limit=limit)
-
-    async def bury(self) -> int:
-        """Delete tombstones that are older than 90 days; return how many."""
-        return await self._store.delete(
-            "records", {"deleted": True, "at": {"lt": self._now() - TOMBSTONE_LIFE_MS}}
-        )
