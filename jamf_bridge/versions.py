@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 
 from appliance.domain.errors import StaleRevision
+from appliance.domain.moment import too_early
 from appliance.domain.package import Package
 from appliance.store.paging import every
 from appliance.store.ports import Doc, Operation, Remove, Replace, Store
@@ -100,7 +101,7 @@ def earlier(doc: Doc | None, package: Package, remote: RemotePackage) -> Doc | N
 
 def on_its_way(version: Doc, now: int) -> bool:
     """Whether an upload of a version was begun and its arrival not seen yet."""
-    return bool(version["sent"] and now - version["sent"] < LANDING_MS)
+    return bool(version["sent"]) and too_early(version["sent"] + LANDING_MS, now, LANDING_MS)
 
 
 def is_expected(doc: Doc | None, sha256: str, now: int) -> bool:

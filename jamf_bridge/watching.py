@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 
 from appliance.domain.errors import OUTAGES
+from appliance.domain.moment import too_early
 from appliance.service.catalogue import Catalogue
 from appliance.service.holdings import Holdings
 from appliance.store.ports import Store
@@ -12,6 +13,7 @@ from appliance.store.ports import Store
 from .jobs import sync_job
 from .servers.server import Server, ServerState
 from .servers.servers import Servers
+from .syncing import ATTENTION_S
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +74,8 @@ class Watching:
         if seen != self._seen:  # the first look counts as a change: nobody knows what was missed before it
             self._changed_at = self._changed_at or now
         self._seen = seen
-        if self._changed_at and now >= max(self._changed_at + GATHER_MS, self._queued_at + BETWEEN_MS):
+        due = max(self._changed_at + GATHER_MS, self._queued_at + BETWEEN_MS)
+        if self._changed_at and not too_early(due, now, BETWEEN_MS):
             self._changed_at, self._queued_at = 0, now
             return True
         return False
@@ -81,4 +84,5 @@ class Watching:
 def _due(server: Server, now: int) -> bool:
     if server.state is ServerState.PAUSED:
         return bool(server.health.get("paused_until", 0) <= now)
-    return bool(server.health.get("next_poll_at", 0) <= now)
+    longest_s = max(server.config.intake.poll_s, ATTENTION_S)
+    return not too_early(server.health.get("next_poll_at", 0), now, round(longest_s * 1000))

@@ -107,7 +107,7 @@ def _peer_concerns(handler: BaseHandler) -> list[Concern]:
             since = f" since {clock(peer.failing_since)}" if peer.failing_since else ""
             text = f"{peer.name} does not answer{since}: {peer.last_error}"
             found.append(Concern(kind="warn", text=text, address="/ui/network"))
-        elif peer.quarantined_until > app.now():
+        elif peer.set_aside_until(app.now()):
             text = f"{peer.name} is set aside as a source: {peer.last_strike}"
             found.append(Concern(kind="warn", text=text, address="/ui/network"))
         elif peer.state is not PeerState.ACTIVE:

@@ -20,7 +20,7 @@ def peer_view(peer: Peer, app: App) -> dict[str, Any]:
         "version": node.version if node else "",
         "word": word,
         "kind": kind,
-        "set_aside_until": peer.quarantined_until if peer.quarantined_until > app.now() else 0,
+        "set_aside_until": peer.set_aside_until(app.now()),
     }
 
 
@@ -31,7 +31,7 @@ def _health(peer: Peer, now: int) -> tuple[str, str]:
         return "not confirmed", "warn"
     if peer.down:
         return "down", "bad"
-    if peer.quarantined_until > now:
+    if peer.set_aside_until(now):
         return "set aside", "warn"
     if peer.failures:
         return "does not answer", "warn"

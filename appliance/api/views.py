@@ -243,7 +243,7 @@ def peer_json(
         "retry_at": iso(peer.retry_at),
         "strikes": peer.strikes,
         "last_strike": peer.last_strike,
-        "quarantined_until": iso(peer.quarantined_until) if peer.quarantined_until > now else None,
+        "quarantined_until": iso(peer.set_aside_until(now)),
         "set_aside": [
             {"package": id, "filename": name, "until": iso(away.until), "reason": away.reason}
             for id, (name, away) in set_aside.items()

@@ -59,13 +59,18 @@ class Record:
         return (self.revision, self.author, self.at, self.signature)
 
     def outranks(self, other: "Record | None", now: int | None = None, replaced: Sequence[int] = ()) -> bool:
-        """Whether this record replaces `other`.
+        """Whether this record replaces `other`, by one of three rules.
+
+        1. Anything replaces nothing.
+        2. If `other` is too far ahead of the clock to be taken, and this record is not, the revision of `other` says
+           nothing: this record replaces it if it is newer than what `other` replaced.
+        3. Otherwise the higher rank wins.
 
         Args:
             other: What is known.
-            now: UTC milliseconds; with it, a record that is too far ahead to be taken is outranked by every other one
-                that is newer than what it replaced.
-            replaced: The revisions that `other` replaced, as far as they are known, newest first.
+            now: UTC milliseconds; without it, nothing counts as ahead, and the second rule does not apply.
+            replaced: The revisions that `other` replaced, as far as they are known, newest first: the first of them
+                that is not ahead itself is what the second rule compares with.
         """
         if other is None:
             return True

@@ -98,3 +98,13 @@ class Engine:
             coalesce=True,
             max_instances=1,
         )
+
+    def clock_set_back(self) -> None:
+        """Fire at the latest after an interval: the scheduler goes by the wall clock, and waits for what it was."""
+        now = datetime.datetime.now(datetime.UTC)
+        for job in self._scheduler.get_jobs():
+            interval = (
+                job.trigger.interval if isinstance(job.trigger, IntervalTrigger) else datetime.timedelta()
+            )
+            if job.next_run_time is not None and job.next_run_time > now + interval:
+                job.modify(next_run_time=now + interval)

@@ -5,11 +5,12 @@ import concurrent.futures
 import contextlib
 import inspect
 import logging
+import math
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from appliance.domain.errors import OUTAGES, LeaseLost, Stopping
+from appliance.domain.errors import OUTAGES, JobUnknown, LeaseLost, Stopping
 from appliance.domain.job import Job, RetryPolicy
 from appliance.domain.states import JobState
 from appliance.store.ports import Failed, Outcome, Retry, Store
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 DUTY_SLOTS = 16  #: coroutines of "duty", which no other work holds up
 RELEASE_SLOTS = 4  #: of "release": each may wait a minute for a peer, in one of the threads for requests
 COROUTINE_GRACE_S = 2.0  #: a coroutine that a stop finds in the middle is cancelled after this
+_PAGE = 100
+_SET_BACK_MS = 1000  #: a clock that goes back by less than this was not set
 CRASHES = 20  #: a job that was claimed so many times more than its policy allows brings its workers down
 
 
@@ -99,6 +102,9 @@ class Runner:
         self._tasks: set[asyncio.Task[None]] = set()
         self._serving: list[asyncio.Task[None]] = []
         self._recovery: asyncio.Task[None] | None = None
+        self._latest: float = (
+            math.inf
+        )  #: the time of the last look at the clock; none at first: it may have been ahead
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing = asyncio.Event()
 
@@ -222,6 +228,7 @@ class Runner:
         """Claim and begin up to `free` jobs; None after an outage of the store, having waited a while."""
         try:
             await self._recover()
+            await self._look_at_clock()
             now = await self._leases.claiming_time()
             jobs = await self._store.claim(queue, self._worker, now=now, lease_ms=self._lease_ms, limit=free)
         except OUTAGES as exc:
@@ -255,6 +262,26 @@ class Runner:
                         extra={"action": "job_recovered", "job": job.id, "job_name": job.name},
                     )
             after = (page[-1].updated_at, page[-1].id) if page else (0, "")
+
+    async def _look_at_clock(self) -> None:
+        """If the clock was set back: let timers and jobs of before wait from now, and no longer than was meant."""
+        now = self._now()
+        if now < self._latest - _SET_BACK_MS:
+            if self._latest < math.inf:
+                self._engine.clock_set_back()
+            await self._put_off_again(now)
+        self._latest = now
+
+    async def _put_off_again(self, now: int) -> None:
+        ahead = {
+            "state": {"in": [str(JobState.TODO), str(JobState.DOING)]},
+            "updated_at": {"gt": now + _SET_BACK_MS},
+        }
+        while jobs := await self._store.find_jobs(ahead, limit=_PAGE):
+            writes = (self._store.put_off_again(job.id, now=now, lease_ms=self._lease_ms) for job in jobs)
+            for result in await asyncio.gather(*writes, return_exceptions=True):
+                if isinstance(result, BaseException) and not isinstance(result, JobUnknown):
+                    raise result
 
     def _admitted(self, job: Job) -> Run | None:
         """The run of a job that was claimed, or None if it cannot be run and was given back."""

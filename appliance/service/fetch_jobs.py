@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from appliance.domain.holding import Action, Decision
 from appliance.domain.job import Job
 from appliance.domain.manifest import chunk_count
+from appliance.domain.moment import too_early
 from appliance.domain.package import Package, Presence
 from appliance.domain.states import JobState, TransferState
 from appliance.jobs.new import new_job
@@ -19,7 +20,7 @@ FETCH_JOB = "transfer.fetch"
 FETCH_SMALL_JOB = "transfer.fetch_small"
 FETCH_JOBS = (FETCH_JOB, FETCH_SMALL_JOB)
 SMALL = 8 * 1024 * 1024  #: bytes; packages of at most so many are brought several in one run
-RESTART_MS = 3_600_000  #: a transfer that failed is begun again after this
+RESTART_MS = 3_600_000  #: a transfer that failed is begun again after this, and none is put off for longer
 UNBEGUN_MS = 5_000  #: a transfer that is fetched is written every second
 UNWANTED = "no longer wanted"
 
@@ -52,7 +53,9 @@ def fetch_key(transfer: str) -> str:
 
 def put_off(transfer: Doc | None, now: int) -> bool:
     """Whether a transfer stopped because no source can give what is right; it states when it is looked at again."""
-    return transfer is not None and transfer["state"] in STOPPED and bool(transfer.get("retry_at", 0) > now)
+    if transfer is None or transfer["state"] not in STOPPED:
+        return False
+    return too_early(int(transfer.get("retry_at", 0)), now, RESTART_MS)
 
 
 def new_transfer_doc(view: Package, now: int) -> Doc:
@@ -169,13 +172,15 @@ def _wanted(view: Package, transfer: Doc | None, job: Job | None, *, at_once: bo
         if job is None:
             return Step(enqueue=True)
         # A worker may have found a moment ago that it was not wanted: it looks once more.
-        unbegun = job.state is JobState.DOING and now - transfer["updated_at"] > UNBEGUN_MS
+        unbegun = job.state is JobState.DOING and not too_early(
+            transfer["updated_at"] + UNBEGUN_MS + 1, now, UNBEGUN_MS
+        )
         return Step(enqueue=unbegun)
     if running(transfer):
         return Step() if job is not None else _again(transfer, now)
     if put_off(transfer, now):
         return Step()
-    if not at_once and (job is not None or retry_time(transfer) > now):
+    if not at_once and (job is not None or too_early(retry_time(transfer), now, RESTART_MS)):
         return Step()  # it goes on when its job does, or at its time
     if transfer["state"] == TransferState.FAILED:
         return Step(transfer=restarted_doc(transfer, view, now), enqueue=True)

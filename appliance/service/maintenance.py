@@ -17,11 +17,13 @@ from appliance.store.blobs import BlobStore
 from appliance.store.paging import every, pages
 from appliance.store.ports import Remove, Store
 
+from .burial import Burial
 from .catalogue import Catalogue
 from .fetch_jobs import cancelled_by_person, transfer_id
 from .holdings import Holdings
 from .records import Records
 from .trash import Trash, keep_unclaimed, mentioned, named
+from .trash_clock import TrashClock, monotonic_ms
 from .uploads import UploadService
 
 log = logging.getLogger(__name__)
@@ -62,8 +64,10 @@ class Maintenance:
         uploads: UploadService,
         blobs: BlobStore,
         now: Callable[[], int],
+        monotonic: Callable[[], int] = monotonic_ms,
     ) -> None:
         self._store = store
+        self._burial = Burial(store, TrashClock(store, monotonic), now)
         self._records = records
         self._catalogue = catalogue
         self._holdings = holdings
@@ -159,18 +163,22 @@ class Maintenance:
         now = self._now()
         await self._store.purge(now=now)
         await self._uploads.expire()
-        await self._records.bury()
+        await self._burial.bury()
         before = now - TOMBSTONE_LIFE_MS
         for package in self._catalogue.all():
             if package.withdrawn and package.at < before:
-                gone = Remove("packages", package.id, self._catalogue.rev(package.id))
-                with contextlib.suppress(StaleRevision):  # another process published it again
-                    await self._store.batch([gone])
+                if not await self._has_record(package.id):
+                    gone = Remove("packages", package.id, self._catalogue.rev(package.id))
+                    with contextlib.suppress(StaleRevision):  # another process published it again
+                        await self._store.batch([gone])
                 await self._catalogue.refresh(package.id)
         await self._trash.purge()
         await self._purge_transfers(now - _TRANSFERS_KEPT_MS)
         ended = [str(state) for state in (JobState.DONE, JobState.FAILED, JobState.CANCELLED)]
         await self._store.delete("jobs", {"state": {"in": ended}, "updated_at": {"lt": now - _JOBS_KEPT_MS}})
+
+    async def _has_record(self, package: str) -> bool:
+        return (await self._records.known(RecordKind.PACKAGE, package)).rev > 0
 
     async def _purge_transfers(self, before: int) -> None:
         """Delete those that ended long ago; a person's cancel stays for as long as these bytes are wanted here."""

@@ -20,6 +20,7 @@ from appliance.domain.errors import (
 )
 from appliance.domain.event import EventType
 from appliance.domain.holding import SetAside
+from appliance.domain.moment import too_early
 from appliance.domain.states import PeerState
 from appliance.peering.address import PeerAddress
 from appliance.peering.client import PeerClient
@@ -39,6 +40,7 @@ QUARANTINE_MS = 15 * 60 * 1000  #: the longest while
 AGREED_MS = 5 * 60 * 1000  #: a sign of life says for so long that our clock is right
 CLOCK_MS = 15_000  #: a clock that is off by more is told of; from 30 s on requests are refused
 _FORGIVE_MS = 3600 * 1000  #: after so long without a strike all is forgotten
+_LONGEST_WAIT_MS = 3600 * 1000  #: a busy peer may ask for an hour
 _REMEMBERED = 500  #: packages whose strikes are kept for each peer
 _SAVE_EVERY_MS = 60_000
 _FOLLOW_S = 0.5
@@ -54,6 +56,10 @@ class Strikes:
     at: int = 0  #: of the last one, UTC milliseconds
     until: int = 0  #: it is not asked for the package before
     reason: str = ""  #: of the last one
+
+    def ends(self, now: int) -> int:
+        """Until when it is not asked for the package, UTC milliseconds; 0: it is asked."""
+        return self.until if too_early(self.until, now, QUARANTINE_MS) else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +97,10 @@ class Peer:
     notice: str = ""  #: what to know about the registration: how the stages of both nodes differ
     saved_at: int = 0
     rev: int = 0  #: of the document in the store, as it was last read or written here
+
+    def set_aside_until(self, now: int) -> int:
+        """Until when it is no source at all, UTC milliseconds; 0: it is one."""
+        return self.quarantined_until if too_early(self.quarantined_until, now, QUARANTINE_MS) else 0
 
     @property
     def health(self) -> Health:
@@ -262,15 +272,15 @@ class Peers:
         return {
             package: SetAside(name=peer.name, until=strikes.until, reason=strikes.reason)
             for package, strikes in struck
-            if peer is not None and package and strikes.until > now
+            if peer is not None and package and strikes.ends(now)
         }
 
     def _away(self, peer: Peer, package: str) -> SetAside | None:
         now, struck = self._now(), peer.packages.get(package)
-        until = max(peer.quarantined_until, struck.until if struck else 0)
-        if until <= now:
+        until = max(peer.set_aside_until(now), struck.ends(now) if struck else 0)
+        if not until:
             return None
-        reason = struck.reason if struck and struck.until > now else peer.last_strike
+        reason = struck.reason if struck and struck.ends(now) else peer.last_strike
         return SetAside(name=peer.name, until=until, reason=reason)
 
     # How they are doing
@@ -278,7 +288,7 @@ class Peers:
     def backing_off(self, id: str) -> bool:
         """Whether a peer failed lately and is left alone."""
         peer = self._peers.get(id)
-        return peer is None or peer.retry_at > self._now()
+        return peer is None or too_early(peer.retry_at, self._now(), _LONGEST_WAIT_MS)
 
     def health(self, id: str) -> Health | None:
         """How a registered node is doing; None for one that is not registered."""
@@ -337,7 +347,7 @@ class Peers:
         events = []
         if was_down:
             events.append(entry(EventType.PEER_UP, at=now, actor=SYSTEM, subject=id, name=peer.name))
-        if troubled or now - peer.saved_at > _SAVE_EVERY_MS:
+        if troubled or not too_early(peer.saved_at + _SAVE_EVERY_MS, now, _SAVE_EVERY_MS):
             await self._save(peer, events)
         if was_down:
             self.on_up(id)
@@ -390,7 +400,7 @@ class Peers:
         if peer is None:
             return
         now = self._now()
-        _forgive(peer, now - _FORGIVE_MS)
+        _forgive(peer, now)
         peer.strikes += 1
         peer.last_strike = reason
         struck = peer.packages.setdefault(package, Strikes())
@@ -548,9 +558,13 @@ _HEALTH = (
 )
 
 
-def _forgive(peer: Peer, before: int) -> None:
-    """Forget strikes that are older, and the oldest of too many."""
-    kept = [(package, one) for package, one in peer.packages.items() if one.at >= before]
+def _forgive(peer: Peer, now: int) -> None:
+    """Forget strikes after an hour, and the oldest of too many."""
+    kept = [
+        (package, one)
+        for package, one in peer.packages.items()
+        if too_early(one.at + _FORGIVE_MS + 1, now, _FORGIVE_MS)
+    ]
     if not kept:
         peer.quarantines = 0
     peer.packages = dict(sorted(kept, key=lambda item: item[1].at)[-_REMEMBERED:])

@@ -20,7 +20,6 @@ from appliance.domain.fingerprint import fingerprint
 from appliance.domain.record import (
     AHEAD_MS,
     PASSED_ON_MS,
-    TOMBSTONE_LIFE_MS,
     Record,
     RecordKind,
     ahead_ms,
@@ -132,9 +131,9 @@ class Records:
         self.check_writing = check_writing  #: raises TwinRunning if this node must not write
         #: whether a peer agreed with our clock just now
         self.clock_trusted: Callable[[], bool] = lambda: False
-        #: stored records that break a rule, as far as they were read, and which rule
+        #: stored records that break a rule, and which; filled by `read`, so only of what was read since the start
         self.broken: dict[str, str] = {}
-        #: stored records that are ahead of the clock, as far as they were read, and whether we wrote them
+        #: stored records that are ahead of the clock, and whether we wrote them; filled by `read` as well
         self.ahead: dict[str, bool] = {}
         self._ahead_told = False
         self._checked: dict[str, int] = {}  #: write counters of records that break no rule, by id
@@ -148,7 +147,11 @@ class Records:
         return True
 
     def read(self, doc: Doc) -> Record | None:
-        """The record of a document, or None if it breaks a rule: that is noted."""
+        """The record of a document, or None if it breaks a rule.
+
+        Every read keeps the lists up to date: a record that breaks a rule is noted in `broken`, one that is ahead of
+        the clock in `ahead`, and one that is right is taken off them.
+        """
         id, rev = doc["_id"], doc["_rev"]
         try:
             record = parse_record(doc["record"]) if self._checked.get(id) == rev else stored_record(doc)
@@ -328,9 +331,3 @@ class Records:
 
     async def _after(self, since: int, limit: int) -> list[Doc]:
         return await self._store.find("records", {"seq": {"gt": since}}, order="seq", limit=limit)
-
-    async def bury(self) -> int:
-        """Delete tombstones that are older than 90 days; return how many."""
-        return await self._store.delete(
-            "records", {"deleted": True, "at": {"lt": self._now() - TOMBSTONE_LIFE_MS}}
-        )

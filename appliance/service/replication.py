@@ -242,9 +242,14 @@ class Replication:
             await self._overtake(record)
 
     async def _note_rollback(self, record: Record) -> None:
-        """This database lacks what this node once wrote: let peers read its feed from the beginning, once a start."""
+        """This database lacks what this node once wrote: let peers read its feed from the beginning, once a start.
+
+        A record that this database once had, as is noted beside what replaced it, says nothing of the kind.
+        """
         if record.deleted and record.at < self._now() - TOMBSTONE_LIFE_MS + _DAY_MS:
             return  # it was deleted here because its time was over
+        if record.revision in (await self._records.known(record.kind, record.id)).replaced:
+            return  # it was replaced here, by one of a lower revision: the clock was behind
         event = entry(
             EventType.NODE_ROLLED_BACK,
             at=self._now(),

@@ -17,6 +17,7 @@ from typing import Any
 from appliance.domain.errors import OUTAGES, StaleRevision, StorageError
 from appliance.domain.event import EventType
 from appliance.domain.job import Job
+from appliance.domain.moment import too_early, written_ahead
 from appliance.jobs.context import JobContext
 from appliance.jobs.new import new_job
 from appliance.store.blobs import BlobStore
@@ -218,7 +219,7 @@ class Scrub:
         }
 
     def _words(self, state: Doc, due: int) -> tuple[str, str]:
-        if state["beat"] > self._now() - _BUSY_MS:
+        if too_early(state["beat"] + _BUSY_MS, self._now(), _BUSY_MS):
             if state["paused"]:
                 return "paused", "The scrub waits while packages are received or sent."
             return "running", "Files are read and compared with their SHA-256."
@@ -238,6 +239,8 @@ class Scrub:
         """
         await self._verified.load()
         state = await self._state()
+        if _not_ahead(state, self._now()) != state:
+            state = await self._change()
         asked = state["requested_at"] > (state["last"] or {"ended_at": 0})["ended_at"]
         if not state["began_at"] and not asked and not self._due(await self._files(), state):
             return
@@ -308,7 +311,7 @@ class Scrub:
         if operations:
             await self._store.batch(operations)
         docs = await self._store.find("scrub", {"_id": {"prefix": _BUSY}}, limit=_MANY)
-        self._others_busy = any(doc["until"] > self._now() for doc in docs)
+        self._others_busy = any(too_early(doc["until"], self._now(), _BUSY_MS) for doc in docs)
         counts = {"files": unsaid.files, "bytes": unsaid.bytes, "damaged": unsaid.damaged}
         unsaid.files = unsaid.bytes = unsaid.damaged = 0
         return await self._change(
@@ -354,8 +357,9 @@ class Scrub:
         }
 
     def _at(self, sha256: str) -> int:
+        """When a blob was last verified; 0 if nobody knows: never, or while the clock was ahead."""
         known = self._verified.get(sha256)
-        return known.at if known else 0
+        return known.at if known and not written_ahead(known.at, self._now()) else 0
 
     def _due(self, held: dict[str, int], state: Doc) -> list[str]:
         """What is to be read now, what waits longest first."""
@@ -391,7 +395,7 @@ class Scrub:
                 continue
             try:
                 state = await self._store.get("scrub", _STATE)
-                if state is not None and state["beat"] > self._now() - _BUSY_MS:
+                if state is not None and too_early(state["beat"] + _BUSY_MS, self._now(), _BUSY_MS):
                     until = self._now() + _BUSY_MS
                     await self._store.replace("scrub", {"_id": _BUSY + self._process, "until": until})
             except OUTAGES:
@@ -402,7 +406,7 @@ class Scrub:
 
     async def _change(self, add: Sequence[dict[str, int]] = (), **fields: Any) -> Doc:
         for attempt in range(_TRIES):
-            state = await self._state()
+            state = _not_ahead(await self._state(), self._now())
             for counts in add:
                 state |= {name: state[name] + count for name, count in counts.items()}
             try:
@@ -411,6 +415,15 @@ class Scrub:
                 if attempt == _TRIES - 1:
                     raise
         raise AssertionError("unreachable")
+
+
+def _not_ahead(state: Doc, now: int) -> Doc:
+    """The state, where what was noted while the clock was ahead was noted now."""
+    last = state["last"]
+    if last and written_ahead(last["ended_at"], now):
+        last = {**last, "began_at": min(last["began_at"], now), "ended_at": now}
+    requested_at = now if written_ahead(state["requested_at"], now) else state["requested_at"]
+    return {**state, "requested_at": requested_at, "last": last}
 
 
 def _pass(state: Doc) -> Pass:

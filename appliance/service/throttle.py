@@ -61,6 +61,9 @@ class Throttle:
 
     def _known(self, source: Hashable) -> tuple[int, int]:
         count, at = self._failures.get(source, (0, 0))
+        if at > self.now():  # the clock was ahead: the wait begins now
+            at = self.now()
+            self._failures[source] = (count, at)
         return (count, at) if self.now() - at <= self._forget_ms else (0, 0)
 
     def succeeded(self, source: Hashable) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from appliance.domain.errors import OUTAGES
 from appliance.domain.event import EventType
+from appliance.domain.moment import written_ahead
 from appliance.domain.package import Package, Presence
 from appliance.store.blobs import BlobStore, Stamp
 from appliance.store.paging import every
@@ -50,7 +51,10 @@ class VerifiedBlobs:
 
     async def refresh(self) -> None:
         """Read what was verified since the last time; cheap enough for every look at a page."""
-        newest = max((known.at for known in self.all().values()), default=0)
+        now = self._now()
+        newest = max(
+            (at for known in self.all().values() if not written_ahead(at := known.at, now)), default=0
+        )
         since = (newest - _SLACK_MS, "")
         async for doc in every(self._store, "verified", order="verified_at", after=since):
             self._take(doc)
@@ -59,7 +63,7 @@ class VerifiedBlobs:
         """Take over what is stored, unless something newer is known here that is about to be."""
         sha256, stored = doc["_id"], _verified(doc)
         known = self._known.get(sha256)
-        if known is None or known.at <= stored.at:
+        if known is None or known.at <= stored.at or written_ahead(known.at, self._now()):
             self._known[sha256] = stored
 
     def get(self, sha256: str) -> Verified | None:

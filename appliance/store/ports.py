@@ -217,6 +217,15 @@ class Store(Protocol):
             InvalidTransition: It does not wait.
         """
 
+    async def put_off_again(self, id: str, *, now: int, lease_ms: int) -> Job:
+        """Count the wait or the lease of an active job from now: it was written while the clock was ahead.
+
+        One that has ended stays as it is.
+
+        Raises:
+            JobUnknown: There is none of this id.
+        """
+
     async def get_job(self, id: str) -> Job | None:
         """Return a job or None."""
 

@@ -141,6 +141,16 @@ def prioritized(stored: Job, *, now: int) -> Job:
     return replace(stored, priority=max(now, stored.priority), run_at=min(stored.run_at, now), updated_at=now)
 
 
+def put_off_again(stored: Job, *, now: int, lease_ms: int) -> Job:
+    """What an active job becomes that was written while the clock was ahead: what is left of its wait begins now."""
+    if stored.state is JobState.TODO:
+        left = max(0, stored.run_at - stored.updated_at)
+        return replace(stored, run_at=min(stored.run_at, now + left), updated_at=now)
+    if stored.state is JobState.DOING:
+        return replace(stored, lease_until=min(stored.lease_until, now + lease_ms), updated_at=now)
+    return stored
+
+
 def key_taken(job: Job) -> InvalidTransition:
     """The error for a retry whose key another active job has."""
     return InvalidTransition(

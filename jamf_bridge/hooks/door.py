@@ -22,6 +22,7 @@ from appliance.store.ports import Store
 from ..driver import Hook
 from ..jobs import hint_job
 from ..servers.config import Action
+from ..servers.documents import PAUSE_MS
 from ..servers.server import Server, ServerState
 from ..servers.servers import Servers
 from .counts import HookCounts
@@ -33,7 +34,6 @@ log = logging.getLogger(__name__)
 TOKEN_HEADER = "X-ODS-Hook-Token"  # noqa: S105 - the name of a header
 USER = "ods"  #: for HTTP Basic
 MAX_BODY = 1024 * 1024  #: bytes
-PAUSE_MS = 10 * 60_000  #: after the MDM said that it goes down
 PAUSE_AGAIN_MS = 60_000  #: a pause that is younger is not written again
 GATHER_MS = 60_000  #: a flood that does not end is synced after this
 HINTS_APART_MS = 15_000  #: syncs that webhooks ask for begin at least so far apart
@@ -197,8 +197,11 @@ class HookDoor:
         if action in {"probe", "verify"}:
             await self._servers.ask(server_id, action)
         now = self._now()
+        quiet_at = now + round(server.config.webhooks.debounce_s * 1000)
         after_the_last = self._hinted.get(server_id, -HINTS_APART_MS) + HINTS_APART_MS
-        run_at = max(now + round(server.config.webhooks.debounce_s * 1000), after_the_last)
+        run_at = max(
+            quiet_at, min(after_the_last, quiet_at + HINTS_APART_MS)
+        )  # the clock may have been ahead
         if not await self._store.enqueue(
             hint_job(server_id, now, run_at=run_at, reason=f"webhook: {action}")
         ):
@@ -227,7 +230,8 @@ class HookDoor:
 
     def _until_quiet(self, server_id: str, debounce_ms: int, began: int) -> int:
         quiet_at = self._last_hint.get(server_id, 0) + debounce_ms
-        return min(quiet_at, began + GATHER_MS) - self._now()
+        now = self._now()
+        return min(quiet_at, began + GATHER_MS) - now if now >= began else 0
 
     async def _server(self, server_id: str) -> Server | None:
         """A server as it was within the last second; all are read together, so unknown ids cost nothing."""

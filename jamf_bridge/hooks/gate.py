@@ -22,7 +22,7 @@ class HintGate:
         """
         self._queue = queue
         self._now = now
-        self._covered_until = 0
+        self._covered = range(0)  #: the time in which the queued job is certain not to have begun
         self._last = float("-inf")
         self._turn = asyncio.Lock()
         self._round: asyncio.Task[None] | None = None
@@ -33,7 +33,7 @@ class HintGate:
         Raises:
             StoreUnavailable: It could not be queued.
         """
-        if self._now() < self._covered_until:
+        if self._now() in self._covered:
             return
         if self._round is None:
             self._round = asyncio.create_task(self._write())
@@ -47,7 +47,8 @@ class HintGate:
                     await asyncio.sleep(pause)
             finally:
                 self._round = None  # hints from here on need a write of their own
-            if self._now() < self._covered_until:
+            if self._now() in self._covered:
                 return  # the write before this one queued a job that has not begun
-            self._covered_until = await self._queue()
+            began = self._now()
+            self._covered = range(began, await self._queue())
             self._last = asyncio.get_running_loop().time()

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 
 from appliance.domain.event import EventType
+from appliance.domain.moment import too_early
 from appliance.domain.package import Package
 from appliance.service.journal import SYSTEM, entry
 from appliance.store.blobs import BlobStore
@@ -84,7 +85,7 @@ class CloudRecords:
         ours = (str(row.get("taken") or ""), str(past.get("mark") or ""))
         ahead = bool(remote.mark) and any(same_mark(mark, remote.mark) for mark in ours)
         ahead = ahead or (bool(past) and lost(remote))
-        if under_way(package, link) and (ahead or self._now() - past["at"] < BUDGET_MS):
+        if under_way(package, link) and (ahead or too_early(past["at"] + BUDGET_MS, self._now(), BUDGET_MS)):
             waiting = changed(link, self._now(), state=LinkState.WAITING, error=_UPLOADING)
             return await self.upload(package, waiting, remote, ahead=ahead)
         if ahead and self._uploads:

@@ -7,6 +7,7 @@ import hashlib
 from dataclasses import dataclass
 from enum import Enum
 
+from appliance.domain.moment import too_early
 from appliance.domain.package import Package, Presence
 from appliance.store.ports import Doc
 
@@ -14,6 +15,7 @@ from ..digests import agree, known_hashes
 from ..driver import CloudState, RemotePackage
 from .links import LinkState, UploadState
 
+LONGEST_WAIT_MS = 6 * 3_600_000  #: after refusals of the MDM
 IN_CLOUD = {CloudState.READY, CloudState.PENDING}
 
 
@@ -141,7 +143,7 @@ def backing_off(package: Package, link: Doc, templates: str, now: int) -> bool:
     return (
         link["state"] in {LinkState.FAILED, LinkState.CONFLICT}
         and link["tried"] == tried(package, templates)
-        and bool(link["retry_at"] > now)
+        and too_early(link["retry_at"], now, LONGEST_WAIT_MS)
     )
 
 

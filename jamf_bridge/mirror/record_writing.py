@@ -17,13 +17,12 @@ from ..names import nfc
 from ..servers.server import Server
 from .links import LinkState, UploadState, finish_link, new_link, write_link
 from .package_facts import package_facts, templates_mark
-from .plan import IN_CLOUD, Likeness, difference, likeness, ownership, tried
+from .plan import IN_CLOUD, LONGEST_WAIT_MS, Likeness, difference, likeness, ownership, tried
 from .summary import MirrorSummary
 
 log = logging.getLogger(__name__)
 
 FIRST_WAIT_MS = 60_000  #: after a refusal; doubled after each further one
-LONGEST_WAIT_MS = 6 * 3_600_000
 _NO_RECORD = {"remote_id": "", "ours": False, "sent": {}, "misses": 0}  #: the MDM has none any more
 
 

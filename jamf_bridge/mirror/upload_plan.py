@@ -7,6 +7,7 @@ done when the MDM states our hash and is ready.
 
 from enum import Enum
 
+from appliance.domain.moment import too_early
 from appliance.domain.package import Package
 from appliance.store.ports import Doc
 
@@ -50,15 +51,20 @@ def upload_step(
         return UploadStep.NOTHING if same else UploadStep.QUEUE
     match upload["state"]:
         case UploadState.QUEUED:
-            return UploadStep.QUEUE if now - upload["at"] > _STALE_MS else UploadStep.NOTHING
+            return UploadStep.NOTHING if _within(upload, _STALE_MS + 1, now) else UploadStep.QUEUE
         case UploadState.PENDING:
-            if same or (not lost(remote) and now - upload["at"] < BUDGET_MS):
+            if same or (not lost(remote) and _within(upload, BUDGET_MS, now)):
                 return UploadStep.NOTHING
             return UploadStep.QUEUE if upload["attempts"] < MAX_UPLOADS else UploadStep.GIVE_UP
         case UploadState.FAILED if not same and upload["attempts"] < MAX_UPLOADS:
             wait = FIRST_WAIT_MS * 2 ** upload["attempts"]
-            return UploadStep.QUEUE if now - upload["at"] >= wait else UploadStep.NOTHING
+            return UploadStep.NOTHING if _within(upload, wait, now) else UploadStep.QUEUE
     return UploadStep.NOTHING
+
+
+def _within(upload: Doc, wait_ms: int, now: int) -> bool:
+    """Whether less than a time has passed since an upload was noted."""
+    return too_early(upload["at"] + wait_ms, now, wait_ms)
 
 
 def lost(remote: RemotePackage) -> bool:

@@ -14,6 +14,7 @@ import hashlib
 from collections.abc import Awaitable, Callable
 
 from appliance.domain.errors import InvalidInput
+from appliance.domain.moment import too_early
 from appliance.service.holdings import Holdings
 from appliance.store.ports import Store
 
@@ -54,7 +55,7 @@ class Points:
         config = server.config.points
         mark = hashlib.sha256(repr((server.rev, config, sorted(nodes.items()))).encode()).hexdigest()
         before = self._looked.get(server.id)
-        if before is not None and before[0] == mark and self._now() < before[1]:
+        if before is not None and before[0] == mark and too_early(before[1], self._now(), LOOK_MS):
             last = before[2]
             return PointsSummary(
                 unchanged=last.written + last.unchanged, conflicts=last.conflicts, failed=last.failed

@@ -20,6 +20,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from appliance.domain.errors import InvalidSettings
+from appliance.domain.moment import too_early
+from appliance.service.journal import SYSTEM
 from appliance.service.secrets import SecretBox
 from appliance.store.ports import Doc
 
@@ -27,6 +29,8 @@ from .config import ServerConfig
 from .registry import Registry
 from .secret_fields import put_in, secret_places, take_out
 from .server import Server, ServerState
+
+PAUSE_MS = 10 * 60_000  #: after the MDM said that it goes down
 
 HOOK = "hook"  #: the name of the webhooks' secret among the sealed
 
@@ -66,12 +70,18 @@ def server_of(doc: Doc, *, box: SecretBox, registry: Registry, now: int) -> Serv
     )
 
 
+def _paused(health: Mapping[str, Any], now: int) -> bool:
+    """Whether a pause goes on. One by a person lasts as long as the person said."""
+    until = int(health.get("paused_until", 0))
+    return too_early(until, now, PAUSE_MS) if health.get("paused_by") == SYSTEM else until > now
+
+
 def _state(doc: Doc, config: ServerConfig, fault: str, now: int) -> tuple[ServerState, str]:
     if not config.enabled:
         return ServerState.DISABLED, "It is switched off."
     if fault:
         return ServerState.ATTENTION, fault
-    if doc["health"].get("paused_until", 0) > now:
+    if _paused(doc["health"], now):
         return ServerState.PAUSED, str(doc["health"].get("pause_reason", ""))
     return ServerState(doc["state"]), str(doc["reason"])
 

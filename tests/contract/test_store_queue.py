@@ -267,6 +267,28 @@ def test_one_that_waits_can_go_first(place: Place) -> None:
     place.run(test)
 
 
+def test_what_was_put_off_while_the_clock_was_ahead_waits_from_now(place: Place) -> None:
+    async def test(store: Store) -> None:
+        ahead = NOW + 7_200_000
+        with pytest.raises(JobUnknown):
+            await store.put_off_again("j", now=NOW, lease_ms=1000)
+        await store.enqueue(job("late", run_at=ahead + 300, updated_at=ahead))
+        await store.enqueue(job("due", run_at=NOW - 5, updated_at=ahead))
+        for id in ("late", "due"):
+            await store.put_off_again(id, now=NOW, lease_ms=1000)
+        assert [(await stored(store, id)).run_at for id in ("late", "due")] == [NOW + 300, NOW - 5]
+        assert (await stored(store, "late")).updated_at == NOW
+        taken = await claim_one(store, ahead)
+        assert taken.id == "due"
+        assert (await store.put_off_again("due", now=NOW, lease_ms=1000)).lease_until == NOW + 1000
+        assert await store.extend([taken], until=NOW + 2000) == [], "who holds it holds it still"
+        await store.settle(taken, Done(), now=NOW)
+        done = await stored(store, "due")
+        assert await store.put_off_again("due", now=NOW + 1, lease_ms=1000) == done
+
+    place.run(test)
+
+
 def test_retry_by_hand_respects_the_key(place: Place) -> None:
     async def test(store: Store) -> None:
         await store.enqueue(job("old", key="k"))

@@ -3,6 +3,7 @@
 import asyncio
 import datetime
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from appliance.service.notifications.deliveries import (
     RETRIES,
     SUSPENDED_AFTER_MS,
 )
+from appliance.service.notifications.mailbox import QUIET_MS
 from tests.fakes.receiver import Receiver, answers, closes, drips, hangs_until
 from tests.harness.post import HOUR, Post
 from tests.keys import make_certificate
@@ -360,3 +362,36 @@ def test_tls_is_verified(post: Any, certificate: tuple[Path, Path]) -> None:
     with Receiver(*certificate) as receiver:
         post(trusting, ca_file=str(certificate[0]))
         post(strict)
+
+
+def test_what_was_put_off_while_the_clock_was_ahead_is_sent_in_time(post: Any, receiver: Receiver) -> None:
+    async def test(post: Post) -> None:
+        await post.hook(receiver)
+        receiver.behave = answers(500, b"")
+        right = post.clock.ms
+        post.clock.ms += 48 * HOUR
+        await post.happen("A.pkg")
+        await post.turn()
+        assert await post.states() == ["pending"]
+        post.clock.ms = right
+        receiver.behave = answers(204, b"")
+        await post.deliveries.purge()
+        assert (await post.rows())[0]["due_at"] == right + 5000
+        post.clock.ms += 5000
+        await post.turn()
+        assert await post.states() == ["delivered"]
+
+    post(test)
+
+
+def test_a_mailbox_that_heard_while_the_clock_was_ahead_hears_on(post: Any, receiver: Receiver) -> None:
+    async def test(post: Post) -> None:
+        id, _ = await post.hook(receiver)
+        destination = await post.destinations.get(id)
+        ahead = replace(destination, not_before=post.clock() + 2 * HOUR)
+        assert not post.deliveries.waits(ahead)
+        assert post.deliveries.waits(replace(destination, not_before=post.clock() + QUIET_MS))
+        assert post.deliveries.waits(replace(ahead, failures=1)), "as long as a receiver may ask"
+        assert not post.deliveries.waits(replace(ahead, failures=1, not_before=post.clock() + 48 * HOUR))
+
+    post(test)

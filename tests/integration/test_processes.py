@@ -39,7 +39,7 @@ def uploads(node: Services) -> UploadService:
 def maintenance(node: Services) -> Maintenance:
     return Maintenance(
         store=node.store, records=node.records, catalogue=node.catalogue, trash=node.holdings._trash,
-        holdings=node.holdings, uploads=uploads(node), blobs=node.blobs, now=node.now,
+        holdings=node.holdings, uploads=uploads(node), blobs=node.blobs, now=node.now, monotonic=node.now,
     )  # fmt: skip
 
 
@@ -60,6 +60,7 @@ def test_a_package_that_another_process_purged_is_published_again(stage: Stage) 
         worker = serving.again()
         await worker.start()
         assert serving.catalogue.rev(id) > 1
+        await maintenance(worker).purge()
         worker.time = serving.time = NOW + TOMBSTONE_LIFE_MS + 1
         await maintenance(worker).purge()
         assert await serving.store.get("packages", id) is None
@@ -77,6 +78,7 @@ def test_a_view_that_was_deleted_and_made_anew_is_read(stage: Stage) -> None:
         serving = Catalogue(worker.store, now=worker.now)
         await serving.load()
         assert serving.rev(id) == 1
+        await maintenance(worker).purge()
         worker.time = NOW + TOMBSTONE_LIFE_MS + 1
         await maintenance(worker).purge()
         await worker.publish("Thing.pkg", DATA)
@@ -101,6 +103,7 @@ def test_deletions_by_another_process_are_noticed(stage: Stage) -> None:
         serving = Catalogue(worker.store, now=worker.now)
         await serving.load()
         assert len(serving.all()) == 2
+        await maintenance(worker).purge()
         worker.time = NOW + TOMBSTONE_LIFE_MS + 1
         await worker.publish("New.pkg", DATA)
         await maintenance(worker).purge()
@@ -118,6 +121,7 @@ def test_what_was_published_again_elsewhere_is_not_purged(stage: Stage) -> None:
         await serving.packages.withdraw(id, actor="me")
         worker = serving.again()
         await worker.start()
+        await maintenance(worker).purge()
         worker.time = serving.time = NOW + TOMBSTONE_LIFE_MS + 1
         await put(serving, "Thing.pkg")
         await maintenance(worker).purge()

@@ -9,6 +9,7 @@ import pytest
 
 from appliance.domain.job import Job
 from appliance.domain.package import Package, Presence
+from appliance.domain.record import RecordKind
 from appliance.domain.states import JobState, TransferState
 from appliance.service.catalogue import package_doc
 from appliance.service.fetch_jobs import new_transfer_doc
@@ -30,6 +31,7 @@ class World(Node):
         self.maintenance = Maintenance(
             store=store, records=self.records, catalogue=self.catalogue, trash=self.trash, blobs=self.blobs,
             holdings=self.holdings, uploads=cast(Any, SimpleNamespace(expire=nothing)), now=self.clock,
+            monotonic=lambda: self.clock() - self.wrong_ms,
         )  # fmt: skip
 
     async def transfer(self, name: str, presence: Presence, **fields: Any) -> Package:
@@ -97,5 +99,50 @@ def test_jobs_that_ended_go_after_a_week_also_those_that_failed(run: Any) -> Non
         await node.store.enqueue(Job(id="w", queue="duty", name="x", run_at=1))
         await node.maintenance.purge()
         assert [job.id for job in await node.store.find_jobs()] == ["w"]
+
+    run(test)
+
+
+def test_a_clock_that_is_ahead_for_a_while_buries_no_tombstone(run: Any) -> None:
+    async def test(node: World) -> None:
+        gone = await node.publish("Gone.pkg")
+        await node.packages.withdraw(gone.id, actor="me")
+
+        async def known() -> bool:
+            return (await node.records.known(RecordKind.PACKAGE, gone.id)).record is not None
+
+        await node.maintenance.purge()
+        for moved in (100 * DAY_MS, -100 * DAY_MS):
+            node.clock.ms += moved
+            node.wrong_ms += moved
+            await node.maintenance.purge()
+            assert await known()
+            assert node.package("Gone.pkg").withdrawn
+        for _ in range(90):
+            assert await known()
+            node.clock.ms += DAY_MS
+            await node.maintenance.purge()
+        node.clock.ms += DAY_MS
+        await node.maintenance.purge()
+        assert not await known()
+        assert node.catalogue.by_id(gone.id) is None
+        notes = await node.store.get("node", "tombstones")
+        assert notes is not None
+        assert len(notes["days"]) <= 92
+
+    run(test)
+
+
+def test_a_tombstone_that_came_late_stays_as_long(run: Any) -> None:
+    async def test(node: World) -> None:
+        for _ in range(95):
+            await node.maintenance.purge()
+            node.clock.ms += DAY_MS
+        gone = await node.publish("Gone.pkg")
+        await node.packages.withdraw(gone.id, actor="me")
+        node.clock.ms += 91 * DAY_MS
+        node.wrong_ms += 91 * DAY_MS
+        await node.maintenance.purge()
+        assert (await node.records.known(RecordKind.PACKAGE, gone.id)).record is not None
 
     run(test)

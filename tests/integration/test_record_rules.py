@@ -83,6 +83,7 @@ class Services:
             blobs=self.blobs,
             keeping=Keeping(days=7, versions=2),
             now=self.now,
+            monotonic=self.now,
         )
         self.holdings = Holdings(
             store=store, records=self.records, catalogue=self.catalogue, blobs=self.blobs, sources=Everyone(),

@@ -33,6 +33,88 @@ from appliance.store.ports import Enqueue
 
 from .desk import LEASE_S, START, Desk, eventually
 
+AHEAD_MS = 365 * 24 * 3_600_000
+
+
+@pytest.fixture
+def with_desk(with_store: Any) -> Any:
+    """Runs a test with a desk, on SQLite and on MongoDB."""
+
+    async def at_desk(store: Any, test: Any) -> None:
+        desk = Desk(store)
+        try:
+            await test(desk)
+        finally:
+            await desk.runner.stop(2)
+
+    return lambda test: with_store(lambda store: at_desk(store, test))
+
+
+def test_a_job_that_failed_while_the_clock_was_ahead_is_tried_again_after_its_wait(with_desk: Any) -> None:
+    async def test(desk: Desk) -> None:
+        async def work(_job: Job, _context: JobContext) -> None:
+            if desk.clock.ms >= START + AHEAD_MS:
+                raise PeerUnreachable("clocks differ")
+
+        desk.runner.register("work", work, queue="default", policy=RetryPolicy(base_s=4.0))
+        desk.clock.ms += AHEAD_MS
+        await desk.runner.start()
+        await desk.enqueue("j", "work", "default")
+        await eventually(lambda: desk.ended == [("work", "retry")])
+        desk.clock.ms = START
+
+        async def waits_from_now() -> bool:
+            return (await desk.job("j")).run_at == START + 4000
+
+        await eventually(waits_from_now)
+        desk.clock.ms += 4000
+        await desk.reaches("j", JobState.DONE)
+
+    with_desk(test)
+
+
+def test_what_a_worker_left_while_the_clock_was_ahead_is_taken_over_in_time(with_desk: Any) -> None:
+    async def test(desk: Desk) -> None:
+        async def work(_job: Job, _context: JobContext) -> None:
+            pass
+
+        desk.runner.register("work", work, queue="default")
+        ahead = START + AHEAD_MS
+        for id in ("left", "waits"):
+            await desk.enqueue(id, "work", "default", run_at=ahead, updated_at=ahead)
+        await desk.store.claim("default", "dead", now=ahead, lease_ms=round(LEASE_S * 1000))
+        await desk.runner.start()
+        await eventually(lambda: len(desk.ended) == 1)
+        desk.clock.ms += round(LEASE_S * 1000) + 1
+        await eventually(lambda: len(desk.ended) == 2)
+
+    with_desk(test)
+
+
+def test_duties_go_on_when_the_clock_is_set_back(desk: Any) -> None:
+    async def test(desk: Desk) -> None:
+        made = 0
+
+        def duty() -> Job:
+            nonlocal made
+            made += 1
+            return Job(id=f"d{made}", queue="default", name="work", run_at=0)
+
+        async def work(_job: Job, _context: JobContext) -> None:
+            pass
+
+        desk.runner.register("work", work, queue="default")
+        desk.runner.every(
+            "duty", 0.2, duty, first_s=7200.0
+        )  # as if the clock had been two hours ahead until now
+        await desk.runner.start()
+        await asyncio.sleep(0.1)
+        assert made == 0
+        desk.clock.ms -= 7_200_000
+        await eventually(lambda: made >= 2)
+
+    desk(test)
+
 
 def test_functions_run_in_the_threads_of_their_queue_or_on_the_loop(desk: Any) -> None:
     async def test(desk: Desk) -> None:

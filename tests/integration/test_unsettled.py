@@ -9,11 +9,12 @@ import pytest
 from appliance.domain.errors import NotSettled, StorageError
 from appliance.domain.names import package_id
 from appliance.domain.package import Presence
-from appliance.domain.record import RecordKind
-from appliance.peering.records import record_json
+from appliance.domain.record import Record, RecordKind, replica_id
+from appliance.peering.records import record_json, sign_record
 from appliance.service.records import record_doc
 from appliance.service.replication import RECONCILER, Replication
 from appliance.service.watchdog import Watchdog
+from appliance.store.ports import Insert
 
 from .test_processes import DATA, HOUR_MS, SHA256, maintenance, put, uploads
 from .test_record_rules import NOW, PEER, Services, Stage, package_record, stage
@@ -169,5 +170,48 @@ def test_a_record_with_an_odd_revision_stops_no_feed(stage: Stage) -> None:
         winners = await replication(node)._take(PEER.node_id, page, [])
         assert [record.body["filename"] for record in winners] == ["Good.pkg"]
         assert len(node.strikes) == 1
+
+    stage.run(script)
+
+
+def test_an_own_record_that_was_replaced_while_the_clock_was_behind_is_no_rollback(stage: Stage) -> None:
+    async def script(node: Services) -> None:
+        told: list[str] = []
+
+        async def no_twin(_record: Record) -> bool:
+            return False
+
+        async def note_once(_id: str, event: Insert) -> bool:
+            told.append(event.doc["type"])
+            return True
+
+        follower = replication(node)
+        follower._identity, follower._own = node.identity, node.own
+        follower._twins = cast(Any, SimpleNamespace(proven_by=no_twin, note_once=note_once))
+        node.intake.on_own_record = follower._overtake
+        key = replica_id(package_id("Thing.pkg"), node.identity.node_id)
+
+        async def said() -> Record:
+            record = (await node.records.known(RecordKind.REPLICA, key)).record
+            assert record is not None
+            return record
+
+        await put(node, "Thing.pkg")
+        before = await said()
+        feed = (await node.store.feed()).id
+        node.time -= 3 * HOUR_MS
+        await node.publish("Thing.pkg", b"second", replace=True)
+        assert (await said()).revision < before.revision
+        node.time += 3 * HOUR_MS
+        await node.intake.take(PEER.node_id, [record_json(before)])
+        assert (await said()).revision > before.revision, "what is true is said above it"
+        assert (await said()).body["sha256"] != SHA256
+        assert (told, (await node.store.feed()).id) == ([], feed)
+        lost = sign_record(
+            node.identity, kind=RecordKind.REPLICA, id=key, revision=(await said()).revision + 9, at=node.time,
+            deleted=False, body=before.body,
+        )  # fmt: skip
+        await node.intake.take(PEER.node_id, [record_json(lost)])
+        assert told == ["node.rolled_back"]
 
     stage.run(script)

@@ -94,6 +94,17 @@ def test_one_that_failed_begins_again_after_an_hour() -> None:
     assert step(FETCH, transfer(S.FAILED, updated_at=NOW - RESTART_MS - 1)) == ("pending", True)
 
 
+@pytest.mark.parametrize("state", [S.STALLED, S.FAILED])
+def test_one_that_stopped_while_the_clock_was_ahead_begins_again(state: S) -> None:
+    ahead = NOW + 2 * RESTART_MS
+    doc = transfer(state, updated_at=ahead, retry_at=ahead + RESTART_MS)
+    assert step(FETCH, doc) == ("pending", True)
+    assert step(FETCH, doc, at_once=True) == ("pending", True)
+    assert step(FETCH, doc, now=ahead) == ("", False)
+    found = transfer(S.PENDING, updated_at=ahead)
+    assert step(FETCH, found, job(JobState.DOING)) == ("", True)
+
+
 def test_one_that_begins_again_says_when_bytes_came_last() -> None:
     doc = transfer(S.FAILED, moved_at=NOW - 9, started_at=NOW - 99, updated_at=NOW - RESTART_MS - 1)
     found = follow(FETCH, VIEW, doc, None, at_once=False, now=NOW)

@@ -15,11 +15,12 @@ from appliance.store.opening import open_store
 from appliance.store.ports import Store
 from jamf_bridge.hooks import door as hooks
 from jamf_bridge.hooks import gate as hint_gate
-from jamf_bridge.hooks.door import MAX_BODY, SEEN, HookDoor
+from jamf_bridge.hooks.door import HINTS_APART_MS, MAX_BODY, SEEN, HookDoor
 from jamf_bridge.jobs import hint_key, sync_key
 from jamf_bridge.servers.registry import Registry
 from jamf_bridge.servers.server import Server, ServerState
 from jamf_bridge.servers.servers import Servers
+from jamf_bridge.watching import _due
 from tests.fakes.driver_c import FakeFactory, webhook
 
 FIELDS: dict[str, Any] = {
@@ -177,6 +178,46 @@ def test_an_upload_queues_one_sync_after_the_debounce_time(tmp_path: Path) -> No
         assert job.run_at == world.clock + 3000
         assert job.args == {"server": world.server.id, "reason": "webhook: sync_package"}
         assert (await world.health())["last_hook_at"] == world.clock
+
+    in_world(tmp_path, test)
+
+
+def test_a_hint_after_the_clock_was_set_back_is_queued_in_time(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        world.clock += 7_200_000
+        assert await world.send("RestAPIOperation", number=1, **UPLOAD) == 202
+        await world.forget_jobs()
+        world.clock -= 7_200_000
+        assert await world.send("RestAPIOperation", number=2, **UPLOAD) == 202
+        (job,) = await world.jobs()
+        assert job.run_at <= world.clock + 3000 + HINTS_APART_MS
+        world.clock += 7_200_000
+        gathering = asyncio.create_task(world.door.gather(world.server.id))
+        await asyncio.sleep(0.05)
+        world.clock -= 7_200_000
+        await asyncio.wait_for(gathering, 5)
+
+    in_world(tmp_path, test)
+
+
+def test_a_pause_that_was_written_while_the_clock_was_ahead_is_over(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        world.clock += 7_200_000
+        assert await world.send("JSSShutdown") == 202
+        assert await world.state() is ServerState.PAUSED
+        world.clock -= 7_200_000
+        assert await world.state() is ServerState.CONNECTED
+
+    in_world(tmp_path, test)
+
+
+@pytest.mark.parametrize(("next_poll", "due"), [(0, True), (60_000, False), (7_200_000, True)])
+def test_a_poll_that_was_put_off_while_the_clock_was_ahead_is_due(
+    tmp_path: Path, next_poll: int, due: bool
+) -> None:
+    async def test(world: World) -> None:
+        await world.servers.note(world.server.id, next_poll_at=world.clock + next_poll)
+        assert _due(await world.servers.get(world.server.id), world.clock) is due
 
     in_world(tmp_path, test)
 

@@ -197,3 +197,24 @@ def test_a_peer_that_fails_does_not_answer_and_then_is_down(tmp_path: Path) -> N
         assert peer.health.since == clock.now
 
     run(tmp_path, test)
+
+
+def test_what_was_put_off_while_the_clock_was_ahead_is_not_put_off_any_more(tmp_path: Path) -> None:
+    async def test(peers: Peers, clock: Clock) -> None:
+        clock.now += 4 * 3600 * SECOND
+        for package in ("a", "b", "c"):
+            await strike(peers, package)
+        await peers.record_failure("north", PeerUnreachable("The clocks differ."))
+        peer = peers.find("north")
+        assert peer is not None
+        assert peers.backing_off("north")
+        assert not usable(peers, "x")
+        assert peer.set_aside_until(clock.now) == peer.quarantined_until
+        clock.now -= 4 * 3600 * SECOND
+        assert not peers.backing_off("north")
+        assert usable(peers, "x")
+        assert usable(peers, "a")
+        assert peers.quarantined_for("north") == {}
+        assert peer.set_aside_until(clock.now) == 0
+
+    run(tmp_path, test)

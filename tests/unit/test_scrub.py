@@ -139,6 +139,63 @@ def test_what_waits_longest_is_read_first_and_what_is_fresh_is_left(tmp_path: Pa
     on_site(tmp_path, test)
 
 
+def test_what_was_read_while_the_clock_was_ahead_is_read_again(tmp_path: Path, reads: list[str]) -> None:
+    async def test(site: Site) -> None:
+        one = await site.put(b"one", 10)
+        scrub, other = site.process(), site.process()
+        site.clock += 365 * DAY_MS
+        await scrub.start(actor="anna")
+        await site.run(scrub)
+        assert reads == [one]
+        assert (await other.status()).due_files == 0
+        site.clock -= 365 * DAY_MS
+        scrub = site.process()
+        await site.run(scrub)
+        assert reads == [one, one], "nobody knows when it was read"
+        for process in (scrub, other):
+            found = await process.status()
+            assert (found.oldest_at, found.due_files) == (site.clock, 0)
+            assert found.last is not None
+            assert found.last.ended_at == site.clock
+        site.clock += DAY_MS
+        await site.run(scrub)
+        assert len(reads) == 2
+        await scrub.start(actor="anna")
+        assert (await scrub.status()).due_files == 1
+        await site.run(scrub)
+        assert len(reads) == 3
+
+    on_site(tmp_path, test)
+
+
+def test_one_that_was_asked_for_while_the_clock_was_ahead_ends(tmp_path: Path, reads: list[str]) -> None:
+    async def test(site: Site) -> None:
+        await site.put(b"one", 10)
+        scrub = site.process()
+        site.clock += 365 * DAY_MS
+        await scrub.start(actor="anna")
+        site.clock -= 365 * DAY_MS
+        await asyncio.wait_for(site.run(scrub), 10)
+        assert len(reads) == 1
+        await site.run(scrub)
+        assert len(reads) == 1, "what was asked for was done"
+
+    on_site(tmp_path, test)
+
+
+def test_a_process_that_was_busy_while_the_clock_was_ahead_is_busy_no_more(tmp_path: Path) -> None:
+    async def test(site: Site) -> None:
+        sha256 = await site.put(b"one", 40)
+        await site.store.replace("scrub", {"_id": "busy:x", "until": site.clock + 365 * DAY_MS})
+        scrub = site.process()
+        await asyncio.wait_for(site.run(scrub), 10)
+        assert (await scrub.status()).oldest_at == site.clock, sha256
+        await scrub._change(beat=site.clock + DAY_MS)
+        assert (await scrub.status()).state == "idle"
+
+    on_site(tmp_path, test)
+
+
 def test_earlier_versions_are_read_too(tmp_path: Path, reads: list[str]) -> None:
     async def test(site: Site) -> None:
         version = await site.put(b"earlier", 60)

@@ -98,3 +98,15 @@ def test_a_source_that_is_quiet_for_long_starts_over() -> None:
     clock.ms += 60_001
     fail(throttle, 1)
     assert wait_of(throttle) == 0
+
+
+def test_a_clock_that_was_ahead_makes_no_wait_longer() -> None:
+    clock = Clock()
+    throttle = Throttle(clock)
+    clock.ms += 7_200_000
+    fail(throttle, FREE)
+    wait = wait_of(throttle)
+    clock.ms -= 7_200_000
+    assert wait_of(throttle) == wait
+    clock.ms += wait * 1000
+    assert wait_of(throttle) == 0

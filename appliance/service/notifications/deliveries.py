@@ -17,6 +17,7 @@ from appliance.domain.destination import (
 from appliance.domain.errors import ApplianceError, Conflict, StaleRevision
 from appliance.domain.event import Event, EventType
 from appliance.domain.job import Job, RetryPolicy
+from appliance.domain.moment import too_early
 from appliance.domain.notify_errors import DeliveryUnknown, DestinationGone, DestinationUnknown
 from appliance.jobs.new import new_job
 from appliance.log import scrub
@@ -38,7 +39,9 @@ DAY_MS = 24 * 3600 * 1000
 DELIVERED_KEPT_MS = 30 * DAY_MS
 FAILED_KEPT_MS = 90 * DAY_MS
 OWED_MS = 30 * DAY_MS  #: what waits longer for a suspended destination has failed
+LONGEST_WAIT_MS = DAY_MS  #: as a receiver may ask
 MAX_ERROR = 300
+_SET_BACK_MS = 1000  #: a clock that goes back by less than this was not set
 _LETTER = 1000  #: events of one mail
 _TRIES = 8
 _PAGE = 500
@@ -67,9 +70,13 @@ def send_job(destination: str, now: int) -> Job:
     return new_job(QUEUE, SEND_JOB, now, key=f"notify:{destination}", args={"destination": destination})
 
 
+def first_due(destination: Destination, now: int) -> int:
+    """When what happens now is first told to a destination, UTC milliseconds."""
+    return next_due(destination, now) if destination.kind is DestinationKind.MAIL else now
+
+
 def delivery_doc(event: Doc, destination: Destination, now: int) -> Doc:
     """The row of an event that is now owed to a destination."""
-    mail = destination.kind is DestinationKind.MAIL
     return {
         "_id": f"{event['_id']}.{destination.id}",
         "destination": destination.id,
@@ -79,7 +86,7 @@ def delivery_doc(event: Doc, destination: Destination, now: int) -> Doc:
         "subject": event["subject"],
         "state": str(DeliveryState.PENDING),
         "attempts": 0,
-        "due_at": next_due(destination, now) if mail else now,
+        "due_at": first_due(destination, now),
         "status": 0,
         "latency_ms": 0,
         "answer": "",
@@ -137,7 +144,15 @@ class Deliveries:
             return None
         where = {"destination": destination.id, "state": str(DeliveryState.PENDING)}
         found = await self._store.find("deliveries", where, order="due_at", limit=1)
-        return max(found[0]["due_at"], destination.not_before) if found else None
+        if not found:
+            return None
+        wait = destination.not_before if self.waits(destination) else 0
+        return max(int(found[0]["due_at"]), wait)
+
+    def waits(self, destination: Destination) -> bool:
+        """Whether nothing is sent to a destination for a while: it failed, or had something a moment ago."""
+        longest = LONGEST_WAIT_MS if destination.failures else QUIET_MS
+        return too_early(destination.not_before, self._now(), longest)
 
     # Sending
 
@@ -147,7 +162,7 @@ class Deliveries:
         if doc is None:
             return None
         destination, now = destination_of(doc), self._now()
-        if destination.state is not DestinationState.ACTIVE or destination.not_before > now:
+        if destination.state is not DestinationState.ACTIVE or self.waits(destination):
             return None
         where = {"destination": id, "state": str(DeliveryState.PENDING), "due_at": {"lte": now}}
         limit = _LETTER if destination.kind is DestinationKind.MAIL else 1
@@ -325,9 +340,31 @@ class Deliveries:
                 with contextlib.suppress(StaleRevision):  # it is on its way
                     await self._store.replace("deliveries", {**row, "due_at": now}, expect=row["_rev"])
 
+    async def put_off_again(self) -> None:
+        """Let what was put off while the clock was ahead wait from now, and no longer than was meant."""
+        now = self._now()
+        ahead = {"state": str(DeliveryState.PENDING), "updated_at": {"gt": now + _SET_BACK_MS}}
+        for row in await self._store.find("deliveries", ahead, limit=10_000):
+            doc = await self._store.get("destinations", row["destination"])
+            if doc is None:
+                continue
+            destination = destination_of(doc)
+            left = max(0, row["due_at"] - row["updated_at"])
+            due_at = now + left if row["attempts"] else first_due(destination, now)
+            operations: list[Operation] = [
+                Replace(
+                    "deliveries",
+                    {**row, "due_at": min(row["due_at"], due_at), "updated_at": now},
+                    row["_rev"],
+                )
+            ]
+            with contextlib.suppress(StaleRevision):  # it is on its way
+                await self._store.batch([*operations, *await self._soon(destination, now)])
+
     async def purge(self) -> None:
         """Delete old rows; give up on what has waited for a month."""
         now = self._now()
+        await self.put_off_again()
         for state, kept in (
             (DeliveryState.DELIVERED, DELIVERED_KEPT_MS),
             (DeliveryState.FAILED, FAILED_KEPT_MS),

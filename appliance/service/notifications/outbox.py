@@ -91,7 +91,7 @@ class Outbox:
         """Enqueue the sending of whatever is due by now."""
         now = self._now()
         for destination in await self._destinations.all():
-            if destination.not_before > now:
+            if self._deliveries.waits(destination):
                 continue
             due = await self._deliveries.next_due(destination)
             if due is not None and due <= now:

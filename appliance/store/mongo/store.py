@@ -163,6 +163,10 @@ class MongoStore:
         """Let a TODO job go before all others."""
         return await self._change_job(id, lambda job: rules.prioritized(job, now=now))
 
+    async def put_off_again(self, id: str, *, now: int, lease_ms: int) -> Job:
+        """Count the wait or the lease of an active job from now."""
+        return await self._change_job(id, lambda job: rules.put_off_again(job, now=now, lease_ms=lease_ms))
+
     async def get_job(self, id: str) -> Job | None:
         """Return a job or None."""
         doc = await self.get(JOBS.name, id)

@@ -143,6 +143,14 @@ class SqliteStore:
             lambda transaction: transaction.change_job(id, lambda job: queue.prioritized(job, now=now))
         )
 
+    async def put_off_again(self, id: str, *, now: int, lease_ms: int) -> Job:
+        """Count the wait or the lease of an active job from now."""
+        return await self._writer.run(
+            lambda transaction: transaction.change_job(
+                id, lambda job: queue.put_off_again(job, now=now, lease_ms=lease_ms)
+            )
+        )
+
     async def get_job(self, id: str) -> Job | None:
         """Return a job or None."""
         doc = await self.get(JOBS.name, id)
