@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from appliance.domain.errors import StaleRevision
 from appliance.domain.job import Job
 from appliance.domain.package import WANTED
-from appliance.domain.record import TOMBSTONE_LIFE_MS
+from appliance.domain.record import TOMBSTONE_LIFE_MS, RecordKind
 from appliance.domain.states import JobState, TransferState
 from appliance.jobs.new import new_job
 from appliance.store.blobs import BlobStore
@@ -23,7 +23,6 @@ from .fetch_jobs import cancelled_by_person, transfer_id
 from .holdings import Holdings
 from .records import Records
 from .trash import Trash, keep_unclaimed, mentioned, named
-from .trash_clock import TrashClock, monotonic_ms
 from .uploads import UploadService
 
 log = logging.getLogger(__name__)
@@ -64,10 +63,9 @@ class Maintenance:
         uploads: UploadService,
         blobs: BlobStore,
         now: Callable[[], int],
-        monotonic: Callable[[], int] = monotonic_ms,
     ) -> None:
         self._store = store
-        self._burial = Burial(store, TrashClock(store, monotonic), now)
+        self._burial = Burial(store, trash.elapsed, now)
         self._records = records
         self._catalogue = catalogue
         self._holdings = holdings

@@ -39,7 +39,7 @@ def uploads(node: Services) -> UploadService:
 def maintenance(node: Services) -> Maintenance:
     return Maintenance(
         store=node.store, records=node.records, catalogue=node.catalogue, trash=node.holdings._trash,
-        holdings=node.holdings, uploads=uploads(node), blobs=node.blobs, now=node.now, monotonic=node.now,
+        holdings=node.holdings, uploads=uploads(node), blobs=node.blobs, now=node.now,
     )  # fmt: skip
 
 

@@ -31,7 +31,6 @@ class World(Node):
         self.maintenance = Maintenance(
             store=store, records=self.records, catalogue=self.catalogue, trash=self.trash, blobs=self.blobs,
             holdings=self.holdings, uploads=cast(Any, SimpleNamespace(expire=nothing)), now=self.clock,
-            monotonic=lambda: self.clock() - self.wrong_ms,
         )  # fmt: skip
 
     async def transfer(self, name: str, presence: Presence, **fields: Any) -> Package:
