@@ -4,7 +4,7 @@ Once a day of that time it notes how far the change feed was: what is behind the
 a clock that is wrong for a while, on this machine or on all, buries nothing that an absent node has yet to hear of.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from appliance.domain.record import TOMBSTONE_LIFE_MS
 from appliance.store.ports import Store
@@ -16,21 +16,23 @@ _DAY_MS = 24 * 3600 * 1000
 class Burial:
     """Buries tombstones."""
 
-    def __init__(self, store: Store, elapsed: Callable[[], Awaitable[int]], now: Callable[[], int]) -> None:
+    def __init__(self, store: Store, now: Callable[[], int]) -> None:
         """Make one.
 
         Args:
             store: Where the records are.
-            elapsed: How long the machine ran, by the trash's clock, in milliseconds.
             now: UTC milliseconds.
         """
         self._store = store
-        self._elapsed = elapsed
         self._now = now
 
-    async def bury(self) -> int:
-        """Delete tombstones that were written and came here more than 90 days ago; return how many."""
-        count, last = await self._elapsed(), await self._store.last_sequence("records")
+    async def bury(self, count: int) -> int:
+        """Delete tombstones that were written and came here more than 90 days ago; return how many.
+
+        Args:
+            count: How long the machine ran until now, as `Trash.elapsed` says, in milliseconds.
+        """
+        last = await self._store.last_sequence("records")
         doc = await self._store.get(_COLLECTION, _ID) or {"days": []}
         days = [day for day in doc["days"] if day["count"] <= count and day["seq"] <= last]
         if not days or count - days[-1]["count"] >= _DAY_MS:

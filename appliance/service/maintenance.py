@@ -65,7 +65,7 @@ class Maintenance:
         now: Callable[[], int],
     ) -> None:
         self._store = store
-        self._burial = Burial(store, trash.elapsed, now)
+        self._burial = Burial(store, now)
         self._records = records
         self._catalogue = catalogue
         self._holdings = holdings
@@ -161,7 +161,7 @@ class Maintenance:
         now = self._now()
         await self._store.purge(now=now)
         await self._uploads.expire()
-        await self._burial.bury()
+        await self._burial.bury(await self._trash.elapsed())
         before = now - TOMBSTONE_LIFE_MS
         for package in self._catalogue.all():
             if package.withdrawn and package.at < before:
