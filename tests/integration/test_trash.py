@@ -83,7 +83,6 @@ class World(Node):
         return Maintenance(
             store=self.store, records=self.records, catalogue=self.catalogue, holdings=self.holdings,
             trash=self.trash, uploads=None, blobs=self.blobs, now=self.clock,  # type: ignore[arg-type]
-            monotonic=lambda: self.clock() - self.wrong_ms,
         )  # fmt: skip
 
     def lay(self, data: bytes) -> None:
