@@ -14,7 +14,7 @@
       PeerError             PeerUnreachable, PeerBusy, PeerRefused, PeerMisbehaved, PeerBackingOff
       DirectoryUnavailable
       LeaseLost
-      PackageArriving
+      PackageArriving       ProofPending
       Stopping
       TwinRunning
 
@@ -425,6 +425,12 @@ class PackageArriving(ApplianceError):
 
     code = "package_arriving"
     retryable = True
+
+
+class ProofPending(PackageArriving):
+    """The whole file is read before this node proves that it has it."""
+
+    code = "proof_pending"
 
 
 class Stopping(ApplianceError):

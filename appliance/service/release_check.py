@@ -2,8 +2,10 @@
 
 That a node says that it holds a package may be wrong: its disk may have been lost since, or its stage changed. So the
 copy stays until a node has given a chunk that fits the manifest. A node gives one only for a package that it admits
-itself, by its settings of now: of several that release at the same time, none proves anything to the others. A node
-that is no direct peer is asked through a peer of both; where there is none, nothing can be proven and the copy stays.
+itself, by its settings of now: of several that release at the same time, none proves anything to the others. It gives
+one only of a file that it has read as a whole a short time ago: one chunk says nothing of the others, and a file can
+rot without looking different. One that it has not, it reads, and is asked again. A node that is no direct peer is
+asked through a peer of both; where there is none, nothing can be proven and the copy stays.
 
 Each try of a job asks a node for the same chunk, so one that has a wrong chunk proves nothing by another one. A direct
 peer that gave a wrong one is told, so that it verifies its file, and is not believed for a while.
@@ -30,6 +32,7 @@ from appliance.domain.errors import (
     PeerMisbehaved,
     PeerNotFound,
     PeerUnreachable,
+    ProofPending,
 )
 from appliance.domain.holding import Proof
 from appliance.domain.job import Job, RetryPolicy
@@ -48,6 +51,8 @@ from .verifying import Verifying
 T = TypeVar("T")
 
 UNTIL_PROVEN = RetryPolicy(attempts=1_000_000, cap_s=600)  #: soon, for who was away a moment, then less often
+_READ_RATE = 50_000_000  #: bytes a second: when to ask again for a proof of a file that is read first
+_LONGEST_S = 600
 RELAYS = 8  #: direct peers that are asked to pass a question on
 
 
@@ -159,6 +164,7 @@ class ReleaseCheck:
         Raises:
             InvalidInput: There is no such chunk.
             PackageArriving, BlobMissing: This node is asked and cannot give it.
+            ProofPending: This node is asked and reads the whole file first.
             Conflict: This node is asked and does not admit the package: it may be about to release it too.
             PeerNotFound: The holder is no direct peer.
             PeerError: It did not give it.
@@ -173,6 +179,12 @@ class ReleaseCheck:
             raise Conflict("This node does not take the package any more and may release it.")
         if package.held_sha256 != package.body.sha256:
             raise PackageArriving(f"This node does not hold the bytes: {package.reason}.", retry_after=30)
+        if not await self._verifying.read_lately(package.held_sha256):
+            seconds = min(_LONGEST_S, 2 + package.body.size // _READ_RATE)
+            raise ProofPending(
+                f"It reads its whole file before it proves that it has it; ask again in {seconds} s.",
+                retry_after=seconds,
+            )
         descriptor = await open_held(self._blobs, self._verifying, package)
         try:
             return await asyncio.to_thread(_read, descriptor, index)

@@ -25,6 +25,7 @@ from appliance.domain.errors import (
 )
 from appliance.domain.event import EventType
 from appliance.domain.job import Job
+from appliance.domain.moment import written_ahead
 from appliance.domain.package import WANTED, Package
 from appliance.jobs.context import JobContext
 from appliance.store.blobs import BlobStore, Stamp
@@ -48,6 +49,7 @@ LOOK_S = 3600.0
 WAIT_S = 10.0  #: how long a download waits for its file to be verified
 START_S = 3.0  #: how long a start waits for files that changed meanwhile to be verified
 START_SIZE = 256 * 1024 * 1024  #: bytes; a start waits for no larger one
+PROOF_MS = 3_600_000  #: how long a file that was read counts as right, for who wants to release a copy
 COMPLAINT_MS = 10 * 60_000  #: a package is verified for peers once in this time
 COMPLAINTS = 32  #: packages that are verified for one peer in an hour
 REPAIRED_MS = 90 * 86_400_000  #: how long it is known what was repaired
@@ -112,6 +114,7 @@ class Verifying:
         self._open: dict[str, Doc] = {}  #: what is damaged and not repaired, as far as this process knows
         self._complaints: dict[str, int] = {}  #: when a package was last verified for a peer
         self._by_peer: dict[str, list[int]] = {}
+        self._since = now()  #: what happened to the disk before, nobody saw
 
     async def load(self) -> None:
         """Read what is known: at the start."""
@@ -179,6 +182,21 @@ class Verifying:
         await self._verified.refresh()
         known = self._verified.get(sha256)
         return known.at if known is not None else 0
+
+    async def read_lately(self, sha256: str) -> bool:
+        """Whether a blob was verified within `PROOF_MS` and since this process began; if not, it is verified soon.
+
+        A file can rot without a change of its size or times, so only reading it says that it is right.
+
+        Raises:
+            StoreUnavailable: The database does not answer.
+        """
+        at, now = await self.verified_at(sha256), self._now()
+        self._since = min(self._since, now)  # the clock was set back
+        if at >= max(self._since, now - PROOF_MS) and not written_ahead(at, now):
+            return True
+        await self._store.enqueue(verify_blob_job(sha256, now))
+        return False
 
     async def found(self, sha256: str, finding: Finding) -> None:
         """Take over what reading a blob showed.

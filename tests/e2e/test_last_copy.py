@@ -43,6 +43,27 @@ def test_a_file_that_is_damaged_on_every_node_is_called_damaged(any_network: Net
         assert node.api("GET", "/scrub")["repaired"] == 1
 
 
+def test_a_good_copy_is_not_released_for_one_that_rotted(any_network: Network, tmp_path: Path) -> None:
+    """One right chunk is no proof: the other node reads its whole file, and is repaired from the good copy first."""
+    a, b = any_network.node("a"), any_network.node("b", NODE_STAGE="test")
+    b.join(a)
+    files = [make_file(tmp_path / f"Rot{number}.pkg", 8 * MIB, number) for number in range(3)]
+    for file in files:
+        a.publish(file.path)
+    for file in files:
+        b.wait_holds(file.name, file.sha256)
+    b.stop()
+    for file in files:
+        flip(b.layout.blob(file.sha256), 5 * MIB, keep_time=True)
+    b.start()
+    for file in files:
+        a.api("PATCH", f"/packages/{file.name}", {"stage": "test"})
+    for file in files:
+        eventually(lambda file=file: a.presence(file.name) == "not_admitted", 60, a.tail)
+        assert b.sha1(file.name) == file.sha1
+        assert (b.presence(file.name), a.layout.blob(file.sha256).exists()) == ("held", False)
+
+
 def test_a_last_copy_that_its_node_does_not_admit(network: Network, tmp_path: Path) -> None:
     node = network.node("a", NODE_TAGS_REFUSE="secret")
     file = make_file(tmp_path / "Dev.pkg", 2 * MIB)

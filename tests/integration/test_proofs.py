@@ -11,7 +11,14 @@ from typing import Any, cast
 
 import pytest
 
-from appliance.domain.errors import BlobMissing, PeerError, PeerNotFound
+from appliance.domain.errors import (
+    BlobMissing,
+    PackageArriving,
+    PeerBusy,
+    PeerError,
+    PeerNotFound,
+    ProofPending,
+)
 from appliance.domain.holding import Proof
 from appliance.domain.job import Job
 from appliance.domain.package import Package, Presence
@@ -20,7 +27,8 @@ from appliance.service.holdings import RELEASE_CHECK_JOB
 from appliance.service.peers import Peer, Peers
 from appliance.service.release_check import ReleaseCheck
 from appliance.service.verified_blobs import VerifiedBlobs
-from appliance.service.verifying import Verifying
+from appliance.service.verify_jobs import VERIFY_BLOB_JOB
+from appliance.service.verifying import PROOF_MS, Verifying
 from appliance.store.ports import Store
 from tests.builders import MIB
 
@@ -157,6 +165,92 @@ def test_every_try_asks_for_the_same_chunk(run: Callable[[Test], None]) -> None:
                 await world.prove(job=f"job {number}")
             asked.extend(world.asked)
         assert len({chunk for _, chunk in asked}) > 3, "another job asks for another one"
+
+    run(test)
+
+
+async def verify_queued(world: Prover) -> list[str]:
+    """Do the jobs that verify blobs; the SHA-256 of each."""
+    jobs = await world.store.find_jobs({"name": VERIFY_BLOB_JOB, "state": "todo"})
+    for job in jobs:
+        await world.verify(job.args["sha256"])
+        await world.store.delete("jobs", {"_id": job.id})
+    return [job.args["sha256"] for job in jobs]
+
+
+def rot(path: Path) -> None:
+    """Change bytes, as a disk does that decays: size, times and inode stay."""
+    times = path.stat()
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        file.seek(5 * MIB)
+        file.write(b"ROTTEN")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+@pytest.mark.parametrize("since", ["a while", "a start", "a clock that was set back"])
+def test_a_proof_is_given_only_of_a_file_that_was_read_as_a_whole_lately(
+    run: Callable[[Test], None], since: str
+) -> None:
+    async def test(world: Prover) -> None:
+        package = await world.publish(data=DATA)
+        me = world.identity.node_id
+        assert await world.check.answer(package, 3, me) == chunk_of(DATA, 3)
+        if since == "a while":
+            world.clock.ms += PROOF_MS
+        elif since == "a start":
+            world.verifying._since = world.clock()
+        else:
+            world.clock.ms -= 24 * HOUR_MS
+        for _ in range(2):
+            with pytest.raises(ProofPending, match=r"whole file .* again in 2 s") as caught:
+                await world.check.answer(package, 3, me)
+        assert caught.value.details == {"retry_after": 2}
+        assert await verify_queued(world) == [package.body.sha256], "it is read once for all who ask"
+        assert await world.check.answer(package, 3, me) == chunk_of(DATA, 3)
+
+    run(test)
+
+
+def test_rot_in_another_chunk_than_the_one_asked_for_is_found_before_the_proof(
+    run: Callable[[Test], None],
+) -> None:
+    async def test(world: Prover) -> None:
+        package = await world.publish(data=DATA)
+        me = world.identity.node_id
+        world.verifying._since = world.clock()
+        rot(world.blobs.path(package.body.sha256))
+        with pytest.raises(ProofPending):
+            await world.check.answer(package, 3, me)
+        await verify_queued(world)
+        assert world.package().presence is not Presence.HELD
+        assert not world.lies_here(package.body.sha256)
+        with pytest.raises(PackageArriving) as caught:
+            await world.check.answer(world.package(), 3, me)
+        assert not isinstance(caught.value, ProofPending)
+
+    run(test)
+
+
+def test_a_copy_stays_while_the_other_node_reads_its_file(run: Callable[[Test], None]) -> None:
+    """An older one gives its chunk at once, and is believed."""
+
+    async def test(world: Prover) -> None:
+        _, other = await world.refused()
+        await world.join(other)
+
+        def answer(_peer: str, chunk: int, _holder: str) -> bytes:
+            if len(world.asked) < 3:
+                raise PeerBusy("It answered 503 (proof_pending): It reads its whole file.", retry_after=2)
+            return chunk_of(DATA, chunk)
+
+        world.answer = answer
+        for _ in range(2):
+            assert "reads its whole file" in await world.wrong()
+        assert not world.peers.get(other).failures
+        assert not world.told
+        await world.prove()
+        assert world.package().presence is Presence.NOT_ADMITTED
 
     run(test)
 
