@@ -4,14 +4,18 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from appliance.domain.node import NodeBody
+from appliance.domain.reach import neighbours
 from appliance.service.accounts import Role
 
+from .app import App
 from .base import BaseHandler
+from .views import iso
 
 
 class _NodeJson(BaseHandler):
     def shown(self, id: str, node: NodeBody) -> dict[str, Any]:
         """A node as JSON."""
+        health, since = silence(self.app, id)
         return {
             "id": id,
             "name": node.name,
@@ -22,7 +26,31 @@ class _NodeJson(BaseHandler):
             "tags_refuse": list(node.tags_refuse),
             "self": id == self.app.identity.node_id,
             "registered": self.app.peers.is_active(id),
+            "health": health,
+            "failing_since": iso(since),
         }
+
+
+def silence(app: App, id: str) -> tuple[str, int]:
+    """Why a node does not answer, "" if nothing says so; and since when, UTC milliseconds, 0 if that is not known.
+
+    One that is not registered here is silent if each node that it is registered with is, or says that of it.
+    """
+    health = app.peers.health(id)
+    if health is not None or id == app.identity.node_id:
+        return (health.word, health.since) if health is not None else ("", 0)
+    app.neighbourhood.look()
+    ways = []
+    for gate in neighbours(app.holdings.nodes, id):
+        health, sight = app.peers.health(gate), app.neighbourhood.sight(gate)
+        if health is not None and health.word:
+            why = health.word
+        elif sight is not None and sight.peers.get(id) is False:
+            why = "it does not reach it"
+        else:
+            return "", 0
+        ways.append(f"{app.holdings.nodes[gate].name} ({why})")
+    return f"reached only through {' or '.join(ways)}" if ways else "", 0
 
 
 class NodesHandler(_NodeJson):

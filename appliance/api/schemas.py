@@ -121,7 +121,7 @@ _PROPERTIES: dict[str, dict[str, Schema]] = {
     "NewInvite": {"id": TEXT, "invite": TEXT, "expires_at": TIME},
     "Node": {
         "id": TEXT, "name": TEXT, "url": TEXT, "stage": TEXT, "version": TEXT, "tags_take": _WORDS,
-        "tags_refuse": _WORDS, "self": YES, "registered": YES,
+        "tags_refuse": _WORDS, "self": YES, "registered": YES, "health": TEXT, "failing_since": TIME,
     },
     "Transfer": {
         "id": TEXT, "package": TEXT, "filename": TEXT, "sha256": TEXT, "size": INT, "state": TEXT, "bytes_done": INT,

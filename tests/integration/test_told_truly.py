@@ -1,6 +1,7 @@
 """What a node says of a package that goes nowhere, of nodes that say nothing, and of a peer that does not answer."""
 
 import json
+import re
 from pathlib import Path
 
 from tests.builders import make_file
@@ -51,6 +52,31 @@ def test_every_node_is_listed_and_a_silent_one_says_why(any_network: Network, tm
     assert "/Packages/Lone.pkg" not in ods(a, "package", "show", "Lone.pkg").stdout
     for one in json.loads(ods(c, "package", "list", "--json").stdout):
         assert one["presence"] != "arriving" or one["retry_at"]
+
+
+def test_a_copy_at_a_node_that_does_not_answer_is_waited_for(any_network: Network, tmp_path: Path) -> None:
+    """What it said of it counts no more, nor what a node said that is reached only through it."""
+    a, b, c = any_network.chain("a", "b", "c")
+    file = make_file(tmp_path / "W.pkg", 300_000, 1)
+    add = ("package", "add", str(file.path), "--wait", "--timeout")
+    a.publish(file.path)
+    for node in (a, b, c):
+        node.wait_holds(file.name, file.sha256)
+    assert ods(a, *add, "30s").returncode == 0
+    b.kill9()
+    b.layout.blob(file.sha256).unlink()
+    eventually(lambda: a.api("GET", "/peers")["items"][0]["failures"], 60, "no call to b failed")
+    waited = ods(a, *add, "1s")
+    assert (waited.returncode, "on every node" in waited.stdout) == (75, False)
+    (told,) = [line for line in waited.stderr.splitlines() if "is not yet on" in line]
+    assert re.search(r"not yet on: b \((does not answer|down) since [^()]+, held at [^()]+\), ", told)
+    assert re.search(r"c \(reached only through b \((does not answer|down)\), held at [^()]+\)", told)
+    listed = {node["name"]: node["health"] for node in a.api("GET", "/nodes")["items"]}
+    assert (listed["a"], bool(listed["b"]), bool(listed["c"])) == ("", True, True)
+    b.start()
+    assert ods(a, *add, "1m").returncode == 0
+    b.wait_holds(file.name, file.sha256)
+    assert b.sha1(file.name) == file.sha1
 
 
 def test_what_is_missing_says_when_it_is_looked_at_again(any_network: Network, tmp_path: Path) -> None:

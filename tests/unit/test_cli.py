@@ -7,6 +7,8 @@ import os
 import struct
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 from xml.etree import ElementTree
 
 import click
@@ -21,6 +23,7 @@ from appliance.cli.main import ods, run
 from appliance.cli.output import Output, moment, size, span, visible
 from appliance.cli.profile import Connection, find_connection, profile_path, read_profile, write_profile
 from appliance.cli.tus import Memory, _Body
+from appliance.cli.waiting import wait_for_all
 from appliance.domain import errors
 
 FINGERPRINT = "ab" * 32
@@ -390,3 +393,46 @@ def test_only_an_option_that_is_likely_meant_is_suggested(
     assert "No such option" in said
     assert ("Did you mean" in said) == bool(told)
     assert told in said
+
+
+NODES = {"a": {"health": "", "failing_since": None}, "b": {"health": "", "failing_since": None}}
+HELD = {"presence": "held", "current": True, "at": "2026-01-02T03:04:05Z"}
+DOWN = {"health": "down", "failing_since": "2026-01-02T03:04:05Z"}
+
+
+@pytest.mark.parametrize(
+    ("node", "replica", "told"),
+    [
+        ({}, {}, ""),
+        ({}, {"presence": "not_admitted"}, ""),
+        ({}, {"presence": "damaged"}, "b (damaged)"),
+        ({}, {"presence": "arriving"}, "b (arriving)"),
+        ({}, {"current": False}, "b (it had other bytes)"),
+        ({}, None, "b (silent)"),
+        (DOWN, {}, r"b (down since .*, held at .*)"),
+        (DOWN, {"presence": "not_admitted"}, r"b (down since .*, not admitted at .*)"),
+        (DOWN, None, r"b (down since .*)"),
+    ],
+)
+def test_what_is_waited_for(node: dict[str, object], replica: dict[str, object] | None, told: str) -> None:
+    said = {"a": HELD, "b": {**HELD, **replica}} if replica is not None else {"a": HELD}
+    package = {
+        "id": "p", "filename": "W.pkg", "sha256": "s", "withdrawn": False, "admitted_by": ["a"],
+        "replicas": [{"node": id, **one} for id, one in said.items()],
+        "unheard": [] if replica is not None else [{"node": "b", "reason": "silent"}],
+    }  # fmt: skip
+    nodes = {**NODES, "b": {**NODES["b"], **node}}
+    answers = {
+        "/packages/p": package,
+        "/nodes": {"items": [{"id": id, "name": id, **one} for id, one in nodes.items()]},
+    }
+    client = cast(Any, SimpleNamespace(get=answers.__getitem__))
+    output = Output()
+    output.json = True
+    if not told:
+        assert wait_for_all(client, output, package, 0.0) == package
+        return
+    pattern = "^W.pkg is not yet on: " + told.replace("(", r"\(").replace(")", r"\)") + r"\.$"
+    with pytest.raises(CommandFailed, match=pattern) as caught:
+        wait_for_all(client, output, package, 0.0)
+    assert caught.value.code == ExitCode.TRY_LATER
