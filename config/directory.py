@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from .fields import FilePath, Seconds, Section
+from .fields import FilePath, Seconds, Section, check_host
 
-_URL = re.compile(r"ldaps?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?")
+_URL = re.compile(r"ldaps?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?")
 _GRANT = re.compile(r"(viewer|operator|admin)(?::(.+))?")
 _BRACES = re.compile(r"\{[^{}]*\}|[{}]")
 _ATTRIBUTE = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,63}")
@@ -88,8 +88,9 @@ class Directory(Section):
     def _servers(cls, servers: tuple[str, ...]) -> tuple[str, ...]:
         for url in servers:
             match = _URL.fullmatch(url)
-            if match is None or not 0 < int(match[1] or 389) < 65_536:
+            if match is None or not 0 < int(match[2] or 389) < 65_536:
                 raise ValueError(f"{url} is not a URL such as ldaps://dc1.example.com:636")
+            check_host(match[1])
         if len(set(servers)) != len(servers):
             raise ValueError("name each server once")
         return servers

@@ -55,9 +55,19 @@ def check_path(path: str) -> str:
     return path
 
 
+def check_host(host: str) -> str:
+    """Return a host name or an address that can be looked up: of a name, each part has 1 to 63 characters."""
+    try:
+        host.encode("idna")
+    except UnicodeError as exc:
+        raise ValueError("it is not an address or a host name") from exc
+    return host
+
+
 Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0, le=_MAX_SIZE)]
 Words = Annotated[tuple[str, ...], AfterValidator(check_words)]
 FilePath = Annotated[str, AfterValidator(check_path)]
+HostName = Annotated[str, AfterValidator(check_host)]
 Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(allow_inf_nan=False)]
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from .directory import Directory, parse_grant
-from .fields import FilePath, Seconds, Section, Size, Words
+from .fields import FilePath, HostName, Seconds, Section, Size, Words, check_host
 
 MIN_PASSWORD = 12
 MAX_PASSWORD = 1024
@@ -35,10 +35,12 @@ class Node(Section):
     @classmethod
     def _url(cls, url: str) -> str:
         match = re.fullmatch(
-            r"https?://(?:[^/?#@\s:\[\]]+|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?(/[^?#@\s]*)?", url
+            r"https?://([^/?#@\s:\[\]]+|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?(/[^?#@\s]*)?", url
         )
-        if url and (match is None or not 0 < int(match[1] or 443) < 65_536):
+        if url and (match is None or not 0 < int(match[2] or 443) < 65_536):
             raise ValueError("it is not a URL such as https://ods.example.com:8080")
+        if match is not None:
+            check_host(match[1])
         return url.rstrip("/")
 
     @field_validator("name")
@@ -86,7 +88,7 @@ class Tls(Section):
 class Http(Section):
     """The node's own web server."""
 
-    host: str = Field(
+    host: HostName = Field(
         "0.0.0.0",  # noqa: S104
         description="Address to listen on; 0.0.0.0 is every IPv4 address of this machine.",
     )
@@ -321,7 +323,7 @@ class Notifications(Section):
 class Mail(Section):
     """The server that takes this node's mail."""
 
-    host: str = Field("", max_length=253, description="Name of the SMTP server. Empty: no mail.")
+    host: HostName = Field("", max_length=253, description="Name of the SMTP server. Empty: no mail.")
     port: int = Field(0, ge=0, le=65535, description="Its port. 0: 587, with tls implicit 465, with none 25.")
     tls: Literal["none", "starttls", "implicit"] = Field(
         "starttls",

@@ -16,7 +16,7 @@ import tornado.escape
 import tornado.ioloop
 import tornado.web
 
-from appliance.domain.errors import ApplianceError, StorageFull, TooLarge
+from appliance.domain.errors import ApplianceError, NotSettled, StorageError, StoreUnavailable, TooLarge
 from appliance.service.receiving import Receiver
 from appliance.service.uploads import Outcome, Upload
 
@@ -177,8 +177,11 @@ class BodyHandler(BaseHandler):
             return await self._ended(self._stack)
         try:
             return await self._ended(self._stack)
-        except StorageFull:  # nobody knows its id: what arrived would only take room
-            await self.app.uploads.forget(self.upload.id)
+        except (StoreUnavailable, NotSettled):  # the bytes are here, and `finish` goes on later
+            raise
+        except StorageError:  # nobody knows its id: what arrived would only take room
+            with contextlib.suppress(StorageError):  # it expires
+                await self.app.uploads.forget(self.upload.id)
             raise
 
     async def _ended(self, stack: contextlib.AsyncExitStack) -> Outcome | None:

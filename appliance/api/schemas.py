@@ -36,7 +36,10 @@ def _maybe(name: str) -> Schema:
 
 
 _WORDS = array(TEXT)
-_COUNTS: Schema = {"type": "object", "additionalProperties": {"type": ["integer", "null"]}}
+_COUNTED = (
+    "packages", "held", "peers", "transfers_failed", "jobs_waiting", "jobs_running", "jobs_failed", "versions",
+)  # fmt: skip
+_COUNTS = object_of({name: {"type": ["integer", "null"]} for name in _COUNTED})
 
 _DIGESTS: Schema = {
     "type": "object",

@@ -35,6 +35,14 @@ class Life:
 
     async def prepare(self) -> None:
         """Read what is kept, and bring files and records into line. What was cut off can be done again."""
+        try:
+            await self._prepare()
+        except StorageFull:
+            if self._serving:
+                await self._graph.maintenance.drop_leftovers()
+            raise
+
+    async def _prepare(self) -> None:
         app = self._graph.app
         if self._serving:
             password = await app.accounts.ensure_first(self._first_password)

@@ -13,8 +13,6 @@ from .exits import CommandFailed, ExitCode
 from .options import WORD, remote
 from .output import Output, moment
 
-_BLOCK = 65_536
-
 
 def _filters(function: Callable[..., Any]) -> Callable[..., Any]:
     function = click.option("--actor", type=WORD, help="Only what this account, node:<id> or system did.")(
@@ -72,10 +70,10 @@ def list_(client: NodeClient, output: Output, limit: int, **given: str | None) -
 def export(client: NodeClient, output: Output, file: Path, **given: str | None) -> None:
     """Write every event that is kept, or those that fit, to FILE as CSV, oldest first."""
     query = {name: value for name, value in given.items() if value}
-    answer = client.call("GET", "/events.csv", params=query, stream=True)
+    blocks = client.read("/events.csv", media="text/csv", **query)
     try:
         with file.open("xb") as stream:
-            for block in answer.iter_content(_BLOCK):
+            for block in blocks:
                 stream.write(block)
     except FileExistsError as exc:
         raise CommandFailed(f"{file} exists; it is not overwritten.", ExitCode.CONFLICT) from exc

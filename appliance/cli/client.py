@@ -2,6 +2,7 @@
 
 import base64
 import getpass
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,9 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 from appliance import __version__
+from appliance.api.schemas import TEXT, Schema
 
+from .answers import READY, answer_schema, misfit
 from .exits import CommandFailed, ExitCode, for_status
 from .profile import Connection
 
@@ -23,6 +26,8 @@ BLOCK = 1024 * 1024  #: bytes read from a file at once while it is sent
 CONNECT_S = 10.0
 READ_S = 120.0  #: registering with a slow peer takes a while
 _POLL_S = 0.25
+_STREAMED = 64 * 1024  #: bytes of an answer that are read at once
+_PROBLEM: Schema = {"type": "object", "properties": {"detail": TEXT, "code": TEXT}, "required": ["detail"]}
 
 
 class _Adapter(HTTPAdapter):
@@ -44,7 +49,6 @@ class NodeClient:
 
     def __init__(self, connection: Connection) -> None:
         self.url = connection.url
-        self._connection = connection
         self._session = requests.Session()
         # Neither ~/.netrc nor a proxy for the web: nodes are in the own network, and tokens go nowhere else.
         self._session.trust_env = False
@@ -76,20 +80,19 @@ class NodeClient:
 
     def get(self, path: str, **query: Any) -> Any:
         """GET a path below /api/v1 and return the JSON."""
-        return self._json(self.call("GET", path, params=_given(query)))
+        return self._answer("GET", path, params=_given(query))
 
     def post(self, path: str, body: Any = None) -> Any:
         """POST JSON and return the answer's."""
-        return self._json(self.call("POST", path, json={} if body is None else body))
+        return self._answer("POST", path, json={} if body is None else body)
 
     def patch(self, path: str, body: Any) -> Any:
         """PATCH JSON and return the answer's."""
-        return self._json(self.call("PATCH", path, json=body))
+        return self._answer("PATCH", path, json=body)
 
     def delete(self, path: str, *, revision: int | None = None) -> Any:
         """DELETE, if it is to be only that revision; return the answer's JSON, or None."""
-        answer = self.call("DELETE", path, headers=if_revision(revision))
-        return self._json(answer) if answer.content else None
+        return self._answer("DELETE", path, headers=if_revision(revision))
 
     def pages(self, path: str, **query: Any) -> Iterator[Any]:
         """Every item of a list, page by page."""
@@ -106,13 +109,70 @@ class NodeClient:
         answer = self._send("GET", f"{self.url}/health/ready", timeout=(CONNECT_S, READ_S))
         if answer.status_code not in {200, 503}:
             raise failure(answer)
-        return dict(self._json(answer))
+        return dict(self._json(answer, READY))
 
-    def _json(self, answer: requests.Response) -> Any:
+    def _answer(self, method: str, path: str, **keywords: Any) -> Any:
+        """Make a request; the answer's JSON, of the shape that the API gives it, or None if it gives nothing."""
+        answer, schema = self.call(method, path, **keywords), answer_schema(method, path)
+        if schema is not None:
+            return self._json(answer, schema)
+        if answer.content:
+            raise self._foreign("it is not empty")
+        return None
+
+    def _json(self, answer: requests.Response, schema: Schema) -> Any:
         try:
-            return answer.json()
-        except requests.exceptions.JSONDecodeError as exc:
-            raise CommandFailed(f"The answer of {self.url} is not JSON; is this a node's URL?") from exc
+            found = answer.json()
+        except (ValueError, RecursionError) as exc:
+            raise self._foreign("it is not JSON") from exc
+        fault = misfit(found, schema)
+        if fault:
+            raise self._foreign(fault)
+        return found
+
+    def read(self, path: str, *, media: str, **query: Any) -> Iterator[bytes]:
+        """GET what is no JSON: its blocks, as they come.
+
+        Raises:
+            CommandFailed: It is of another type.
+        """
+        answer = self.call("GET", path, params=_given(query), stream=True)
+        found = answer.headers.get("Content-Type", "").partition(";")[0]
+        if found != media:
+            raise self._foreign(f"it is {found or 'of no type'}, not {media}")
+        return self._blocks(answer)
+
+    def _blocks(self, answer: requests.Response) -> Iterator[bytes]:
+        try:
+            yield from answer.iter_content(_STREAMED)
+        except requests.exceptions.RequestException as exc:
+            raise CommandFailed(f"{self.url} broke off: {_reason(exc)}.", ExitCode.UNREACHABLE) from exc
+
+    def header(self, answer: requests.Response, name: str) -> str:
+        """A header that an answer of a node has.
+
+        Raises:
+            CommandFailed: It has none.
+        """
+        if name not in answer.headers:
+            raise self._foreign(f"{name} is missing")
+        return answer.headers[name]
+
+    def offset(self, answer: requests.Response, size: int) -> int:
+        """How many bytes of an upload of this size the node has, as it answers.
+
+        Raises:
+            CommandFailed: The answer does not say.
+        """
+        text = self.header(answer, "Upload-Offset")
+        if not re.fullmatch("[0-9]{1,18}", text) or int(text) > size:
+            raise self._foreign(f"Upload-Offset is {text}")
+        return int(text)
+
+    def _foreign(self, fault: str) -> CommandFailed:
+        return CommandFailed(
+            f"{self.url} does not answer as a node of version {__version__} does ({fault}); is this a node's URL?"
+        )
 
     def call(self, method: str, path: str, **keywords: Any) -> requests.Response:
         """Make a request below /api/v1, or to an absolute URL of this node.
@@ -166,13 +226,16 @@ def failure(answer: requests.Response) -> CommandFailed:
     """What an error answer means."""
     try:
         problem = answer.json()
-        detail = problem["detail"]
-    except (ValueError, KeyError, TypeError):
+        fault = misfit(problem, _PROBLEM)
+    except (ValueError, RecursionError):
+        fault = "it is not JSON"
+    if fault:
         return CommandFailed(
             f"{answer.request.url}: unexpected answer {answer.status_code} {answer.reason}; is this a node's URL?",
             for_status(answer.status_code),
             {"status": answer.status_code},
         )
+    detail: str = problem["detail"]
     known = {name: value for name, value in problem.items() if name not in {"type", "title", "detail"}}
     if answer.status_code == 401 and "Authorization" not in answer.request.headers:
         detail = "Sign in first: `ods login URL`, or set ODS_TOKEN, or ODS_USER and ODS_PASSWORD."

@@ -84,7 +84,7 @@ def import_(output: Output, settings: Settings, file: Path) -> None:
 def fsck(output: Output, settings: Settings, read_data: bool, repair: bool) -> int:
     """Check the records, and compare the database with the files; exit code 1 if something is and stays wrong.
 
-    What was damaged is set aside, never deleted, and fetched again from a peer when the node starts. Records that break
+    What was damaged is set aside, never deleted, and asked of peers that say they hold it. Records that break
     a rule are removed; look at the clock of the machine before you repair records that are ahead of it.
     """
     from appliance.bootstrap import now_ms  # noqa: PLC0415

@@ -17,7 +17,8 @@ from .output import Output
 
 _AFTER = {
     "identity": "This is a new node now: join its peers again (ods peer join).",
-    "empty-database": "Peers give back the records that they have; what only this node had must be uploaded again.",
+    "empty-database": "Its peers, accounts and connections are gone: join its peers again (ods peer join), or no upload"
+    " goes to them. They give back the records that they have; what only this node had must be uploaded again.",
     "secrets-key": "Enter the passwords and secrets of MDM servers and destinations again.",
 }
 

@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from config.fields import check_host
+
 from .exits import CommandFailed, ExitCode
 
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -20,7 +22,11 @@ DEFAULT_URL = "http://127.0.0.1:8080"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
-    """A node, and how to sign in there."""
+    """A node, and how to sign in there.
+
+    Raises:
+        CommandFailed: A value cannot be what it is meant to be.
+    """
 
     url: str  #: without a trailing slash
     token: str = ""
@@ -28,6 +34,19 @@ class Connection:
     password: str = ""
     ca_file: str = ""
     fingerprint: str = ""  #: SHA-256 of the certificate in hex, to be trusted alone
+
+    def __post_init__(self) -> None:
+        """Check what a person, the environment or a file gave."""
+        object.__setattr__(self, "url", check_url(self.url))
+        object.__setattr__(self, "fingerprint", check_fingerprint(self.fingerprint))
+        for what, value, rule in (
+            ("token", self.token, r"[!-~]*"),
+            ("account", self.user, r"[^\0-\x1f\x7f\ud800-\udfff]*"),
+            ("password", self.password, r"[^\ud800-\udfff]*"),
+            ("CA file", self.ca_file, r"[^\0]*"),
+        ):
+            if not isinstance(value, str) or not re.fullmatch(rule, value, re.DOTALL):
+                raise CommandFailed(f"The {what} has characters that none has; set it anew.", ExitCode.USAGE)
 
 
 def profile_path(environment: Mapping[str, str] = os.environ) -> Path:
@@ -47,6 +66,10 @@ def read_profile(path: Path) -> Connection | None:
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         return Connection(**loaded)
+    except CommandFailed as exc:
+        raise CommandFailed(
+            f"The profile {path} is not valid: {exc.message} Write it anew with `ods login`.", ExitCode.USAGE
+        ) from exc
     except FileNotFoundError:
         return None
     except OSError as exc:
@@ -111,8 +134,18 @@ def check_url(url: str) -> str:
     Raises:
         CommandFailed: It is not one.
     """
-    parts = urlsplit(url.strip())
-    if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc or parts.query:
+    try:
+        parts = urlsplit(url.strip())
+        plain = re.fullmatch(r"[^\s?\0-\x1f\ud800-\udfff]+", url.strip()) and "@" not in parts.netloc
+        fits = (
+            plain
+            and parts.port != 0
+            and parts.scheme in {"http", "https"}
+            and bool(check_host(parts.hostname or ""))
+        )
+    except (ValueError, AttributeError):  # brackets without an address, a port that is none; a number
+        fits = False
+    if not fits:
         raise CommandFailed(
             f'"{url}" is not the URL of a node, such as https://ods.example.com:8080.', ExitCode.USAGE
         )
@@ -125,7 +158,7 @@ def check_fingerprint(text: str) -> str:
     Raises:
         CommandFailed: It is not one.
     """
-    plain = text.replace(":", "").strip().lower()
+    plain = str(text).replace(":", "").strip().lower()
     if plain and not re.fullmatch(r"[0-9a-f]{64}", plain):
         raise CommandFailed("A fingerprint is the SHA-256 of the certificate: 64 hex digits.", ExitCode.USAGE)
     return plain

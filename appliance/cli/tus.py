@@ -192,7 +192,7 @@ class Uploader:
                     raise
                 self._memory.put(self._key, None)
             else:
-                offset = int(answer.headers["Upload-Offset"])
+                offset = self._client.offset(answer, self.size)
                 if offset:
                     self._note(f"Going on at byte {offset}.")
                 return known, offset, None
@@ -208,7 +208,8 @@ class Uploader:
         answer = self._client.call("POST", "/uploads", headers=headers | if_revision(self._revision))
         self.effect = answer.headers.get("ODS-Effect", "")
         # The node names itself by its own URL, which may not be the one by which it is reached from here.
-        url = f"{self._client.url}/api/v1/uploads/{answer.headers['Location'].rsplit('/', 1)[-1]}"
+        id = self._client.header(answer, "Location").rsplit("/", 1)[-1]
+        url = f"{self._client.url}/api/v1/uploads/{id}"
         package = answer.headers.get("ODS-Package")
         if package is None:
             self._memory.put(self._key, url)
@@ -224,7 +225,7 @@ class Uploader:
             if exc.code in {ExitCode.UNREACHABLE, ExitCode.TRY_LATER}:
                 return url, offset, None
             raise
-        return url, int(answer.headers["Upload-Offset"]), None
+        return url, self._client.offset(answer, self.size), None
 
     def _send(self, file: IO[bytes], url: str, offset: int) -> str:
         status = os.fstat(file.fileno())

@@ -262,19 +262,23 @@ class Fsck:
         await asyncio.to_thread(self._blobs.quarantine, package.held_sha256)
         await self._store.batch(damage(package, self._catalogue.rev(package.id), reason, self._now()))
         return (
-            "set aside; the node fetches it again from a peer when it starts"
+            "set aside; another node says that it holds it, and this one asks for it when it starts"
             if await self._is_elsewhere(package)
             else ""
         )
 
     async def _check_damaged(self) -> None:
-        """Tell of files that were set aside before; those that another node holds are fetched by themselves."""
-        damaged = {doc["_id"] async for doc in every(self._store, "damaged", {"repaired_at": 0})}
+        """Tell of files that were lost before; those that another node says it holds are asked for by themselves."""
+        lost = {doc["_id"]: doc async for doc in every(self._store, "damaged", {"repaired_at": 0})}
         for package in self._catalogue.all():
             missing = package.presence in WANTED and package.held_sha256 != package.body.sha256
-            if missing and package.body.sha256 in damaged:
-                done = _FETCHED if await self._is_elsewhere(package) else ""
-                self._add(Kind.SET_ASIDE, package.body.filename, _FOUND_BEFORE if done else _UPLOAD, done)
+            if missing and package.body.sha256 in lost:
+                aside = await asyncio.to_thread(os.path.lexists, self._layout.damaged(package.body.sha256))
+                found = lost[package.body.sha256].get("reason") or "no reason is known"
+                words = _ASIDE if aside else f"its file is not here, nor is it set aside ({found})"
+                done = _ASKED if await self._is_elsewhere(package) else ""
+                kind = Kind.SET_ASIDE if aside else Kind.BLOB_MISSING
+                self._add(kind, package.body.filename, words if done else f"{words}{_NOWHERE}", done)
 
     async def _is_elsewhere(self, package: Package) -> bool:
         """Whether another node of the network says that it holds the newest bytes of a package."""
@@ -433,16 +437,15 @@ class Fsck:
         return path.relative_to(self._layout.root).as_posix()
 
 
-_UPLOAD = (
-    "its file was damaged and set aside, and no other node is known to hold it. Upload the same file again"
-)
+_ASIDE = "its file was damaged and set aside"
+_NOWHERE = ", and no other node is known to hold it. Upload the same file again"
+_UPLOAD = f"{_ASIDE}{_NOWHERE}"
 _NOT_BELIEVED = (
     "it knows no package, and files of packages lie here, which are left alone. It was lost, or it is another node's: "
     "correct database.url, or run `ods import` with the newest export"
 )
 _KEPT = "for packages.keep_days, in case a peer has its record, and then deletes it"
-_FOUND_BEFORE = "its file was damaged and set aside"
-_FETCHED = "the node fetches it again from a peer"
+_ASKED = "another node says that it holds it, and this one asks for it"
 _LINK_FAULTS = {
     Kind.LINK_MISSING: "it is not among the public files",
     Kind.LINK_WRONG: "the public file has other bytes",

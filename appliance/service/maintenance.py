@@ -95,6 +95,22 @@ class Maintenance:
         await self._keep(sizes.keys() - in_use.blobs, sizes)
         await self._trash.purge()
 
+    async def drop_leftovers(self) -> None:
+        """Delete uploads and partial files that serve nothing any more, without a write to the database: it is full."""
+        await self._catalogue.load()
+        in_use = await self._in_use()
+        old = await asyncio.to_thread(self._blobs.unused, 0.0)
+        if old.blobs and not in_use.named:
+            return  # as everywhere: the database is far more likely the wrong one than right
+        now = self._now()
+        living = {doc["_id"] async for doc in every(self._store, "uploads") if doc["expires_at"] > now}
+        for path in old.partials:
+            if path.name.removesuffix(".map") not in in_use.partials:
+                await asyncio.to_thread(self._blobs.drop, path)
+        for path in old.uploads:
+            if path.name.split(".")[0] not in living:
+                await asyncio.to_thread(self._blobs.drop, path)
+
     async def _keep(self, found: Iterable[str], sizes: Mapping[str, int]) -> None:
         """Let files that nothing names stay for a while."""
         unclaimed = {sha256: sizes[sha256] for sha256 in found if sha256 in sizes}

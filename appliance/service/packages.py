@@ -22,6 +22,7 @@ from appliance.domain.errors import (
     PreconditionFailed,
     StaleRevision,
     StorageError,
+    StorageFull,
     StoreUnavailable,
     TwinRunning,
 )
@@ -260,7 +261,7 @@ class Packages:
 
         try:
             written = await self._write(id, next_body, extra=extra)
-        except (PackageExists, PermissionDenied, PreconditionFailed, TwinRunning) as exc:
+        except (PackageExists, PermissionDenied, PreconditionFailed, TwinRunning, StorageFull) as exc:
             if exc.details.get("sha256") == manifest.sha256:  # what was damaged here may be whole again
                 await self._store.batch(extra)
                 await self._holdings.settle(id)

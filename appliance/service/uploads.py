@@ -44,7 +44,7 @@ from appliance.domain.sizes import human_size
 from appliance.store.blobs import BlobStore
 from appliance.store.filesystem import open_in_place, remove, storage_error
 from appliance.store.layout import Layout
-from appliance.store.ports import Doc, Remove, Store
+from appliance.store.ports import Remove, Store
 
 from .installer_facts import with_installer
 from .joining import check_parts, join_parts, joined_id
@@ -515,16 +515,17 @@ class UploadService:
 
     async def forget(self, id: str) -> None:
         """Delete an upload and what was received. A file that cannot be deleted is one of an expired upload."""
-        doc = await self._store.get("uploads", id)
-        await self._store.delete("uploads", {"_id": id})
-        await self._let_go(id, doc)
+        if await self._let_go(id):  # first: on a full disk the database may need its room
+            await self._store.delete("uploads", {"_id": id})
+        else:
+            await self._note(id, expires_at=0)
 
-    async def _let_go(self, id: str, doc: Doc | None) -> None:
+    async def _let_go(self, id: str) -> bool:
+        """Close and delete what was received; says whether nothing is left."""
         receiver = self._writers.take(id)
         if receiver is not None:
             await asyncio.to_thread(receiver.close)
-        if not await self._delete_file(id) and doc is not None:
-            await self._store.replace("uploads", {**doc, "expires_at": 0})
+        return await self._delete_file(id)
 
     async def expire(self) -> None:
         """Delete uploads whose life has ended, and that nobody has prolonged since."""
@@ -536,7 +537,8 @@ class UploadService:
             except StaleRevision:
                 continue
             log.info("an upload expired", extra={"action": "upload_expired", "upload": doc["_id"]})
-            await self._let_go(doc["_id"], doc)
+            if not await self._let_go(doc["_id"]):
+                await self._store.replace("uploads", {**doc, "expires_at": 0})
 
     def used(self) -> int:
         """Bytes on the disk of uploads that are not complete. Looks at each, and so blocks."""

@@ -288,7 +288,12 @@ class BlobStore:
                 with contextlib.suppress(OSError):  # one that is not ours
                     make_readable(target)  # touched
                 return  # renaming one link onto another of the same file would leave both
-        link_or_copy(blob, temporary)
+        try:
+            link_or_copy(blob, temporary)
+        except StorageError:
+            if blob.exists():
+                raise
+            raise BlobMissing(f'The file of "{filename}" was deleted at this moment.') from None
         try:
             with holding(self._layout.packages):
                 if target.is_dir() and not target.is_symlink():
@@ -343,7 +348,8 @@ class BlobStore:
         blob = self.path(sha256)
         away = blob.with_name(f"{_LEAVING}{sha256}")
         try:
-            os.replace(blob, away)
+            with holding(blob.parent):  # `commit` must find what it has just put there
+                os.replace(blob, away)
         except FileNotFoundError:
             return None
         except OSError as exc:

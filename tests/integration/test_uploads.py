@@ -344,6 +344,7 @@ def test_a_lost_database_costs_no_file(network: Network, tmp_path: Path) -> None
         path.unlink()
     done = ods(node, "init", "--empty-database")
     assert done.returncode == 0, done.stderr
+    assert "join its peers again" in done.stdout + done.stderr
     node.start()
     assert node.files("blobs") == [f"{file.sha256[:2]}/{file.sha256}"]
     assert (node.data / "public" / "Packages" / "kept.pkg").read_bytes() == file.path.read_bytes()

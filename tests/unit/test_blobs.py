@@ -3,6 +3,7 @@
 import hashlib
 import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -240,3 +241,38 @@ def test_a_copy_stands_for_a_blob_only_where_there_are_no_links(
     assert store.shows(sha256, public.name)
     assert list(layout.packages.iterdir()) == [public]
     assert [path.name for path in layout.blobs.rglob("*") if path.is_file()] == [sha256]
+
+
+def test_a_blob_is_not_deleted_before_whoever_committed_it_has_looked(
+    store: BlobStore, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha256 = put(store, layout, b"x")
+    real, others = module.move, []
+
+    def move(source: Path, target: Path) -> None:
+        real(source, target)
+        others.append(threading.Thread(target=lambda: store.begin_delete(sha256)))
+        others[0].start()
+        others[0].join(0.2)
+
+    monkeypatch.setattr(module, "move", move)
+    path = layout.upload("1" * 32)
+    path.write_bytes(b"x")
+    assert store.commit(path, sha256).replaced
+    others[0].join()
+
+
+def test_a_blob_that_is_deleted_while_it_is_published_is_missing(
+    store: BlobStore, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha256 = put(store, layout, b"x")
+    real = module.link_or_copy
+
+    def late(source: Path, target: Path) -> None:
+        source.unlink()
+        real(source, target)
+
+    monkeypatch.setattr(module, "link_or_copy", late)
+    with pytest.raises(BlobMissing):
+        store.publish(sha256, "a.pkg")
+    assert list(layout.packages.iterdir()) == []

@@ -264,11 +264,20 @@ def test_a_profile_is_private_and_comes_back(tmp_path: Path) -> None:
 
 
 def test_a_profile_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for text in ("url: [", "- a", "surprise: 1", "5"):
+    for text in (
+        "url: [",
+        "- a",
+        "surprise: 1",
+        "5",
+        "url: 5",
+        "{url: 'http://a', token: 5}",
+        "url: 'http://[::1'",
+    ):
         profile_path().parent.mkdir(parents=True, exist_ok=True)
         profile_path().write_text(text)
-        assert run(["status"]) == ExitCode.USAGE
-        assert "ods login" in capsys.readouterr().err
+        for command in ("status", "logout"):
+            assert run([command]) == ExitCode.USAGE
+            assert "ods login" in capsys.readouterr().err
 
 
 def test_who_speaks_to_whom(tmp_path: Path) -> None:
@@ -287,10 +296,40 @@ def test_a_profiles_token_goes_to_its_own_node_only() -> None:
         assert find_connection(url=other) == Connection(url=other)
 
 
-@pytest.mark.parametrize("url", ["a", "ftp://a", "https://", "https://u:p@a", "https://a/?x=1", "//a"])
-def test_urls_that_are_none(url: str) -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        "a", "ftp://a", "https://", "https://u:p@a", "https://a/?x=1", "//a", "http://[::1", "http://[x]", "http://a:b",
+        "http://a:99999", f"http://{'a' * 80}", "http://a..b", "http://a b", "http://a\n/b", "http://a/\udcff",
+    ],
+)  # fmt: skip
+def test_urls_that_are_none(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(CommandFailed, match="not the URL"):
         find_connection(url=url)
+    assert run(["login", url]) == ExitCode.USAGE
+    assert "not the URL" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TOKEN", "a\nb"),
+        ("TOKEN", "t\u00f6ken"),
+        ("USER", "a\nb"),
+        ("PASSWORD", "a\udcffb"),
+        ("FINGERPRINT", "zzz"),
+    ],
+)
+def test_what_cannot_be_sent_is_refused_where_it_is_read(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if name == "PASSWORD":
+        monkeypatch.setenv("ODS_USER", "admin")
+    monkeypatch.setenv(f"ODS_{name}", value)
+    assert run(["status"]) == ExitCode.USAGE
+    said = capsys.readouterr().err
+    assert (said[:5], said.count("\n")) == ("ods: ", 1)
+    assert all(shown not in said for shown in (value, ascii(value)))
 
 
 def test_fingerprints() -> None:

@@ -184,3 +184,22 @@ def test_what_is_committed_again_stays_whoever_is_first(
 def _write(path: Path, data: bytes) -> Path:
     path.write_bytes(data)
     return path
+
+
+def test_on_a_full_disk_what_serves_nothing_goes_without_a_write(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        await world.hold(b"held")
+        world.blob(b"held")
+        await world.store.insert("uploads", {"_id": "a" * 32, "expires_at": 2_000_000})
+        await world.store.insert("uploads", {"_id": "b" * 32, "expires_at": 1_000_000})
+        for name in ("a" * 32, "b" * 32, "c" * 32):
+            (tmp_path / "uploads" / name).write_bytes(b"x")
+        for name in ("t", "t.map"):
+            (tmp_path / "partial" / name).write_bytes(b"x")
+        await world.maintenance.drop_leftovers()
+        assert world.files("uploads") == {"a" * 32}
+        assert world.files("partial") == set()
+        assert len(world.files("blobs")) == 1
+        assert await world.store.count("uploads") == 2
+
+    in_world(tmp_path, test)

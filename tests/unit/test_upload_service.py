@@ -602,3 +602,22 @@ def test_an_upload_that_was_prolonged_meanwhile_does_not_expire(tmp_path: Path) 
         assert world.layout.upload(upload.id).exists()
 
     in_world(tmp_path, test)
+
+
+def test_what_is_forgotten_gives_its_room_back_before_the_database_needs_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(world: World) -> None:
+        upload = await world.create()
+        await world.send(upload, DATA[:MIB])
+
+        async def full(*_: Any) -> int:
+            raise StorageFull()
+
+        with monkeypatch.context() as patched:
+            patched.setattr(world.store, "delete", full)
+            with pytest.raises(StorageFull):
+                await world.uploads.forget(upload.id)
+        assert world.files(world.layout.uploads) == []
+
+    in_world(tmp_path, test)
