@@ -17,6 +17,7 @@ WORDS: dict[str, str] = {
     "package.withdrawn": "withdrawn",
     "package.restored": "earlier version restored",
     "package.superseded": "lost its name to another file; the old one is kept",
+    "package.reinstated": "replacement put back that a change elsewhere had undone",
     "package.arrived": "arrived here",
     "package.released": "left this node",
     "package.damaged": "is damaged here",

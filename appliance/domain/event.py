@@ -15,6 +15,7 @@ class EventType(StrEnum):
     PACKAGE_WITHDRAWN = "package.withdrawn"
     PACKAGE_RESTORED = "package.restored"  #: an earlier version was published again, by a person at this node
     PACKAGE_SUPERSEDED = "package.superseded"  #: another file of this name won; ours is kept
+    PACKAGE_REINSTATED = "package.reinstated"  #: an edit elsewhere had undone a replacement; both stand now
     PACKAGE_ARRIVED = "package.arrived"  #: a replica was completed here
     PACKAGE_RELEASED = "package.released"  #: the bytes left this node
     PACKAGE_DAMAGED = "package.damaged"

@@ -7,6 +7,7 @@ from typing import Any
 from .errors import InvalidInput
 
 MAX_TAGS = 500  #: of a package, and that a node takes or refuses
+LISTED = 16  #: of the earlier bytes of a package that a record lists which we write
 
 
 class Effect(StrEnum):
@@ -51,7 +52,8 @@ class PackageBody:
     hashes: dict[str, str] = field(
         default_factory=dict
     )  #: further digests of the bytes: "md5", "sha512", "sha3_512", hex
-    uploaded_at: int = 0  #: UTC milliseconds, when these bytes first reached the network
+    #: UTC milliseconds, when these bytes reached the network under this name; always later than what they replace
+    uploaded_at: int = 0
     uploaded_by: str = ""  #: the account
     origin: str = ""  #: id of the node where these bytes arrived
     chunks: str = ""  #: the packed chunk list in base64, only when it is short; else ask for the manifest

@@ -18,10 +18,12 @@ from weakref import WeakValueDictionary
 from appliance.domain.errors import (
     OUTAGES,
     BlobMissing,
+    InvalidInput,
     StaleRevision,
     StorageError,
     TwinRunning,
 )
+from appliance.domain.event import EventType
 from appliance.domain.holding import Action, Decision, Proof, SetAside, Situation, decide
 from appliance.domain.job import Job
 from appliance.domain.manifest import Manifest
@@ -50,8 +52,10 @@ from .fetch_jobs import (
     retry_time,
     transfer_id,
 )
+from .journal import SYSTEM, entry
 from .records import About, Known, Records
 from .trash import Trash, needed_by
+from .undone import falls_to, together
 from .unsettled import Unsettled, read_unsettled
 from .verified_blobs import VerifiedBlobs, damage, damage_noted
 from .verify_jobs import verify_blob_job
@@ -352,7 +356,7 @@ class Holdings:
         proof: Proof | None,
     ) -> tuple[Package | None, list[str]]:
         """As `settle`; with the ids of packages to settle after it."""
-        about = await self._records.about(id)
+        about = await self._about(id)
         record = about.package.record
         if record is None:
             known = [*extra, *([Replace("transfers", ended)] if ended is not None else [])]
@@ -393,6 +397,50 @@ class Holdings:
         proven = body.sha256 if situation.proven_elsewhere else ""
         heirs = await self._let_go(old, view, decision, proven)
         return self._catalogue.by_id(id), heirs
+
+    async def _about(self, id: str) -> About:
+        about = await self._records.about(id)
+        return await self._records.about(id) if await self._reinstate(id, about) else about
+
+    async def _reinstate(self, id: str, about: About) -> bool:
+        """Put a replacement above the record that undoes it, if that falls to this node; says whether it did.
+
+        Before anything is done about that record, so that the bytes stay where they are. It is asked each time that the
+        package is settled: a crash in between only puts it off.
+        """
+        record, lost = about.package.record, about.package.lost
+        if record is None or lost is None:
+            return False
+        sha256 = package_body(lost).sha256
+        said = ((node, each.record) for node, each in about.replicas.items())
+        bodies = {node: replica_body(one) for node, one in said if one is not None and not one.deleted}
+        holders = [
+            node for node, one in bodies.items() if one.sha256 == sha256 and one.presence == Presence.HELD
+        ]
+        if not falls_to(record, lost, holders, self._node_id):
+            return False
+        body = together(record, lost, about.package.before)
+        try:
+            _, operation = self._records.write(RecordKind.PACKAGE, id, body, about.package)
+        except TwinRunning:
+            return False  # it is written at the next start
+        except InvalidInput as exc:  # both together are too large for a record
+            log.error(exc.message, extra={"action": "not_reinstated", "package": id})
+            return False
+        event = entry(
+            EventType.PACKAGE_REINSTATED,
+            at=self._now(),
+            actor=SYSTEM,
+            subject=id,
+            filename=body.filename,
+            sha256=sha256,
+            undone_by=self.name_of(record.author),
+            undone=package_body(record).sha256,
+            withdrawn=record.deleted,
+        )
+        await self._store.batch([operation, event])
+        self.on_written()
+        return True
 
     async def _transfer_operations(
         self, decision: Decision, view: Package, transfer: Doc | None, ended: Doc | None, *, at_once: bool

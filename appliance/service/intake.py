@@ -17,7 +17,7 @@ from appliance.peering.records import check_time, parse_record, verify_record
 from appliance.store.ports import Operation, Replace, Store
 
 from .holdings import Holdings
-from .records import Known, Records, record_doc
+from .records import Known, Records
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +149,12 @@ class Intake:
                 old = known.get(record.id, Known(record=None, rev=0))
                 if record.outranks(old.record, self._now(), old.replaced):
                     winners.append(record)
-                    operations.append(Replace("records", record_doc(record, old.as_replaced()), old.rev))
+                    operations.append(Replace("records", old.followed_by(record), old.rev))
+                elif record.author == self._node_id and (doc := old.undone_by(record)) is not None:
+                    winners.append(
+                        record
+                    )  # an older copy of our database forgot it, and what we wrote since undoes it
+                    operations.append(Replace("records", doc, old.rev))
         return winners, operations
 
     async def _follow_up(self, winners: Sequence[Record]) -> None:

@@ -31,10 +31,18 @@ from appliance.domain.job import Job
 from appliance.domain.manifest import Manifest, check_digest
 from appliance.domain.names import check_filename, package_id
 from appliance.domain.node import check_stage, check_within
-from appliance.domain.package import Effect, Package, PackageBody, Presence, check_tags, version_of
+from appliance.domain.package import (
+    LISTED,
+    Effect,
+    Package,
+    PackageBody,
+    Presence,
+    check_tags,
+    version_of,
+)
 from appliance.domain.precondition import Precondition
 from appliance.domain.reach import cut_off
-from appliance.domain.record import Record, RecordKind
+from appliance.domain.record import FAR_MS, Record, RecordKind
 from appliance.domain.trash import Version, Why
 from appliance.jobs.run import describe
 from appliance.peering.records import package_body, replica_body
@@ -52,7 +60,6 @@ from .verify_jobs import verify_job
 
 INLINE_CHUNKS = 64  #: up to so many chunks the record itself carries their list
 FURTHER_DIGESTS = ("md5", "sha512", "sha3_512")  #: what a package record may carry beside SHA-1 and SHA-256
-_HISTORY = 16
 _TRIES = 8
 
 
@@ -689,5 +696,10 @@ def _exists(id: str, body: PackageBody, name: str, *, same: bool = False) -> Pac
 
 
 def _with_history(body: PackageBody, before: PackageBody) -> PackageBody:
+    """The body of new bytes that knows of those before, and is a later upload than they are, whatever a clock says."""
     past = dict.fromkeys((before.sha256, *before.replaces))
-    return dataclasses.replace(body, replaces=tuple(sha for sha in past if sha != body.sha256)[:_HISTORY])
+    at = body.uploaded_at
+    if before.uploaded_at - at <= FAR_MS:  # else it is no time at all
+        at = max(at, before.uploaded_at + 1)
+    replaces = tuple(sha for sha in past if sha != body.sha256)[:LISTED]
+    return dataclasses.replace(body, uploaded_at=at, replaces=replaces)

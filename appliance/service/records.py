@@ -12,7 +12,7 @@ come back from peers. So the revisions that a record replaced are noted beside i
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from appliance.domain.errors import InvalidInput, TwinRunning, WireInvalid
@@ -30,6 +30,8 @@ from appliance.peering.identity import Identity
 from appliance.peering.records import check_rules, parse_record, record_json, sign_record
 from appliance.store.paging import every
 from appliance.store.ports import Doc, Operation, Replace, Store
+
+from .undone import described, undoes
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +58,34 @@ class Known:
     record: Record | None
     rev: int
     replaced: tuple[int, ...] = ()  #: the revisions before it, newest first
+    lost: Record | None = None  #: a replacement that it undoes, see `undone`
+    #: as `described` before the bytes of `lost`, or of the record if it undoes nothing, took the place of others here
+    before: Mapping[str, Any] = field(default_factory=dict)
 
-    def as_replaced(self) -> tuple[int, ...]:
-        """What is noted beside a record that takes its place."""
+    def followed_by(self, record: Record) -> Doc:
+        """The document that keeps a record in the place of this one."""
+        doc = record_doc(record, self._as_replaced())
+        if record.kind is not RecordKind.PACKAGE:
+            return doc
+        before = self.before
+        lost = next((one for one in (self.record, self.lost) if one and undoes(record, one)), None)
+        if lost is not None:
+            doc["lost"] = record_json(lost)
+        elif self.record is not None and self.record.body["sha256"] != record.body["sha256"]:
+            before = described(self.record)
+        if before:
+            doc["before"] = dict(before)
+        return doc
+
+    def undone_by(self, record: Record) -> Doc | None:
+        """The document that notes a record that lost beside this one, if this one undoes it; None if it does not."""
+        if self.record is None or not undoes(self.record, record):
+            return None
+        if self.lost is not None and not record.outranks(self.lost):
+            return None
+        return {**record_doc(self.record, self.replaced), "lost": record_json(record)}
+
+    def _as_replaced(self) -> tuple[int, ...]:
         before = (self.record.revision,) if self.record is not None else ()
         return (*before, *self.replaced)[:_REPLACED]
 
@@ -112,6 +139,18 @@ def stored_record(doc: Doc) -> Record:
     if told != (record.key_in_store, str(record.kind), record.id, record.deleted):
         raise WireInvalid("It is not the record under whose id it is kept.")
     return record
+
+
+def _lost(doc: Doc) -> Record | None:
+    """The replacement that the record of a document undoes, as it was noted beside it."""
+    if doc.get("lost") is None:
+        return None
+    try:
+        record = parse_record(doc["lost"])
+        check_rules(record)
+    except InvalidInput:
+        return None
+    return record if record.key_in_store == doc["_id"] else None
 
 
 class Records:
@@ -200,7 +239,14 @@ class Records:
     def _known(self, doc: Doc) -> Known:
         told = doc.get("replaced")
         replaced = tuple(each for each in told if isinstance(each, int)) if isinstance(told, list) else ()
-        return Known(record=self.read(doc), rev=doc["_rev"], replaced=replaced)
+        before = doc.get("before")
+        return Known(
+            record=self.read(doc),
+            rev=doc["_rev"],
+            replaced=replaced,
+            lost=_lost(doc),
+            before=before if isinstance(before, dict) else {},
+        )
 
     async def known(self, kind: RecordKind, id: str) -> Known:
         """The newest record of this kind and id, tombstones included."""
@@ -253,7 +299,7 @@ class Records:
             body=content,
         )
         check_rules(record)
-        return record, Replace("records", record_doc(record, known.as_replaced()), known.rev)
+        return record, Replace("records", known.followed_by(record), known.rev)
 
     async def about(self, package: str) -> About:
         """What is known of a package, in one read.

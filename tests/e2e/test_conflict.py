@@ -70,6 +70,23 @@ def test_nodes_that_were_never_up_together_converge(network: Network, tmp_path: 
     converge([a, b], "X.pkg", [one, other])
 
 
+def test_an_edit_behind_a_partition_does_not_undo_a_replacement(any_network: Network, tmp_path: Path) -> None:
+    a, b = any_network.chain("a", "b")
+    one, other = make_file(tmp_path / "1" / "X.pkg", MIB, 1), make_file(tmp_path / "2" / "X.pkg", MIB, 2)
+    a.publish(one.path)
+    b.wait_holds("X.pkg", one.sha256)
+    a.stop()
+    b.publish(other.path, replace="true")
+    b.stop()
+    a.start()
+    a.api("PATCH", "/packages/X.pkg", {"notes": "edited"})
+    b.start()
+    converge([a, b], "X.pkg", [other])
+    for node in (a, b):
+        eventually(lambda node=node: node.package("X.pkg")["notes"] == "edited", 20, "the edit is lost")
+    assert len(b.events("package.reinstated")) == 1
+
+
 def test_a_withdrawal_and_a_replacement_on_both_sides_converge(network: Network, tmp_path: Path) -> None:
     a, b = network.node("a", proxied=True), network.node("b", proxied=True)
     b.join(a)

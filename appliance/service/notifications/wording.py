@@ -18,6 +18,7 @@ _TITLES: Mapping[str, str] = {
     EventType.PACKAGE_WITHDRAWN: "{filename} was withdrawn",
     EventType.PACKAGE_RESTORED: "An earlier version of {filename} was restored",
     EventType.PACKAGE_SUPERSEDED: "Another file took the name {filename}",
+    EventType.PACKAGE_REINSTATED: "The replacement of {filename} was put back",
     EventType.PACKAGE_ARRIVED: "{filename} arrived",
     EventType.PACKAGE_RELEASED: "{filename} left this node",
     EventType.PACKAGE_DAMAGED: "{filename} is damaged",
