@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from appliance.domain.errors import OUTAGES, StorageError, StoreDamaged
+from appliance.domain.errors import OUTAGES, StorageError, StoreDamaged, StoreMoved
 from appliance.domain.job import QUEUES
 from appliance.domain.package import Presence
 from appliance.domain.sizes import human_size
@@ -256,7 +256,7 @@ class System:
     async def _check_store(self) -> Check:
         try:
             await asyncio.wait_for(self._store.ping(), PING_TIMEOUT_S)
-        except StoreDamaged as exc:
+        except (StoreDamaged, StoreMoved) as exc:
             return Check(ok=False, reason=exc.message)
         except (*OUTAGES, TimeoutError):
             return Check(ok=False, reason="The database does not answer.")
