@@ -33,11 +33,19 @@ def export(output: Output, settings: Settings, file: Path, force: bool) -> None:
 
     With the directories identity and blobs of the data directory this is a backup. The file holds password hashes.
     """
+    if file.exists() and not file.is_file():
+        raise CommandFailed(f"{file} is no regular file; name another one.", ExitCode.USAGE)
     if file.exists() and not force:
         raise CommandFailed(f"{file} exists; --force replaces it.", ExitCode.CONFLICT)
     if not file.absolute().parent.is_dir():
         raise CommandFailed(f"There is no directory {file.absolute().parent}.", ExitCode.USAGE)
     layout = _existing(settings)
+    if file.resolve().is_relative_to(layout.root.resolve()):
+        raise CommandFailed(
+            f"{file} would be in the data directory {layout.root}, which is the node's own; name a file elsewhere.",
+            ExitCode.USAGE,
+        )
+    file = file.resolve()  # a link stays one
     from appliance.store.archive import export_archive  # noqa: PLC0415
 
     _with_store(settings, layout, lambda store: export_archive(store, file))
@@ -144,8 +152,13 @@ def _existing(settings: Settings) -> Layout:
 
     Raises:
         CommandFailed: There is none; a mistyped directory must not become a new node.
+        KeysMismatch: There is one, and its database is gone.
     """
+    from appliance.service.node_keys import refuse_lost_file  # noqa: PLC0415
+
     layout = Layout(Path(settings.data_dir).absolute())
+    if not settings.database.url:
+        refuse_lost_file(layout, layout.root / FILE_NAME)
     if not settings.database.url and not (layout.root / FILE_NAME).exists():
         raise CommandFailed(f"There is no node in {layout.root} (data_dir).", ExitCode.NOT_FOUND)
     if not layout.root.is_dir():
