@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
@@ -110,13 +111,16 @@ def fsck(output: Output, settings: Settings, read_data: bool, repair: bool) -> i
         running = True
 
     async def check(store: Store) -> Report:
+        identity = None
+        with suppress(InvalidSettings):  # the check tells of it
+            identity = Identity.load(layout.identity / "node.key")
         blobs = BlobStore(layout, floor_bytes=settings.transfers.min_free)
         check = Fsck(
             store=store,
             layout=layout,
             blobs=blobs,
             now=now_ms,
-            identity=Identity.load(layout.identity / "node.key"),
+            identity=identity,
             grace_ms=ONLINE_GRACE_MS if running else 0,
             progress=lambda name: output.note(f"reading {visible(name)}"),
         )
