@@ -87,6 +87,22 @@ def test_blobs_and_identity_are_missed_by_name(network: Network, tmp_path: Path)
     no_faults_of_ours(b)
 
 
+def test_a_data_directory_that_was_moved_comes_back_whole(any_network: Network, tmp_path: Path) -> None:
+    node = any_network.node("a")
+    file = make_file(tmp_path / "x.pkg", MIB, 1)
+    node.publish(file.path)
+    node.data.rename(tmp_path / "away")
+    assert node.head(file.name).status == 503  # at once, before anybody noticed
+    assert node.upload(make_file(tmp_path / "late.pkg", MIB, 2).path).status == 503
+    eventually(lambda: red(node) != "", 20, node.tail)
+    assert not node.data.exists()
+    (tmp_path / "away").rename(node.data)
+    eventually(lambda: node.status("/health/ready") == 200, 20, node.tail)
+    assert node.sha1(file.name) == file.sha1, "it was never damaged"
+    node.publish(tmp_path / "late.pkg")
+    no_faults_of_ours(node)
+
+
 @pytest.mark.parametrize(
     "name", ["partial", "uploads", "quarantine", "public", "public/Packages", "blobs", "identity"]
 )
