@@ -99,6 +99,7 @@ def fsck(output: Output, settings: Settings, read_data: bool, repair: bool) -> i
     from appliance.bootstrap import now_ms  # noqa: PLC0415
     from appliance.peering.identity import Identity  # noqa: PLC0415
     from appliance.service.fsck import ONLINE_GRACE_MS, Fsck, Report  # noqa: PLC0415
+    from appliance.service.node_keys import key_faults  # noqa: PLC0415
     from appliance.store.blobs import BlobStore  # noqa: PLC0415
 
     layout = _existing(settings)
@@ -121,6 +122,7 @@ def fsck(output: Output, settings: Settings, read_data: bool, repair: bool) -> i
             blobs=blobs,
             now=now_ms,
             identity=identity,
+            key_faults=await key_faults(store, layout),
             grace_ms=ONLINE_GRACE_MS if running else 0,
             progress=lambda name: output.note(f"reading {visible(name)}"),
         )

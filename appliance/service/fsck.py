@@ -12,7 +12,7 @@ import contextlib
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -42,7 +42,6 @@ from .catalogue import Catalogue, package_from
 from .fetch_jobs import fetch_key
 from .hashing import hash_file
 from .holdings import inline_manifest, manifest_doc, stored_manifest
-from .node_keys import key_faults
 from .records import Known, Records, stored_record
 from .trash import forget_versions, keep_unclaimed, mentioned, named, read_versions
 from .verified_blobs import damage
@@ -109,6 +108,7 @@ class Fsck:
         blobs: BlobStore,
         now: Callable[[], int],
         identity: Identity | None = None,
+        key_faults: Sequence[tuple[Path, str]] = (),
         grace_ms: int = 0,
         progress: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -120,6 +120,7 @@ class Fsck:
             blobs: The bytes.
             now: UTC milliseconds.
             identity: Signs records of this node again that are ahead of the time; without it they are removed.
+            key_faults: What `node_keys.key_faults` found.
             grace_ms: Files that changed within so many milliseconds are no orphans; 0 if the node is stopped.
             progress: Told what is being read.
         """
@@ -128,6 +129,7 @@ class Fsck:
         self._blobs = blobs
         self._now = now
         self._identity = identity
+        self._key_faults = key_faults
         self._grace_ms = grace_ms
         self._progress = progress
         self._catalogue = Catalogue(store)
@@ -436,7 +438,7 @@ class Fsck:
                 yield kind, key, path
 
     async def _check_identity(self, *, repair: bool) -> None:
-        for path, fault in await key_faults(self._store, self._layout):
+        for path, fault in self._key_faults:
             self._add(Kind.IDENTITY_LOST, self._name(path), fault)
         if os.name != "posix":
             return
