@@ -220,7 +220,7 @@ def connect(
         version=__version__, database=database, heartbeat_age=runner.heartbeat_age if runner else None,
         supervisor=supervisor, now=now_ms, trash=trash.usage, uploads=uploads.used,
         store_probe=store_probe, folder_faults=folders.faults if serving else None, twin=lambda: twins.reason,
-        clock=peers.clock_warning,
+        clock=peers.clock_warning, stuck=blobs.stuck,
     )  # fmt: skip
     directory = Directory(settings.directory, now_ms) if settings.directory.servers else None
     teller = Teller(id=node_id, name=place.name, url=place.url)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
@@ -33,11 +34,19 @@ def export(output: Output, settings: Settings, file: Path, force: bool) -> None:
 
     With the directories identity and blobs of the data directory this is a backup. The file holds password hashes.
     """
+    if file.exists() and not file.is_file():
+        raise CommandFailed(f"{file} is no regular file; name another one.", ExitCode.USAGE)
     if file.exists() and not force:
         raise CommandFailed(f"{file} exists; --force replaces it.", ExitCode.CONFLICT)
     if not file.absolute().parent.is_dir():
         raise CommandFailed(f"There is no directory {file.absolute().parent}.", ExitCode.USAGE)
     layout = _existing(settings)
+    if file.resolve().is_relative_to(layout.root.resolve()):
+        raise CommandFailed(
+            f"{file} would be in the data directory {layout.root}, which is the node's own; name a file elsewhere.",
+            ExitCode.USAGE,
+        )
+    file = file.resolve()  # a link stays one
     from appliance.store.archive import export_archive  # noqa: PLC0415
 
     _with_store(settings, layout, lambda store: export_archive(store, file))
@@ -90,6 +99,7 @@ def fsck(output: Output, settings: Settings, read_data: bool, repair: bool) -> i
     from appliance.bootstrap import now_ms  # noqa: PLC0415
     from appliance.peering.identity import Identity  # noqa: PLC0415
     from appliance.service.fsck import ONLINE_GRACE_MS, Fsck, Report  # noqa: PLC0415
+    from appliance.service.node_keys import key_faults  # noqa: PLC0415
     from appliance.store.blobs import BlobStore  # noqa: PLC0415
 
     layout = _existing(settings)
@@ -102,13 +112,17 @@ def fsck(output: Output, settings: Settings, read_data: bool, repair: bool) -> i
         running = True
 
     async def check(store: Store) -> Report:
+        identity = None
+        with suppress(InvalidSettings):  # the check tells of it
+            identity = Identity.load(layout.identity / "node.key")
         blobs = BlobStore(layout, floor_bytes=settings.transfers.min_free)
         check = Fsck(
             store=store,
             layout=layout,
             blobs=blobs,
             now=now_ms,
-            identity=Identity.load(layout.identity / "node.key"),
+            identity=identity,
+            key_faults=await key_faults(store, layout),
             grace_ms=ONLINE_GRACE_MS if running else 0,
             progress=lambda name: output.note(f"reading {visible(name)}"),
         )
@@ -144,8 +158,13 @@ def _existing(settings: Settings) -> Layout:
 
     Raises:
         CommandFailed: There is none; a mistyped directory must not become a new node.
+        KeysMismatch: There is one, and its database is gone.
     """
+    from appliance.service.node_keys import refuse_lost_file  # noqa: PLC0415
+
     layout = Layout(Path(settings.data_dir).absolute())
+    if not settings.database.url:
+        refuse_lost_file(layout, layout.root / FILE_NAME)
     if not settings.database.url and not (layout.root / FILE_NAME).exists():
         raise CommandFailed(f"There is no node in {layout.root} (data_dir).", ExitCode.NOT_FOUND)
     if not layout.root.is_dir():

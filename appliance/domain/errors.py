@@ -10,7 +10,7 @@
       Conflict              PackageExists, OffsetMismatch, InvalidTransition, DuplicateKey, StaleRevision,
                             InviteRefused, AccountExists, PreconditionFailed
       IntegrityFailure      DigestMismatch (RecordWrong), SizeMismatch, ManifestInvalid, ChunkInvalid, BlobMissing
-      StorageError          StorageFull, SyncFailed, NotSettled, StoreUnavailable (StoreDamaged)
+      StorageError          StorageFull, SyncFailed, NotSettled, StoreUnavailable (StoreDamaged, StoreMoved)
       PeerError             PeerUnreachable, PeerBusy, PeerRefused, PeerMisbehaved, PeerBackingOff
       DirectoryUnavailable
       LeaseLost
@@ -367,6 +367,12 @@ class StoreDamaged(StoreUnavailable):
     """The database is damaged."""
 
     code = "store_damaged"
+
+
+class StoreMoved(StoreUnavailable):
+    """The file of the database is no longer where it was opened."""
+
+    code = "store_moved"
 
 
 class PeerError(ApplianceError):

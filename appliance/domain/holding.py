@@ -152,7 +152,7 @@ def _damaged(now: Situation) -> Decision:
     return Decision(
         action=Action.NOTHING,
         presence=Presence.DAMAGED,
-        reason=f"the file here was damaged and set aside; {_where(now)}{_REPAIR}",
+        reason=f"the file here is damaged or missing; {_where(now)}{_REPAIR}",
         retry_at=_asked_again(now),
     )
 

@@ -81,19 +81,27 @@ def look(blobs: BlobStore, sha256: str, size: int | None, *, mend: bool = True) 
         mend: Whether to let it be read again if only its mode forbids that.
 
     Raises:
-        StorageError: The system is short of something.
+        StorageError: The system is short of something, or the folder of all blobs is away.
     """
     try:
         stamp = blobs.stamp(sha256)
         if stamp is not None and mend:
             blobs.mend_mode(sha256)
     except OSError as exc:
-        return Finding(fault_of(exc), _stamp(blobs, sha256))
+        return _unopened(blobs, sha256, exc)
     if stamp is None:
+        blobs.check_missing(sha256)
         return Finding(_MISSING, None)
     if size is not None and stamp.size != size:
         return Finding(f"the file has {stamp.size} bytes, not {size}", stamp)
     return Finding("", stamp)
+
+
+def _unopened(blobs: BlobStore, sha256: str, exc: OSError) -> Finding:
+    fault = fault_of(exc)
+    if fault == _MISSING:
+        blobs.check_missing(sha256)
+    return Finding(fault, _stamp(blobs, sha256))
 
 
 def _stamp(blobs: BlobStore, sha256: str) -> Stamp | None:
@@ -120,12 +128,12 @@ def verify(
         gentle: How to stay out of the way of others; without it the file is read as fast as it can be.
 
     Raises:
-        StorageError: The system is short of something, or somebody writes to the file.
+        StorageError: The system is short of something, somebody writes to the file, or the folder of all blobs is away.
     """
     try:
         descriptor = blobs.open(sha256)
     except OSError as exc:
-        return Finding(fault_of(exc), _stamp(blobs, sha256))
+        return _unopened(blobs, sha256, exc)
     try:
         before = Stamp.of(os.fstat(descriptor))
         digest = hashlib.sha256()

@@ -198,9 +198,7 @@ class Digests:
         if finding.right or current is None or current.held_sha256 != sha256:
             return  # it was replaced or withdrawn while it was read
         context.wait(self._holdings.lost_blob(sha256, finding.fault, finding.stamp))
-        raise BlobMissing(
-            f'"{package.body.filename}": {finding.fault}; it was set aside and is fetched again.'
-        )
+        raise BlobMissing(f'"{package.body.filename}": {finding.fault}; it is fetched again.')
 
 
 def complete(package: Package) -> bool:

@@ -51,7 +51,7 @@ class Folders:
             layout: Where they are.
             blobs: Makes directories and links.
             catalogue: Which packages are held.
-            on_returned: Called when `blobs` is another directory than before.
+            on_returned: Called when `blobs` is another directory than before, or can be used again.
             supervisor: Watches the one who looks.
         """
         self._layout = layout
@@ -62,6 +62,9 @@ class Folders:
         self._devices: dict[str, int] = {}  #: by name, at the start
         self._seen: dict[str, tuple[int, int]] = {}  #: device and inode
         self._faults: dict[str, str] = {}
+        self._away: set[str] = (
+            set()
+        )  #: what holds the blobs, and could not be used since they were last looked at
         self._task: asyncio.Task[None] | None = None
 
     def faults(self) -> list[str]:
@@ -91,18 +94,23 @@ class Folders:
         for name in self._faults.keys() - faults.keys():
             log.info("a folder can be used again", extra={"action": "folder_back", "folder": name})
         self._faults = faults
+        self._away |= {"data", "blobs"} & faults.keys()
         changed = {name for name, seen in self._seen.items() if before and before.get(name) != seen}
         try:
             if changed & {"public", "public/Packages"} and "public" not in faults:
                 names = self._catalogue.held_names()
                 await asyncio.to_thread(self._blobs.restore_links, names)
                 for name in names.keys() - self._catalogue.held_names().keys():  # withdrawn meanwhile
-                    await asyncio.to_thread(self._blobs.unpublish, name)
+                    try:
+                        await asyncio.to_thread(self._blobs.unpublish, name)
+                    except StorageError as exc:  # the sweep takes it away later
+                        log.warning(exc.message, extra={"action": "name_left", "file": name})
                 log.info(
                     "public links were restored", extra={"action": "links_restored", "count": len(names)}
                 )
-            if "blobs" in changed:
+            if "blobs" in changed or (self._away and not self._away & faults.keys()):
                 await self._on_returned()
+                self._away.clear()
         except ApplianceError as exc:
             log.warning(exc.message, extra={"action": "folder_unrepaired"})
             self._seen = before  # and so it is tried again

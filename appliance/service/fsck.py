@@ -12,12 +12,19 @@ import contextlib
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from appliance.domain.errors import InvalidInput, RecordAhead, SignatureRefused, WireInvalid
+from appliance.domain.errors import (
+    BlobMissing,
+    InvalidInput,
+    RecordAhead,
+    SignatureRefused,
+    StorageError,
+    WireInvalid,
+)
 from appliance.domain.package import WANTED, Package, Presence
 from appliance.domain.record import Record, RecordKind
 from appliance.domain.states import TransferState
@@ -61,6 +68,7 @@ class Kind(StrEnum):
     RECORD_INVALID = "record_invalid"  #: a record breaks a rule, so it is skipped
     VIEW_INVALID = "view_invalid"  #: what this node keeps of a package cannot be read, so it is skipped
     DATABASE_EMPTY = "database_empty"  #: files of packages lie here and the database knows none
+    IDENTITY_LOST = "identity_lost"  #: the node does not start with these keys
     IDENTITY_OPEN = "identity_open"  #: others on this machine can read a key
 
 
@@ -100,6 +108,7 @@ class Fsck:
         blobs: BlobStore,
         now: Callable[[], int],
         identity: Identity | None = None,
+        key_faults: Sequence[tuple[Path, str]] = (),
         grace_ms: int = 0,
         progress: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -111,6 +120,7 @@ class Fsck:
             blobs: The bytes.
             now: UTC milliseconds.
             identity: Signs records of this node again that are ahead of the time; without it they are removed.
+            key_faults: What `node_keys.key_faults` found.
             grace_ms: Files that changed within so many milliseconds are no orphans; 0 if the node is stopped.
             progress: Told what is being read.
         """
@@ -119,6 +129,7 @@ class Fsck:
         self._blobs = blobs
         self._now = now
         self._identity = identity
+        self._key_faults = key_faults
         self._grace_ms = grace_ms
         self._progress = progress
         self._catalogue = Catalogue(store)
@@ -146,12 +157,11 @@ class Fsck:
                 await self._check_manifest(package, repair=repair)
             elif await self._still_held(package):
                 kind, detail = fault
-                done = await self._give_up(package, detail) if repair else ""
-                left = f"{detail}; {_UPLOAD}" if repair and not done else detail
-                self._add(kind, package.held_filename, left, done)
+                left, done = await self._give_up(package, detail) if repair else ("", "")
+                self._add(kind, package.held_filename, f"{detail}{left}", done)
         await self._check_trash(read_data=read_data, repair=repair)
         await self._check_orphans(repair=repair)
-        self._check_identity(repair=repair)
+        await self._check_identity(repair=repair)
         return self._report
 
     def _add(self, kind: Kind, subject: str, detail: str, repaired: str = "") -> None:
@@ -207,11 +217,11 @@ class Fsck:
         self._catalogue.forget(id)
         if package is None or not package.held_sha256:
             return ""
-        await asyncio.to_thread(self._blobs.unpublish, package.held_filename)
+        left = await _left(self._blobs.unpublish, package.held_filename)
         if self._catalogue.holders(package.held_sha256):
-            return ""
+            return left
         kept = await self._keep(self._blobs.path(package.held_sha256))
-        return f"; the node keeps its file {_KEPT}" if kept else ""
+        return f"; the node keeps its file {_KEPT}{left}" if kept else left
 
     async def _check_views(self, *, repair: bool) -> None:
         async for doc in every(self._store, "packages"):
@@ -256,16 +266,19 @@ class Fsck:
         doc = await self._store.get("packages", package.id)
         return doc is not None and doc["held_sha256"] == package.held_sha256
 
-    async def _give_up(self, package: Package, reason: str) -> str:
-        """Set the file aside; says so if the node can fetch the package again when it starts."""
-        await asyncio.to_thread(self._blobs.unpublish, package.held_filename)
-        await asyncio.to_thread(self._blobs.quarantine, package.held_sha256)
+    async def _give_up(self, package: Package, reason: str) -> tuple[str, str]:
+        """Set the file aside; returns what is left to do, and what was done if the node can fetch the package again."""
+        unnamed = await _left(self._blobs.unpublish, package.held_filename)
+        left = await _left(self._blobs.quarantine, package.held_sha256) or unnamed
         await self._store.batch(damage(package, self._catalogue.rev(package.id), reason, self._now()))
-        return (
-            "set aside; another node says that it holds it, and this one asks for it when it starts"
-            if await self._is_elsewhere(package)
-            else ""
-        )
+        if left:
+            return left, ""
+        if await self._is_elsewhere(package):
+            return (
+                "",
+                "set aside; another node says that it holds it, and this one asks for it when it starts",
+            )
+        return f"; {_UPLOAD}", ""
 
     async def _check_damaged(self) -> None:
         """Tell of files that were lost before; those that another node says it holds are asked for by themselves."""
@@ -298,18 +311,23 @@ class Fsck:
         fault = await asyncio.to_thread(self._link_fault, package, read_data)
         if fault is None or not await self._still_held(package):
             return
-        done = ""
+        left = done = ""
         if repair:
-            await asyncio.to_thread(self._blobs.publish, package.held_sha256, package.held_filename)
-            done = "linked to its file"
-        self._add(fault, package.held_filename, _LINK_FAULTS[fault], done)
+            left = await _left(self._blobs.publish, package.held_sha256, package.held_filename)
+            done = "" if left else "linked to its file"
+        self._add(fault, package.held_filename, f"{_LINK_FAULTS[fault]}{left}", done)
 
     def _link_fault(self, package: Package, read_data: bool) -> Kind | None:
-        blob, link = self._blobs.path(package.held_sha256), self._layout.packages / package.held_filename
         try:
-            one, other = blob.stat(), link.stat()
+            return self._link_differs(package, read_data)
         except FileNotFoundError:
             return Kind.LINK_MISSING
+        except OSError:  # it cannot be looked at, or read
+            return Kind.LINK_WRONG
+
+    def _link_differs(self, package: Package, read_data: bool) -> Kind | None:
+        blob, link = self._blobs.path(package.held_sha256), self._layout.packages / package.held_filename
+        one, other = blob.stat(), link.stat()
         if os.path.samestat(one, other):
             return None
         if other.st_size != one.st_size:
@@ -333,7 +351,8 @@ class Fsck:
             manifest = await asyncio.to_thread(hash_file, self._blobs.path(package.held_sha256))
             if manifest.sha256 != package.held_sha256:
                 detail = f"{detail}, and the SHA-256 of its file is {manifest.sha256}"
-                done = await self._give_up(package, detail)
+                left, done = await self._give_up(package, detail)
+                detail += left
             else:
                 await self._store.replace("manifests", manifest_doc(manifest))
                 done = "made anew from the file"
@@ -347,12 +366,12 @@ class Fsck:
             finding = await self._finding(version.sha256, version.size, version.filename, read_data=read_data)
             if finding.right or await self._store.get(TRASH.name, version.id) is None:
                 continue
-            done = ""
+            left = done = ""
             if repair:
                 await forget_versions(self._store, version.sha256)
-                await asyncio.to_thread(self._blobs.quarantine, version.sha256)
-                done = "it can no longer be restored on this node"
-            words = self._words(version.sha256, finding)
+                left = await _left(self._blobs.quarantine, version.sha256)
+                done = "" if left else "it can no longer be restored on this node"
+            words = f"{self._words(version.sha256, finding)}{left}"
             self._add(Kind.VERSION_LOST, version.filename, f"an earlier version: {words}", done)
 
     async def _check_orphans(self, *, repair: bool) -> None:
@@ -377,15 +396,19 @@ class Fsck:
         for kind, key, path in files:
             if key in known[kind]:
                 continue
-            done = await self._repair_orphan(path) if repair and believed else ""
-            self._add(kind, self._name(path), "nothing in the database mentions it", done)
+            left, done = await self._repair_orphan(path) if repair and believed else ("", "")
+            self._add(kind, self._name(path), f"nothing in the database mentions it{left}", done)
 
-    async def _repair_orphan(self, path: Path) -> str:
-        """Remove a file that nothing mentions; a blob stays for a while, since its record may come from a peer."""
+    async def _repair_orphan(self, path: Path) -> tuple[str, str]:
+        """Remove a file that nothing mentions; a blob stays for a while, since its record may come from a peer.
+
+        Returns:
+            What is left to do, and what was done.
+        """
         if path != self._blobs.path(path.name):
-            await asyncio.to_thread(remove, path)
-            return "removed"
-        return f"the node keeps it {_KEPT}" if await self._keep(path) else "it is gone"
+            left = await _left(remove, path)
+            return left, "" if left else "removed"
+        return "", f"the node keeps it {_KEPT}" if await self._keep(path) else "it is gone"
 
     async def _keep(self, path: Path) -> bool:
         """Let a blob that nothing names stay for a while; says whether it is there."""
@@ -407,7 +430,7 @@ class Fsck:
             for path in sorted(directory.rglob("*")):
                 try:
                     status = path.stat()
-                except FileNotFoundError:
+                except OSError:
                     continue
                 if (
                     not stat.S_ISREG(status.st_mode)
@@ -421,20 +444,35 @@ class Fsck:
                     key = key.split(".")[0]
                 yield kind, key, path
 
-    def _check_identity(self, *, repair: bool) -> None:
+    async def _check_identity(self, *, repair: bool) -> None:
+        for path, fault in self._key_faults:
+            self._add(Kind.IDENTITY_LOST, self._name(path), fault)
         if os.name != "posix":
             return
         for path in sorted(self._layout.identity.glob("*.key")):
             if path.stat().st_mode & 0o077:
-                if repair:
-                    path.chmod(0o600)
-                done = "only its owner can read it now" if repair else ""
+                left = await _left(path.chmod, 0o600) if repair else ""
+                done = "only its owner can read it now" if repair and not left else ""
                 self._add(
-                    Kind.IDENTITY_OPEN, self._name(path), "others on this machine can read this key", done
+                    Kind.IDENTITY_OPEN,
+                    self._name(path),
+                    f"others on this machine can read this key{left}",
+                    done,
                 )
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self._layout.root).as_posix()
+
+
+async def _left(step: Callable[..., object], *arguments: object) -> str:
+    """Do a step of a repair on the disk; a clause that says why it could not be done, or ""."""
+    try:
+        await asyncio.to_thread(step, *arguments)
+    except (StorageError, BlobMissing) as exc:
+        return f"; that could not be mended: {exc.message}"
+    except OSError as exc:
+        return f"; that could not be mended: {exc.strerror}"
+    return ""
 
 
 _ASIDE = "its file was damaged and set aside"

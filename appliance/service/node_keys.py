@@ -92,21 +92,53 @@ async def open_keys(store: Store, layout: Layout, *, create: bool, now: Callable
                 "the database belongs to this node from now on",
                 extra={"action": "database_claimed", "node": identity.node_id},
             )
-        if identity is None:
-            raise KeysMismatch(
-                f"{path} is missing, and the database belongs to the node {doc['node_id'][:8]}. Restore the directory "
-                f"identity from a backup. {_FOR_GOOD}"
-            )
-        if identity.node_id != doc["node_id"]:
-            raise KeysMismatch(
-                f"The database belongs to the node {doc['node_id'][:8]}, and {path} is the key of "
-                f"{identity.node_id[:8]}. Restore identity/node.key from a backup; or, if this is another node's "
-                f"database, correct database.url: each node has its own. {_FOR_GOOD}"
-            )
+        _compare(path, identity, doc)
+        assert identity is not None
         if not path.exists():
             _new(path).replace(path)
         await asyncio.to_thread(_mark, _marker(layout))
         return NodeKeys(identity=identity, box=await _open_box(store, layout))
+
+
+async def key_faults(store: Store, layout: Layout) -> list[tuple[Path, str]]:
+    """What would end a start on these keys and this database: each key file with a sentence. Nothing is written."""
+    found = []
+    path = _key_file(layout)
+    try:
+        doc = await store.get(NODE, IDENTITY)
+        identity = Identity.load(path) or _unfinished(path, doc)
+        if doc is None and not await _is_new(store):
+            identity = await _first(store, path, identity, create=False)
+        _compare(path, identity, doc)
+    except InvalidSettings as exc:
+        found.append((path, exc.message))
+    box = _box_file(layout)
+    try:
+        await _check_box(store, box)
+    except InvalidSettings as exc:
+        found.append((box, exc.message))
+    return found
+
+
+def _compare(path: Path, identity: Identity | None, doc: Doc | None) -> None:
+    """Refuse a key that is not the one of the database.
+
+    Raises:
+        KeysMismatch: It is lost, or another one.
+    """
+    if doc is None:
+        return
+    if identity is None:
+        raise KeysMismatch(
+            f"{path} is missing, and the database belongs to the node {doc['node_id'][:8]}. Restore the directory "
+            f"identity from a backup. {_FOR_GOOD}"
+        )
+    if identity.node_id != doc["node_id"]:
+        raise KeysMismatch(
+            f"The database belongs to the node {doc['node_id'][:8]}, and {path} is the key of "
+            f"{identity.node_id[:8]}. Restore identity/node.key from a backup; or, if this is another node's "
+            f"database, correct database.url: each node has its own. {_FOR_GOOD}"
+        )
 
 
 def refuse_lost_file(layout: Layout, database: Path) -> None:
@@ -240,21 +272,34 @@ async def _open_box(store: Store, layout: Layout) -> SecretBox:
         KeysMismatch: None of the secrets in the database can be opened with it.
     """
     path = _box_file(layout)
-    missing = not await asyncio.to_thread(path.exists)
-    if not missing:
-        box = SecretBox(path)
-        known = await store.get(NODE, SECRETS)
-        if known is not None and known["fingerprint"] == box.fingerprint:
-            return box
+    box = await _check_box(store, path)
+    known = await store.get(NODE, SECRETS)
+    if box is not None and known is not None and known["fingerprint"] == box.fingerprint:
+        return box
+    box = box or SecretBox(path)
+    await _remember(store, box)
+    return box
+
+
+async def _check_box(store: Store, path: Path) -> SecretBox | None:
+    """The key for secrets, None if it is missing and no secret needs it. Nothing is written.
+
+    Raises:
+        KeysMismatch: None of the secrets in the database can be opened with it.
+        InvalidSettings: The file holds no key.
+    """
+    box = SecretBox(path) if await asyncio.to_thread(path.exists) else None
+    known = await store.get(NODE, SECRETS)
+    if box is not None and known is not None and known["fingerprint"] == box.fingerprint:
+        return box
+    missing = box is None
     sealed = await _sealed_secrets(store)
-    if sealed and (missing or not any(_opens(box, each) for each in sealed)):
+    if sealed and (box is None or not any(_opens(box, each) for each in sealed)):
         raise KeysMismatch(
             f"{path} is {'missing' if missing else 'another key'}, and the database holds secrets of MDM servers or "
             "destinations that the right one encrypted. Restore identity/secrets.key from a backup. If it is lost for "
             "good, stop the node, run `ods init --new-secrets-key`, and enter those secrets again."
         )
-    box = SecretBox(path)
-    await _remember(store, box)
     return box
 
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from appliance.domain.errors import OUTAGES, StorageError, StoreDamaged
+from appliance.domain.errors import OUTAGES, StorageError, StoreDamaged, StoreMoved
 from appliance.domain.job import QUEUES
 from appliance.domain.package import Presence
 from appliance.domain.sizes import human_size
@@ -100,6 +100,7 @@ class System:
         folder_faults: Callable[[], Sequence[str]] | None = None,
         twin: Callable[[], str] = lambda: "",
         clock: Callable[[], str] = lambda: "",
+        stuck: Callable[[], int] = lambda: 0,
     ) -> None:
         """Make a view.
 
@@ -119,7 +120,9 @@ class System:
             folder_faults: A sentence for each directory of the data directory that cannot be used.
             twin: Why another process with this node's identity keeps it from writing; "" if none does.
             clock: What is wrong with this node's clock, as far as peers tell; "" if nothing is.
+            stuck: How many files could not be deleted or moved.
         """
+        self._stuck = stuck
         self._trash = trash
         self._uploads = uploads
         self._store_probe = store_probe
@@ -241,13 +244,20 @@ class System:
             ready=all(check.ok for check in checks.values()),
             checks=checks,
             warnings=(
-                *filter(None, [damaged_words(self._catalogue, named=False), self._clock()]),
+                *filter(
+                    None, [damaged_words(self._catalogue, named=False), self._clock(), self._stuck_words()]
+                ),
                 *(
                     f"The background task {task} keeps failing; the log says why."
                     for task in dict.fromkeys(found.task for found in self.failing() if found.persistent)
                 ),
             ),
         )
+
+    def _stuck_words(self) -> str:
+        count = self._stuck()
+        files = "1 file" if count == 1 else f"{count} files"
+        return f"{files} cannot be deleted or moved; the log says which, and why." if count else ""
 
     def failing(self) -> list[Failing]:
         """Background tasks of this process that do not do their work now."""
@@ -256,7 +266,7 @@ class System:
     async def _check_store(self) -> Check:
         try:
             await asyncio.wait_for(self._store.ping(), PING_TIMEOUT_S)
-        except StoreDamaged as exc:
+        except (StoreDamaged, StoreMoved) as exc:
             return Check(ok=False, reason=exc.message)
         except (*OUTAGES, TimeoutError):
             return Check(ok=False, reason="The database does not answer.")

@@ -439,7 +439,19 @@ class Trash:
         return await self._store.count("packages", {"held_sha256": sha256}) > 0
 
     async def free(self, sha256: str) -> bool:
-        """Delete a blob that nothing needs; says whether it did."""
+        """Delete a blob that nothing needs; says whether it did. One that cannot be touched is left to the sweep."""
+        try:
+            return await self._free(sha256)
+        except OUTAGES:
+            raise
+        except StorageError as exc:
+            log.error(
+                "a file cannot be deleted; it was left",
+                extra={"action": "file_stuck", "sha256": sha256, "reason": exc.message},
+            )
+            return False
+
+    async def _free(self, sha256: str) -> bool:
         if await self.needs(sha256):
             return False
         away = await asyncio.to_thread(self._blobs.begin_delete, sha256)

@@ -141,9 +141,7 @@ class Verifying:
         finding = verify(self._blobs, package.held_sha256, check=context.check)
         context.wait(self.found(package.held_sha256, finding))
         if finding.fault:
-            raise BlobMissing(
-                f'"{package.body.filename}": {finding.fault}; it was set aside and is fetched again.'
-            )
+            raise BlobMissing(f'"{package.body.filename}": {finding.fault}; it is fetched again.')
         log.info("a package was verified", extra={"action": "package_verified", "package": package.id})
 
     def run_blob(self, job: Job, context: JobContext) -> None:

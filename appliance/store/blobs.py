@@ -91,6 +91,7 @@ class BlobStore:
         self._floor = floor_bytes
         self._free = free
         self._links: tuple[float, bool] | None = None
+        self._stuck: dict[Path, int] = {}  #: inode of each file that could not be deleted or moved
         self.make_room: Callable[[int], None] = lambda _: (
             None
         )  #: called in a thread when so many bytes do not fit
@@ -126,8 +127,15 @@ class BlobStore:
         return self._floor
 
     def free(self) -> int:
-        """Bytes free on the disk of the blobs."""
-        return self._free(self._layout.root)
+        """Bytes free on the disk of the blobs.
+
+        Raises:
+            StorageError: The data directory cannot be read.
+        """
+        try:
+            return self._free(self._layout.root)
+        except OSError as exc:
+            raise storage_error(exc) from exc
 
     def fits(self, needed: int) -> bool:
         """Whether `needed` more bytes fit above the floor as the disk is now."""
@@ -153,9 +161,38 @@ class BlobStore:
                 floor=self._floor,
             )
 
+    def stuck(self) -> int:
+        """How many files could not be deleted or moved, and are still there; the log says which."""
+        for path, inode in list(self._stuck.items()):
+            if _inode(path) != inode:
+                self._stuck.pop(path, None)
+        return len(self._stuck)
+
+    @contextlib.contextmanager
+    def _touching(self, path: Path) -> Iterator[None]:
+        """Delete or move a file: raises our errors for the system's, and notes one that cannot be touched."""
+        try:
+            yield
+        except (OSError, StorageError) as exc:
+            error = storage_error(exc) if isinstance(exc, OSError) else exc
+            inode = _inode(path)
+            if inode is not None and not isinstance(error, StorageFull):
+                self._stuck[path] = inode
+            raise error from exc
+        self._stuck.pop(path, None)
+
     def path(self, sha256: str) -> Path:
         """Where the blob is, if it is."""
         return self._layout.blob(sha256)
+
+    def check_missing(self, sha256: str) -> None:
+        """Return if only the file is missing: without the folder of all blobs that says nothing of it.
+
+        Raises:
+            StorageError: The folder is away, or was until now.
+        """
+        if not self._layout.blobs.is_dir() or os.path.lexists(self.path(sha256)):
+            raise StorageError("The folder blobs is missing in the data directory; /health/ready says more.")
 
     def exists(self, sha256: str, size: int) -> bool:
         """Whether there is a regular file of this size under the hash. What its bytes are, this does not say."""
@@ -325,13 +362,16 @@ class BlobStore:
         return self._links[1]
 
     def unpublish(self, filename: str) -> None:
-        """Take a public name away."""
-        try:
-            remove(self._layout.packages / filename)
+        """Take a public name away.
+
+        Raises:
+            StorageError: The disk fails, or the file cannot be touched.
+        """
+        path = self._layout.packages / filename
+        with self._touching(path):
+            remove(path)
             if self._layout.packages.exists():
                 sync_directory(self._layout.packages)
-        except OSError as exc:
-            raise storage_error(exc) from exc
 
     def begin_delete(self, sha256: str) -> Path | None:
         """Begin to delete a blob: nobody finds it from now on. `cancel_delete` or `finish_delete` follows.
@@ -347,25 +387,31 @@ class BlobStore:
         """
         blob = self.path(sha256)
         away = blob.with_name(f"{_LEAVING}{sha256}")
-        try:
-            with holding(blob.parent):  # `commit` must find what it has just put there
-                os.replace(blob, away)
-        except FileNotFoundError:
-            return None
-        except OSError as exc:
-            raise storage_error(exc) from exc
+        with self._touching(blob):
+            try:
+                with holding(blob.parent):  # `commit` must find what it has just put there
+                    os.replace(blob, away)
+            except FileNotFoundError:
+                return None
         return away
 
     def cancel_delete(self, away: Path) -> None:
-        """Do not delete a blob after all."""
-        move(away, away.with_name(away.name.removeprefix(_LEAVING)))
+        """Do not delete a blob after all.
+
+        Raises:
+            StorageError: The disk fails; the next start tries it again.
+        """
+        with self._touching(away):
+            move(away, away.with_name(away.name.removeprefix(_LEAVING)))
 
     def finish_delete(self, away: Path) -> None:
-        """Delete a blob for good."""
-        try:
+        """Delete a blob for good.
+
+        Raises:
+            StorageError: The disk fails; the next start tries it again.
+        """
+        with self._touching(away):
             remove(away)
-        except OSError as exc:
-            raise storage_error(exc) from exc
 
     def ensure(self, sha256: str, filename: str) -> None:
         """Give a blob its name again if only its public name is left: it was deleted while it was published."""
@@ -382,14 +428,12 @@ class BlobStore:
             StorageError: The disk fails; it is where it was.
         """
         source, target = self.path(sha256), self._layout.damaged(sha256)
-        try:
+        with self._touching(source):
             if os.path.lexists(source):
                 target.parent.mkdir(exist_ok=True, mode=0o750)
                 if os.path.lexists(target):
                     remove_whatever(target)
                 move(source, target)
-        except OSError as exc:
-            raise storage_error(exc) from exc
 
     def quarantine_found(self, sha256: str, seen: Stamp | None) -> bool:
         """As `quarantine`, unless another file has taken the place of the one that was found damaged.
@@ -417,7 +461,7 @@ class BlobStore:
             for path in sorted(self._layout.quarantine.iterdir()):
                 if not _SHA256.fullmatch(path.name):
                     continue
-                with contextlib.suppress(FileNotFoundError):
+                with contextlib.suppress(OSError):
                     found.append((path.name, path.lstat().st_ctime))
         return found
 
@@ -427,10 +471,9 @@ class BlobStore:
         Raises:
             StorageError: The disk fails.
         """
-        try:
-            remove_whatever(self._layout.damaged(sha256))
-        except OSError as exc:
-            raise storage_error(exc) from exc
+        path = self._layout.damaged(sha256)
+        with self._touching(path):
+            remove_whatever(path)
 
     def adopt_or_clean(
         self,
@@ -442,6 +485,8 @@ class BlobStore:
         uploads: set[str],
     ) -> None:
         """Make the disk agree with the store: restore missing links, remove what nothing mentions but blobs.
+
+        A file that cannot be touched is noted and left.
 
         Args:
             believed: Whether the store names any bytes. One that names none while blobs lie here is far more likely to
@@ -458,14 +503,14 @@ class BlobStore:
                 extra={"action": "files_unknown"},
             )
             return
-        self._decide_deletions(blobs)
+        kept = self._decide_deletions(blobs)
         for path in _files(self._layout.packages):
             # Some file systems (HFS+) give names back in another Unicode form than they were given.
             if unicodedata.normalize("NFC", path.name) not in names:
                 self._clean(path, "public name")
         self.restore_links(names, missing_only=False)
         for path in _files(self._layout.blobs):
-            if path.name.startswith((_LINKING, _LEAVING)):
+            if path.name.startswith((_LINKING, _LEAVING)) and path not in kept:
                 self._clean(path, "blob")
         for path in _files(self._layout.partials):
             if path.name.removesuffix(".map") not in partials:
@@ -478,7 +523,7 @@ class BlobStore:
         """The size of every blob, by SHA-256."""
         found = {}
         for path in _files(self._layout.blobs):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 if path == self.path(path.name):
                     found[path.name] = path.stat().st_size
         return found
@@ -505,13 +550,15 @@ class BlobStore:
         """Delete a blob that nothing mentions, unless somebody has touched it within so many seconds.
 
         Whoever means to mention a blob commits it before: that touches it, under the same lock.
+
+        Returns:
+            Whether it is gone.
         """
         path = self.path(sha256)
         with holding(path.parent):
             if _changed_at(path) >= time.time() - age_s:
                 return False
-            self._clean(path, "blob")
-        return True
+            return self._clean(path, "blob")
 
     def sweep_name(self, filename: str, age_s: float) -> None:
         """Delete a public name that no package has, unless somebody has touched it within so many seconds.
@@ -528,34 +575,71 @@ class BlobStore:
         self._clean(path, "partial file" if path.parent == self._layout.partials else "upload")
 
     def restore_links(self, names: Mapping[str, str], *, missing_only: bool = True) -> None:
-        """Give blobs their public names again.
+        """Give blobs their public names again; one that cannot be given is logged.
 
         Args:
             names: Public file names and the SHA-256 that each must show.
             missing_only: Leave a name alone that shows something: while the node runs, that may be newer.
 
         Raises:
-            StorageError: The disk is full or fails.
+            StorageFull: The disk is full.
         """
         for filename, sha256 in names.items():
             name, blob = self._layout.packages / filename, self.path(sha256)
-            if blob.exists() and not (name.exists() if missing_only else self._shows(name, blob)):
-                self.publish(sha256, filename)
+            try:
+                if blob.exists() and not (name.exists() if missing_only else self._shows(name, blob)):
+                    self.publish(sha256, filename)
+            except StorageFull:
+                raise
+            except (OSError, StorageError, BlobMissing) as exc:
+                log.error(
+                    "a public name cannot be made",
+                    extra={"action": "name_not_made", "file": filename, "reason": str(exc)},
+                )
 
-    def _decide_deletions(self, blobs: set[str]) -> None:
-        """Cancel deletions that a crash left begun, where the blob is to be kept; the rest was decided."""
+    def _decide_deletions(self, blobs: set[str]) -> set[Path]:
+        """Cancel deletions that a crash left begun, where the blob is to be kept; the rest was decided.
+
+        Returns:
+            Files that are to be kept, and could not get their names back.
+        """
+        kept = set()
         for path in _files(self._layout.blobs):
             sha256 = path.name.removeprefix(_LEAVING)
             if sha256 != path.name and sha256 in blobs and not self.path(sha256).exists():
-                self.cancel_delete(path)
+                try:
+                    self.cancel_delete(path)
+                except StorageError as exc:
+                    kept.add(path)
+                    _tell_left(path, "blob", exc)
+        return kept
 
-    @staticmethod
-    def _clean(path: Path, what: str) -> None:
+    def _clean(self, path: Path, what: str) -> bool:
+        try:
+            with self._touching(path):
+                remove(path)
+        except StorageError as exc:
+            _tell_left(path, what, exc)
+            return False
         log.info(
             "a file without use was removed",
             extra={"action": "file_removed", "what": what, "file": path.name},
         )
-        remove(path)
+        return True
+
+
+def _tell_left(path: Path, what: str, error: StorageError) -> None:
+    log.error(
+        "a file cannot be deleted or moved; it was left",
+        extra={"action": "file_stuck", "what": what, "file": str(path), "reason": error.message},
+    )
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.lstat().st_ino
+    except OSError:
+        return None
 
 
 def _sync(path: Path) -> None:
@@ -567,14 +651,18 @@ def _sync(path: Path) -> None:
 
 
 def _changed_at(path: Path) -> float:
-    """When a file was made, written, linked or committed again; in the far future if it is gone."""
+    """When a file was made, written, linked or committed again; in the far future if nobody can tell."""
     try:
         return path.stat().st_ctime
-    except FileNotFoundError:
+    except OSError:
         return math.inf
 
 
 def _files(directory: Path) -> Iterator[Path]:
     for entry in sorted(directory.rglob("*")):
-        if entry.is_file():
+        try:
+            regular = entry.is_file()
+        except OSError:  # nobody can look at it
+            continue
+        if regular:
             yield entry

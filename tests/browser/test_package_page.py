@@ -73,7 +73,7 @@ def test_what_verifying_found_is_told(
         expect(page.get_by_role("status")).to_contain_text("is intact: the file matches its SHA-256.")
         expect(page.locator("#file")).to_contain_text(re.compile(r"Last verified\s*(now|\d+ seconds ago)"))
     else:
-        expect(page.get_by_role("status")).to_contain_text("it was set aside and is fetched again.")
+        expect(page.get_by_role("status")).to_contain_text("it is fetched again.")
         expect(page.locator("#state")).to_contain_text("damaged")
 
 

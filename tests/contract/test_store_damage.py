@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.domain.errors import InvalidSettings, StoreDamaged
+from appliance.domain.errors import InvalidSettings, StoreDamaged, StoreMoved
 from appliance.store.opening import FILE_NAME, open_store
 from appliance.store.ports import Insert
 
@@ -167,5 +167,66 @@ def test_bytes_that_are_no_document_are_damage(directory: Path) -> None:
             assert (await store.get("packages", "p0002")) is not None
         finally:
             await store.close()
+
+    asyncio.run(test())
+
+
+def deleted(file: Path) -> None:
+    for path in file.parent.glob(f"{FILE_NAME}*"):
+        path.unlink()
+
+
+def log_deleted(file: Path) -> None:
+    file.with_name(f"{FILE_NAME}-wal").unlink()
+
+
+def replaced(file: Path) -> None:
+    shutil.copy(file, file.with_name("other"))
+    file.with_name("other").replace(file)
+
+
+@pytest.mark.parametrize("how", [deleted, log_deleted, replaced])
+def test_nothing_is_acknowledged_into_a_file_that_nobody_finds(
+    directory: Path, how: Callable[[Path], None]
+) -> None:
+    async def test() -> None:
+        store = await open_store("", directory)
+        try:
+            await store.insert("packages", {"_id": "before"})
+            how(directory / FILE_NAME)
+            for number in range(3):
+                with pytest.raises(StoreMoved, match=r"stop the node.*ods import"):
+                    await store.insert("packages", {"_id": f"after{number}"})
+                with pytest.raises(StoreMoved):
+                    await store.ping()
+                with pytest.raises(StoreMoved):
+                    async with store.snapshot():
+                        pass
+            assert await store.get("packages", "after0") is None
+        finally:
+            await store.close()
+
+    asyncio.run(test())
+
+
+def test_a_file_that_comes_back_is_written_to_again(directory: Path) -> None:
+    async def test() -> None:
+        store = await open_store("", directory)
+        try:
+            away = directory.with_name("away")
+            directory.rename(away)
+            with pytest.raises(StoreMoved):
+                await store.insert("packages", {"_id": "refused"})
+            away.rename(directory)
+            await store.ping()
+            await store.insert("packages", {"_id": "taken"})
+        finally:
+            await store.close()
+        again = await open_store("", directory)
+        try:
+            assert await again.get("packages", "taken")
+            assert await again.get("packages", "refused") is None
+        finally:
+            await again.close()
 
     asyncio.run(test())

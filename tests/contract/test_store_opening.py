@@ -17,6 +17,7 @@ from appliance.store.mongo.store import MongoStore
 from appliance.store.opening import FILE_NAME, open_store
 from appliance.store.ports import Insert, Store
 from appliance.store.schema import COLLECTIONS, PACKAGES, VERSION, FieldType
+from appliance.store.sqlite.place import FilePlace
 from appliance.store.sqlite.readers import Readers
 from appliance.store.sqlite.store import SqliteStore
 from tests.fakes.mongod import Mongod
@@ -189,9 +190,9 @@ def test_a_file_whose_disk_is_gone_is_not_made_anew(tmp_path: Path) -> None:
     async def test() -> None:
         here = tmp_path / "a disk#1?"
         store = await open_store("", here)
+        readers = Readers(here / FILE_NAME, FilePlace(here / FILE_NAME))
         here.rename(tmp_path / "away")
         here.mkdir()
-        readers = Readers(here / FILE_NAME)
         try:
             with pytest.raises(StoreUnavailable):
                 await readers.run(lambda connection: connection.execute("SELECT 1").fetchall())

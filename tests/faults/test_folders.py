@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,6 +85,22 @@ def test_blobs_and_identity_are_missed_by_name(network: Network, tmp_path: Path)
     eventually(lambda: file.sha256[:2] + "/" + file.sha256 in b.files("blobs"), 40, b.tail)
     b.wait_holds(file.name, file.sha256)
     no_faults_of_ours(b)
+
+
+def test_a_data_directory_that_was_moved_comes_back_whole(any_network: Network, tmp_path: Path) -> None:
+    node = any_network.node("a")
+    file = make_file(tmp_path / "x.pkg", MIB, 1)
+    node.publish(file.path)
+    node.data.rename(tmp_path / "away")
+    assert node.head(file.name).status == 503  # at once, before anybody noticed
+    assert node.upload(make_file(tmp_path / "late.pkg", MIB, 2).path).status == 503
+    eventually(lambda: red(node) != "", 20, node.tail)
+    assert not node.data.exists()
+    (tmp_path / "away").rename(node.data)
+    eventually(lambda: node.status("/health/ready") == 200, 20, node.tail)
+    assert node.sha1(file.name) == file.sha1, "it was never damaged"
+    node.publish(tmp_path / "late.pkg")
+    no_faults_of_ours(node)
 
 
 @pytest.mark.parametrize(
@@ -170,4 +187,24 @@ def test_a_disk_that_is_unmounted_or_turns_read_only(
     subprocess.run(["umount", "-l", node.data], check=True)
     eventually(lambda: "Mount its disk" in red(node), 20, node.tail)
     assert list(node.data.iterdir()) == [], "nothing is made in what lies below"
+    no_faults_of_ours(node)
+
+
+def test_a_database_that_is_deleted_takes_no_more(network: Network, tmp_path: Path) -> None:
+    node = network.node("a")
+    file = make_file(tmp_path / "x.pkg", MIB, 1)
+    node.publish(file.path)
+    for path in node.data.glob("ods.sqlite3*"):
+        path.unlink()
+    for number in range(6):
+        answer = node.upload(make_file(tmp_path / f"late{number}.pkg", MIB, number + 2).path)
+        assert answer.status == 503, answer.body
+    eventually(lambda: node.status("/health/ready") == 503, 10, node.tail)
+    for _ in range(4):
+        answer = node.request("GET", "/health/ready", anonymous=True, timeout=20)
+        check = answer.json()["checks"]["store"]
+        assert (answer.status, check["ok"], "ods import" in check["reason"]) == (503, False, True), check
+        time.sleep(1.1)  # an answer is good for a second
+    assert node.sha1(file.name) == file.sha1, "downloads go on"
+    assert list(node.data.glob("ods.sqlite3*")) == [], "none is made in its place"
     no_faults_of_ours(node)

@@ -458,6 +458,41 @@ def test_export_and_import(node: Node, cli: Cli, tmp_path: Path) -> None:
     cli("import", "broken.tar", "--data-dir", "other", code=ExitCode.FAILED)
 
 
+def test_an_export_replaces_nothing_but_a_file_elsewhere(node: Node, cli: Cli, tmp_path: Path) -> None:
+    cli.at(node)
+    local = ("--force", "--data-dir", str(node.data))
+    (tmp_path / "link").symlink_to(node.data)
+    database = (node.data / "ods.sqlite3").stat()
+    for inside in (node.data / "ods.sqlite3", node.data / "site.tar", tmp_path / "link" / "ods.sqlite3"):
+        cli("export", str(inside), *local, code=ExitCode.USAGE)
+        assert "data directory" in cli.errors
+    assert os.path.samestat((node.data / "ods.sqlite3").stat(), database)
+    assert not (node.data / "site.tar").exists()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "to-pipe").symlink_to(tmp_path / "pipe")
+    for other in ("pipe", "to-pipe"):
+        cli("export", other, *local, code=ExitCode.USAGE)
+        assert "no regular file" in cli.errors
+    assert (tmp_path / "pipe").is_fifo()
+    (tmp_path / "newest.tar").symlink_to(tmp_path / "monday.tar")
+    for _ in range(2):
+        cli("export", "newest.tar", *local)
+        assert (tmp_path / "newest.tar").is_symlink()
+        assert (tmp_path / "monday.tar").stat().st_size > 0
+
+
+def test_a_database_that_was_deleted_is_told(cli: Cli, tmp_path: Path) -> None:
+    cli("init", "--data-dir", "gone")
+    cli("export", "whole.tar", "--data-dir", "gone")
+    for path in (tmp_path / "gone").glob("ods.sqlite3*"):
+        path.unlink()
+    for arguments in (("export", "site.tar"), ("fsck",)):
+        cli(*arguments, "--data-dir", "gone", code=ExitCode.USAGE)
+        assert "ods.sqlite3 is missing" in cli.errors
+        assert "There is no node" not in cli.errors
+    cli("export", "site.tar", "--data-dir", "mistyped", code=ExitCode.NOT_FOUND)
+
+
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130)], ids=["ctrl-c", "terminate"]
 )

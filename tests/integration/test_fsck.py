@@ -1,6 +1,8 @@
 """fsck against the files of a real node that somebody has damaged."""
 
 import asyncio
+import contextlib
+import errno
 import json
 import os
 import subprocess
@@ -11,6 +13,7 @@ import pytest
 
 from appliance.cli.exits import ExitCode
 from appliance.cli.main import run
+from appliance.store.blobs import BlobStore
 from appliance.store.layout import Layout
 from appliance.store.opening import open_store
 
@@ -195,3 +198,58 @@ def test_where_there_are_no_hard_links(tmp_path: Path, monkeypatch: pytest.Monke
         assert (Layout(node.data).packages / "swapped.pkg").read_bytes() == (
             tmp_path / "swapped.pkg"
         ).read_bytes()
+
+
+def test_what_cannot_be_mended_is_told_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with started(tmp_path / "node") as node:
+        fill(node, monkeypatch, tmp_path)
+        node.stop()
+        layout = Layout(node.data)
+        expected = damage(layout)
+        stray = layout.packages / "stranger.pkg"
+        # Nothing takes their places, not even for root.
+        monkeypatch.setattr("appliance.cli.moving.lock_directory", lambda _: None)
+        monkeypatch.setattr(BlobStore, "quarantine", refused)
+        monkeypatch.setattr(BlobStore, "publish", refused)
+        monkeypatch.setattr("appliance.service.fsck.remove", refused)
+        capsys_path = tmp_path / "report.json"
+        with capsys_path.open("w") as out, contextlib.redirect_stdout(out):
+            code = run(["fsck", "--json", "--read-data", "--repair", "--data-dir", str(node.data)])
+        report = json.loads(capsys_path.read_text())
+        assert code == ExitCode.FAILED
+        left = {
+            problem["subject"]: problem["detail"] for problem in report["problems"] if not problem["repaired"]
+        }
+        for kind in ("link_orphan", "partial_orphan", "upload_orphan", "link_missing", "blob_damaged"):
+            for subject in expected[kind]:
+                assert "could not be mended" in left[subject], subject
+        assert stray.exists()
+        assert "set aside" not in left["short.pkg"]
+
+
+def refused(*_: object) -> None:
+    raise PermissionError(errno.EPERM, "Operation not permitted")
+
+
+def test_lost_keys_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with started(tmp_path / "node") as node:
+        node.stop()
+        layout = Layout(node.data)
+        assert check(node)[0] == 0
+        key, box = layout.identity / "node.key", layout.identity / "secrets.key"
+        key.rename(tmp_path / "node.key")
+        for _ in range(2):  # the first one did not make one
+            code, report = check(node)
+            assert (code, kinds(report)) == (ExitCode.FAILED, {"identity_lost": ["identity/node.key"]})
+            assert "Restore the directory identity" in report["problems"][0]["detail"]
+        key.write_text("no key")
+        key.chmod(0o600)
+        assert kinds(check(node)[1]) == {"identity_lost": ["identity/node.key"]}
+        (tmp_path / "node.key").rename(key)
+        whole = box.read_bytes()
+        box.write_bytes(b"")
+        assert kinds(check(node)[1]) == {"identity_lost": ["identity/secrets.key"]}
+        box.write_bytes(whole)
+        assert check(node)[0] == 0

@@ -1,5 +1,6 @@
 """Blobs and their public names: complete, readable, and as the store says."""
 
+import errno
 import hashlib
 import os
 import stat
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from appliance.domain.errors import BlobMissing, StorageFull
+from appliance.domain.errors import BlobMissing, StorageError, StorageFull
+from appliance.service.blob_check import look, verify
 from appliance.store import blobs as module
 from appliance.store.blobs import BlobStore
 from appliance.store.layout import Layout
@@ -276,3 +278,80 @@ def test_a_blob_that_is_deleted_while_it_is_published_is_missing(
     with pytest.raises(BlobMissing):
         store.publish(sha256, "a.pkg")
     assert list(layout.packages.iterdir()) == []
+
+
+@pytest.fixture
+def untouchable(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Names of files that nobody may delete or move, as with `chattr +i`."""
+    names: set[str] = set()
+    unlink, replace = Path.unlink, os.replace
+
+    def refuse(*paths: os.PathLike[str] | str) -> None:
+        if any(os.path.basename(path) in names for path in paths):
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    def may_unlink(path: Path, missing_ok: bool = False) -> None:
+        refuse(path)
+        unlink(path, missing_ok=missing_ok)
+
+    def may_replace(source: Path, target: Path) -> None:
+        refuse(source, target)
+        replace(source, target)
+
+    monkeypatch.setattr(Path, "unlink", may_unlink)
+    monkeypatch.setattr(os, "replace", may_replace)
+    return names
+
+
+def test_what_cannot_be_touched_is_left_and_counted(
+    store: BlobStore, layout: Layout, untouchable: set[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    held, other, kept = (put(store, layout, data) for data in (b"held", b"other", b"kept"))
+    away = store.begin_delete(kept)
+    assert away is not None
+    store.publish(held, "gone.pkg")
+    for path in (layout.partials / "t1", layout.upload("u1"), layout.packages / "shown.pkg"):
+        path.write_bytes(b"x")
+    for name in ("t2", "u2"):
+        (layout.partials / name).write_bytes(b"")
+    untouchable |= {"gone.pkg", away.name, "t1", "u1", "shown.pkg"}
+
+    def clean() -> None:
+        store.adopt_or_clean(
+            believed=True,
+            names={"shown.pkg": held, "missing.pkg": other},
+            blobs={held, other, kept},
+            partials=set(),
+            uploads=set(),
+        )
+
+    clean()
+    assert away.read_bytes() == b"kept", "what is to be kept is not taken for a leftover"
+    assert (layout.packages / "missing.pkg").read_bytes() == b"other", "one keeps no other from it"
+    assert {path.name for path in layout.partials.iterdir()} == {"t1"}
+    assert store.stuck() == 4
+    assert "cannot be deleted or moved" in caplog.text
+    untouchable.add(held)
+    with pytest.raises(StorageError):
+        store.quarantine(held)
+    assert not store.sweep(held, -1)
+    store.sweep_name("gone.pkg", -1)
+    store.drop(layout.upload("u1"))
+    assert store.stuck() == 5
+    untouchable.clear()
+    clean()
+    assert (layout.packages / "shown.pkg").read_bytes() == b"held"
+    assert store.exists(kept, 4)
+    assert store.sweep(held, -1)
+    assert store.stuck() == 0
+
+
+def test_a_file_that_is_missing_with_its_folder_says_nothing(store: BlobStore, layout: Layout) -> None:
+    sha256 = put(store, layout, b"away")
+    layout.blobs.rename(layout.root / "elsewhere")
+    for found in (lambda: look(store, sha256, 4), lambda: verify(store, sha256)):
+        with pytest.raises(StorageError, match="blobs is missing"):
+            found()
+    layout.blobs.mkdir()
+    assert look(store, sha256, 4).missing
+    assert verify(store, sha256).missing

@@ -100,7 +100,7 @@ def test_waiting_names_who_holds_it() -> None:
 def test_what_is_damaged_says_what_to_do() -> None:
     here = decide(replace(NEW, admission=NO, sources=[], damaged=True, safe_elsewhere=False))
     assert here.reason == (
-        "the file here was damaged and set aside; no node is known to hold it. Upload the same file again to repair it"
+        "the file here is damaged or missing; no node is known to hold it. Upload the same file again to repair it"
     )
     there = decide(replace(NEW, sources=[], damaged_at=["Berlin"]))
     assert there.presence is Presence.WAITING

@@ -10,13 +10,14 @@ import pytest
 
 from appliance.domain.errors import StoreUnavailable
 from appliance.store.sqlite.connection import create
+from appliance.store.sqlite.place import FilePlace
 from appliance.store.sqlite.readers import Readers
 
 
 def with_readers(tmp_path: Path, test: Callable[[Readers], Awaitable[None]]) -> None:
     async def go() -> None:
         create(tmp_path / "db")
-        readers = Readers(tmp_path / "db")
+        readers = Readers(tmp_path / "db", FilePlace(tmp_path / "db"))
         try:
             await asyncio.wait_for(test(readers), 10)
         finally:

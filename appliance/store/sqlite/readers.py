@@ -12,6 +12,7 @@ from appliance.domain.errors import StoreDamaged, StoreUnavailable
 from appliance.store.rounds import Rounds
 
 from .connection import connect, translated
+from .place import FilePlace
 
 T = TypeVar("T")
 
@@ -21,8 +22,11 @@ _THREADS = 3
 class Readers:
     """Runs queries beside the writer: WAL lets both go on."""
 
-    def __init__(self, path: Path, on_damage: Callable[[StoreDamaged], None] = lambda _: None) -> None:
+    def __init__(
+        self, path: Path, place: FilePlace, on_damage: Callable[[StoreDamaged], None] = lambda _: None
+    ) -> None:
         self._path = path
+        self._place = place
         self._on_damage = on_damage
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
@@ -41,7 +45,7 @@ class Readers:
             with translated(self._path):
                 connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
                 if connection is None:
-                    connection = connect(self._path)
+                    connection = self._connect()
                     connection.execute("PRAGMA query_only=1")
                     self._local.connection = connection
                     self._connections.append(connection)
@@ -49,6 +53,10 @@ class Readers:
         except StoreDamaged as exc:
             self._on_damage(exc)
             raise
+
+    def _connect(self) -> sqlite3.Connection:
+        self._place.check()  # another file may be there
+        return connect(self._path)
 
     async def close(self) -> None:
         """Wait for running queries and close all connections."""

@@ -10,6 +10,7 @@ from appliance.store.documents import collection_of
 from appliance.store.ports import Doc
 
 from .connection import connect, translated
+from .place import FilePlace
 from .queries import document, select
 
 _PAGE_DOCUMENTS = 500
@@ -17,8 +18,9 @@ _PAGE_BYTES = 4 * 1024 * 1024
 
 
 @asynccontextmanager
-async def snapshot(path: Path) -> AsyncIterator["SqliteSnapshot"]:
+async def snapshot(path: Path, place: FilePlace) -> AsyncIterator["SqliteSnapshot"]:
     """Hold a read transaction for as long as the context lasts."""
+    await asyncio.to_thread(place.check)
     connection = await asyncio.to_thread(connect, path)
     try:
         with translated(path):

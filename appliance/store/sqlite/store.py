@@ -20,6 +20,7 @@ from appliance.store.schema import COLLECTIONS, JOBS, RECORDS
 
 from . import queries
 from .connection import check, connect, create, damaged, is_no_database, translated
+from .place import FilePlace
 from .readers import Readers
 from .snapshot import last_sequence, snapshot
 from .tables import ensure, missing_table, read_feed, stored_version, write_feed
@@ -32,13 +33,14 @@ log = logging.getLogger(__name__)
 class SqliteStore:
     """A metadata store in one file; see `ports.Store` for what each method promises."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, place: FilePlace) -> None:
         """Use `open_sqlite`."""
         self._path = path
         self._changes = Changes(self._foreign)
         self._damage: StoreDamaged | None = None
-        self._readers = Readers(path, self._note_damage)
-        self._writer = Writer(connection, path, self._changes.bump, self._note_damage)
+        self._place = place
+        self._readers = Readers(path, self._place, self._note_damage)
+        self._writer = Writer(connection, path, self._place, self._changes.bump, self._note_damage)
 
     async def insert(self, collection: str, doc: Doc) -> Doc:
         """Add a document."""
@@ -221,7 +223,7 @@ class SqliteStore:
 
     def snapshot(self) -> AbstractAsyncContextManager[Snapshot]:
         """A view that does not see later writes."""
-        return snapshot(self._path)
+        return snapshot(self._path, self._place)
 
     async def load(self, collection: str, docs: Sequence[Doc]) -> None:
         """Write documents exactly as exported."""
@@ -278,10 +280,15 @@ class SqliteStore:
         await self._writer.run(write)
 
     async def ping(self) -> None:
-        """Return if a query works, and none has found the file damaged so far."""
+        """Return if a query works, the file is in its place, and none has found it damaged so far."""
         if self._damage is not None:
             raise self._damage
-        await self._readers.run(lambda connection: connection.execute("SELECT 1 FROM ods_meta").fetchone())
+
+        def look(connection: sqlite3.Connection) -> None:
+            self._place.check()
+            connection.execute("SELECT 1 FROM ods_meta").fetchone()
+
+        await self._readers.run(look)
 
     async def close(self) -> None:
         """Finish all writes and close the file."""
@@ -333,11 +340,11 @@ async def open_sqlite(path: Path, refuse_newer: Callable[[int], None]) -> Sqlite
         StoreDamaged: It is no sound database.
         StoreUnavailable: It does not work.
     """
-    connection = await asyncio.to_thread(_prepare_file, path, refuse_newer)
-    return SqliteStore(path, connection)
+    connection, place = await asyncio.to_thread(_prepare_file, path, refuse_newer)
+    return SqliteStore(path, connection, place)
 
 
-def _prepare_file(path: Path, refuse_newer: Callable[[int], None]) -> sqlite3.Connection:
+def _prepare_file(path: Path, refuse_newer: Callable[[int], None]) -> tuple[sqlite3.Connection, FilePlace]:
     try:
         create(path)
         connection = connect(path)
@@ -359,4 +366,4 @@ def _prepare_file(path: Path, refuse_newer: Callable[[int], None]) -> sqlite3.Co
     except ApplianceError:
         connection.close()
         raise
-    return connection
+    return connection, FilePlace(path)

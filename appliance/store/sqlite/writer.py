@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from appliance.domain.errors import StoreDamaged, StoreUnavailable
 
 from .connection import BUSY_S, FAULTS, is_busy, translate, translated
+from .place import FilePlace
 from .transaction import HARMLESS, Transaction
 
 T = TypeVar("T")
@@ -41,6 +42,7 @@ class Writer:
         self,
         connection: sqlite3.Connection,
         path: Path,
+        place: FilePlace,
         committed: Callable[[Iterable[str]], None],
         on_damage: Callable[[StoreDamaged], None],
     ) -> None:
@@ -49,11 +51,13 @@ class Writer:
         Args:
             connection: From `connect`; the writer closes it.
             path: Its file.
+            place: Asked before each commit whether the file is still there.
             committed: Called on the loop with the collections that a commit changed.
             on_damage: Called when the file turns out to be damaged.
         """
         self._on_damage = on_damage
         self._path = path
+        self._place = place
         self._committed = committed
         self._loop = asyncio.get_running_loop()
         self._connection = connection
@@ -138,8 +142,10 @@ class Writer:
                 else:
                     touched |= transaction.touched
                 connection.execute("RELEASE one")
+            self._place.check()
             connection.execute("COMMIT")
         except FAULTS as exc:
+            self._place.check()
             raise translate(exc, self._path) from exc
         finally:
             if connection.in_transaction:
