@@ -65,11 +65,14 @@ $(STAMPS)/lint: pyproject.toml | $(BIN)/python
 	@echo "Installing what the checks need ..."
 	@$(PIP) --editable '.[test,lint]' && mkdir -p $(STAMPS) && touch $@ $(STAMPS)/test $(STAMPS)/app
 
-# The other servers of the comparisons. Without them some tests are skipped, except in CI.
+# The other servers of the comparisons, and what the driver of the browser is linked to. Without them some tests are
+# skipped, except in CI.
 tools:
 	@missing=""; export PATH="$$PATH:/usr/sbin:/sbin"; \
 	for tool in curl nginx rsync strace libarchive-tools:bsdtar 7zip:7zz slapd ldap-utils:ldapmodify chromium npm; do \
 		command -v "$${tool#*:}" >/dev/null || missing="$$missing $${tool%:*}"; done; \
+	if command -v ldconfig >/dev/null && ! ldconfig -p | grep libatomic.so.1 >/dev/null; then \
+		missing="$$missing libatomic1"; fi; \
 	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		echo "Installing$$missing ..."; \
 		if (apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install $$missing \

@@ -17,6 +17,7 @@ from appliance.store.mongo.store import MongoStore
 from appliance.store.opening import FILE_NAME, open_store
 from appliance.store.ports import Insert, Store
 from appliance.store.schema import COLLECTIONS, PACKAGES, VERSION, FieldType
+from appliance.store.sqlite.readers import Readers
 from appliance.store.sqlite.store import SqliteStore
 from tests.fakes.mongod import Mongod
 
@@ -180,6 +181,32 @@ def test_the_file_is_private_and_synchronous(tmp_path: Path) -> None:
         assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
 
     Place("sqlite", "", tmp_path).run(test)
+
+
+def test_a_file_whose_disk_is_gone_is_not_made_anew(tmp_path: Path) -> None:
+    """A reader may open its connection after the data directory was unmounted."""
+
+    async def test() -> None:
+        here = tmp_path / "a disk#1?"
+        store = await open_store("", here)
+        here.rename(tmp_path / "away")
+        here.mkdir()
+        readers = Readers(here / FILE_NAME)
+        try:
+            with pytest.raises(StoreUnavailable):
+                await readers.run(lambda connection: connection.execute("SELECT 1").fetchall())
+            with pytest.raises(StoreUnavailable):
+                async with store.snapshot():
+                    pass
+            assert list(here.iterdir()) == []
+            here.rmdir()
+            (tmp_path / "away").rename(here)
+            assert await readers.run(lambda connection: connection.execute("SELECT 1").fetchall()) == [(1,)]
+        finally:
+            await readers.close()
+            await store.close()
+
+    asyncio.run(test())
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:

@@ -34,13 +34,16 @@ _DAMAGED = (
 def connect(path: Path) -> sqlite3.Connection:
     """Open the file; transactions are begun by hand.
 
+    A missing one is not made: its disk may be unmounted, and what would be made in the place of it hides that.
+
     Raises:
         StoreUnavailable: It cannot be opened.
     """
     with translated(path):
         connection = sqlite3.connect(
-            path, timeout=BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=256
-        )
+            f"{path.absolute().as_uri()}?mode=rw", uri=True,
+            timeout=BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=256,
+        )  # fmt: skip
         try:
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute("PRAGMA cache_size=-8000")
