@@ -1,6 +1,7 @@
 """Counts webhooks in memory and writes the counts to the servers at most once a second."""
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ class HookCounts:
         self._flush_s = flush_s
         self._pending: dict[str, _Pending] = {}
         self._task: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
 
     def add(self, server_id: str, *counters: str, **facts: Any) -> None:
         """Count one, and set facts such as `last_hook_at`."""
@@ -40,8 +42,9 @@ class HookCounts:
 
     async def _later(self) -> None:
         try:
-            while self._pending:
-                await asyncio.sleep(self._flush_s)
+            while self._pending and not self._closing.is_set():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._closing.wait(), self._flush_s)
                 await self.flush()
         finally:
             self._task = None
@@ -65,8 +68,9 @@ class HookCounts:
         newer.facts = {**one.facts, **newer.facts}
 
     async def close(self) -> None:
-        """Write what is pending, once."""
+        """Write what is pending, once. A write under way is waited for: cut off, its counts would be lost."""
+        self._closing.set()
         if self._task is not None:
-            self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await self.flush()
+        self._closing.clear()

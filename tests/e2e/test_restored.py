@@ -136,8 +136,8 @@ def test_a_record_that_a_fault_deleted_comes_back(any_network: Network, tmp_path
     a.start()
     arrive(a, some)
     assert count_docs(a, "records", "package", id) >= 2
+    eventually(lambda: a.metric("ods_records_healed_total") >= 2, 30, a.tail)
     assert list(a.lines("records_healed"))
-    assert a.metric("ods_records_healed_total") >= 2
 
 
 def test_a_peer_that_lacks_something_is_told_to_look(any_network: Network, tmp_path: Path) -> None:

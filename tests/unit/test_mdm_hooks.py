@@ -15,6 +15,7 @@ from appliance.store.opening import open_store
 from appliance.store.ports import Store
 from jamf_bridge.hooks import door as hooks
 from jamf_bridge.hooks import gate as hint_gate
+from jamf_bridge.hooks.counts import HookCounts
 from jamf_bridge.hooks.door import MAX_BODY, SEEN, HookDoor
 from jamf_bridge.jobs import hint_key, sync_key
 from jamf_bridge.servers.registry import Registry
@@ -203,6 +204,35 @@ def test_a_flood_is_one_job_and_few_writes(tmp_path: Path) -> None:
         assert len(world.door._seen) == 2000
 
     in_world(tmp_path, test)
+
+
+def test_counts_whose_write_is_under_way_at_the_end_are_kept() -> None:
+    class Health:
+        """Takes its time to write."""
+
+        def __init__(self) -> None:
+            self.begun = asyncio.Event()
+            self.written = 0
+
+        async def count(self, server: str, counts: dict[str, int], **facts: Any) -> None:
+            self.begun.set()
+            await asyncio.sleep(0.02)
+            self.written += counts["hooks_received"]
+
+    async def test() -> None:
+        health: Any = Health()
+        counts = HookCounts(health, flush_s=0.0)
+        for _ in range(3):
+            counts.add("jamf", "hooks_received")
+        await asyncio.wait_for(health.begun.wait(), 5)
+        counts.add("jamf", "hooks_received")
+        await counts.close()
+        assert health.written == 4
+        counts.add("jamf", "hooks_received")
+        await counts.close()
+        assert health.written == 5
+
+    asyncio.run(test())
 
 
 def test_hints_that_come_while_one_gathers_need_no_job(tmp_path: Path) -> None:
