@@ -28,7 +28,10 @@ def test_a_package_that_no_node_admits(any_network: Network, tmp_path: Path) -> 
 
 def test_every_node_is_listed_and_a_silent_one_says_why(any_network: Network, tmp_path: Path) -> None:
     a, b, c = any_network.chain("a", "b", "c")
-    eventually(lambda: len(a.api("GET", "/nodes")["items"]) == 3, 30, "a does not know c")
+    first = make_file(tmp_path / "First.pkg", 1000, 2)
+    a.publish(first.path)
+    # What c says of it comes behind what c says of whom it is registered with.
+    eventually(lambda: len(a.api("GET", "/packages/First.pkg")["replicas"]) == 3, 60, "a hears nothing of c")
     b.kill9()
     file = make_file(tmp_path / "Lone.pkg", 1000, 1)
     a.publish(file.path)
