@@ -83,7 +83,7 @@ def test_a_cancelled_transfer_is_retried_where_its_reason_stands(
     source, here = network.node("Amsterdam", proxied=True), network.node("Berlin")
     here.join(source)
     network.proxies["Amsterdam"].limit(3 * 1024 * 1024)
-    file = make_file(tmp_path / "Slow.pkg", 40 * 1024 * 1024, 1)
+    file = make_file(tmp_path / "Slow.pkg", 120 * 1024 * 1024, 1)
     source.publish(file.path)
     eventually(lambda: here.api("GET", "/transfers?state=fetching")["items"], 30, "it does not begin")
     visitor.sign_in(here)
