@@ -38,11 +38,15 @@ class RetryPolicy:
 
     attempts: int = 8  #: then it has FAILED
     base_s: float = 2.0  #: wait after the first failure
-    cap_s: float = 900.0  #: the longest wait
+    cap_s: float = 900.0  #: the longest wait; in an outage also that after the last attempt, see `jobs.run`
 
     def wait(self, attempt: int, jitter: Callable[[], float]) -> float:
         """Seconds to wait after attempt number `attempt` (from 1); `jitter` returns 0.0 to 1.0."""
         return min(self.cap_s, self.base_s * 2.0 ** min(attempt - 1, 30)) * (0.75 + 0.5 * jitter())
+
+
+#: a job that another one follows anyway; in an outage it waits a minute, unless that one comes first
+ONCE = RetryPolicy(attempts=1, cap_s=60.0)
 
 
 def decide_retry(
