@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 
 from appliance.domain.errors import InvalidTransition, JobUnknown
-from appliance.domain.job import Job, RetryPolicy
+from appliance.domain.job import ONCE, Job, RetryPolicy
 from appliance.jobs.runner import Runner
 from appliance.jobs.supervisor import Supervisor
 from appliance.service.catalogue import Catalogue
@@ -33,7 +33,6 @@ from .servers.servers import Servers
 from .syncing import Syncing
 from .watching import Watching
 
-ONCE = RetryPolicy(attempts=1, cap_s=60.0)
 PULLING = RetryPolicy(attempts=40, base_s=2.0, cap_s=300.0)
 
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from appliance.domain.job import Job, RetryPolicy
+from appliance.domain.job import ONCE, Job, RetryPolicy
 from appliance.jobs.context import JobContext
 from appliance.jobs.runner import Runner
 from appliance.service.anti_entropy import COMPARE_JOB, compare_job
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from .graph import Graph
 
 FETCHING = RetryPolicy(attempts=40, base_s=2.0, cap_s=300.0)
-ONCE = RetryPolicy(attempts=1, cap_s=60.0)
 PURGE_EVERY_S = 600.0
 SCRUB_FIRST_S = 60.0
 

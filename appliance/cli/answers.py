@@ -1,7 +1,10 @@
-"""Whether an answer has the shape that the admin API gives it: what is no node may answer with JSON too."""
+"""Whether an answer has the shape that the admin API gives it: what is no node may answer with JSON too.
+
+A field may be missing, since an older node does not know it: only a command that reads it cannot go on.
+"""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -25,6 +28,17 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "boolean": bool,
     "null": type(None),
 }
+
+
+class Answer(dict[str, Any]):
+    """A JSON object of an answer; reading a field that it does not have is a fault of the answer."""
+
+    def __init__(self, fields: Mapping[str, Any], foreign: Callable[[str], Exception]) -> None:
+        super().__init__(fields)
+        self._foreign = foreign
+
+    def __missing__(self, name: str) -> Any:
+        raise self._foreign(f"{name} is missing")
 
 
 def answer_schema(method: str, path: str) -> Schema | None:
@@ -71,9 +85,9 @@ def misfit(value: Any, schema: Schema, where: str = "") -> str:
 
 
 def _misfit_object(value: Mapping[str, Any], schema: Schema, prefix: str) -> str:
-    for name in schema.get("required", ()):
-        if name not in value:
-            return f"{prefix}{name} is missing"
+    required = schema.get("required", ())
+    if required and not any(name in value for name in required):
+        return f"{prefix}{required[0]} is missing"
     known, others = schema.get("properties", {}), schema.get("additionalProperties", {})
     return _first(misfit(item, known.get(name, others), f"{prefix}{name}") for name, item in value.items())
 

@@ -17,7 +17,7 @@ from requests.adapters import HTTPAdapter
 from appliance import __version__
 from appliance.api.schemas import TEXT, Schema
 
-from .answers import READY, answer_schema, misfit
+from .answers import READY, Answer, answer_schema, misfit
 from .exits import CommandFailed, ExitCode, for_status
 from .profile import Connection
 
@@ -109,7 +109,8 @@ class NodeClient:
         answer = self._send("GET", f"{self.url}/health/ready", timeout=(CONNECT_S, READ_S))
         if answer.status_code not in {200, 503}:
             raise failure(answer)
-        return dict(self._json(answer, READY))
+        ready: dict[str, Any] = self._json(answer, READY)
+        return ready
 
     def _answer(self, method: str, path: str, **keywords: Any) -> Any:
         """Make a request; the answer's JSON, of the shape that the API gives it, or None if it gives nothing."""
@@ -122,7 +123,7 @@ class NodeClient:
 
     def _json(self, answer: requests.Response, schema: Schema) -> Any:
         try:
-            found = answer.json()
+            found = answer.json(object_hook=lambda fields: Answer(fields, self._foreign))
         except (ValueError, RecursionError) as exc:
             raise self._foreign("it is not JSON") from exc
         fault = misfit(found, schema)

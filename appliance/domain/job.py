@@ -38,7 +38,7 @@ class RetryPolicy:
 
     attempts: int = 8  #: then it has FAILED
     base_s: float = 2.0  #: wait after the first failure
-    cap_s: float = 900.0  #: the longest wait
+    cap_s: float = 900.0  #: the longest wait; in an outage also that after the last attempt, see `jobs.run`
 
     def wait(self, attempt: int, jitter: Callable[[], float]) -> float:
         """Seconds to wait after attempt number `attempt` (from 1); `jitter` returns 0.0 to 1.0."""
@@ -52,6 +52,10 @@ class RetryPolicy:
 def is_outage(error: BaseException) -> bool:
     """Whether an error says that the database is away or the disk is full, or was raised because of that."""
     return isinstance(error, OUTAGES) or isinstance(error.__cause__, OUTAGES)
+
+
+#: a job that another one follows anyway; in an outage it waits a minute, unless that one comes first
+ONCE = RetryPolicy(attempts=1, cap_s=60.0)
 
 
 def decide_retry(

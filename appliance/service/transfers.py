@@ -534,6 +534,8 @@ class Transfers:
         live.received = received
 
     async def _tick(self, live: Live) -> None:
+        if live.cancelled:
+            return  # it ends at its next chunk; what is written of it until then is that it was cancelled
         live.ticks += 1
         done = live.progress.bytes_done
         live.rate += 0.3 * ((done - live.counted) / TICK_S - live.rate) if live.counted else 0.0

@@ -231,7 +231,7 @@ def test_a_replacement_drops_them_and_late_ones_are_left_out(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("damage", ["flipped", "gone", "pipe"])
-def test_damaged_bytes_get_no_digests_and_are_set_aside(tmp_path: Path, damage: str) -> None:
+def test_damaged_bytes_get_no_digests_and_are_fetched_again(tmp_path: Path, damage: str) -> None:
     async def test(here: Node) -> None:
         package = await here.publish()
         path = here.blobs.path(package.held_sha256)
@@ -248,7 +248,7 @@ def test_damaged_bytes_get_no_digests_and_are_set_aside(tmp_path: Path, damage: 
         await here.digests.ensure(package)
         job = await here.job_ends()
         assert job.state is JobState.FAILED
-        assert "set aside" in job.error
+        assert "it is fetched again" in job.error
         assert here.package().body.hashes == {}
         assert here.package().held_sha256 == ""
         assert "package.damaged" in await here.events()

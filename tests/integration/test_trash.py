@@ -112,6 +112,18 @@ class World(Node):
         return found
 
 
+async def hear_of(node: World, directory: Path, data: bytes, name: str) -> None:
+    """Let a node take the record of a package in from a peer, which is gone then."""
+    directory.mkdir()
+    store = await open_store("", directory)
+    try:
+        peer = World(store, directory, node.clock)
+        await peer.put(data, name)
+        await node.hear(peer)
+    finally:
+        await store.close()
+
+
 Test = Callable[[World], Awaitable[None]]
 
 
@@ -1027,16 +1039,9 @@ def test_what_nothing_named_is_served_when_its_record_comes(
         await node.put(ONE)
         node.lay(FOUR)
         await node.started().clean_files()
-        (tmp_path / "peer").mkdir()
-        store = await open_store("", tmp_path / "peer")
-        try:
-            peer = World(store, tmp_path / "peer", node.clock)
-            if not inline:
-                monkeypatch.setattr(packages_module, "INLINE_CHUNKS", 0)
-            await peer.put(FOUR, "four.pkg")
-            await node.hear(peer)
-        finally:
-            await store.close()
+        if not inline:
+            monkeypatch.setattr(packages_module, "INLINE_CHUNKS", 0)
+        await hear_of(node, tmp_path / "peer", FOUR, "four.pkg")
         async with asyncio.timeout(30):
             while node.package("four.pkg").presence is not Presence.HELD:
                 await asyncio.sleep(0.02)
@@ -1066,15 +1071,8 @@ def test_a_file_that_is_verified_at_once_is_served_at_once(
             return added
 
         monkeypatch.setattr(node.store, "enqueue", then_done)
-        (tmp_path / "peer").mkdir()
-        store = await open_store("", tmp_path / "peer")
-        try:
-            peer = World(store, tmp_path / "peer", node.clock)
-            monkeypatch.setattr(packages_module, "INLINE_CHUNKS", 0)
-            await peer.put(FOUR, "four.pkg")
-            await node.hear(peer)
-        finally:
-            await store.close()
+        monkeypatch.setattr(packages_module, "INLINE_CHUNKS", 0)
+        await hear_of(node, tmp_path / "peer", FOUR, "four.pkg")
         async with asyncio.timeout(10):
             while node.package("four.pkg").presence is not Presence.HELD:
                 await asyncio.sleep(0.02)

@@ -15,7 +15,9 @@ import click
 import pytest
 import requests
 
+from appliance.api.schemas import TEXT, object_of
 from appliance.cli import client as client_module
+from appliance.cli.answers import Answer, misfit
 from appliance.cli.client import failure, segment
 from appliance.cli.exits import CommandFailed, ExitCode, for_error, for_status
 from appliance.cli.flat_package import build_flat_package
@@ -475,3 +477,14 @@ def test_what_is_waited_for(node: dict[str, object], replica: dict[str, object] 
     with pytest.raises(CommandFailed, match=pattern) as caught:
         wait_for_all(client, output, package, 0.0)
     assert caught.value.code == ExitCode.TRY_LATER
+
+
+def test_an_answer_of_an_older_node_lacks_what_nobody_reads() -> None:
+    schema = object_of({"name": TEXT, "added_later": TEXT})
+    assert misfit({"name": "x"}, schema) == ""
+    assert misfit({"name": 5}, schema) == "name is no string"
+    assert misfit({"other": "x"}, schema) == "name is missing"
+    answer = Answer({"name": "x"}, CommandFailed)
+    assert (answer["name"], answer.get("added_later")) == ("x", None)
+    with pytest.raises(CommandFailed, match="added_later is missing"):
+        answer["added_later"]
