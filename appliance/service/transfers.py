@@ -165,7 +165,7 @@ class Transfers:
 
     def _shown(self, doc: Doc) -> Doc:
         live = self._live.get(doc["_id"])
-        return live.view() if live else doc
+        return live.view() if live and not live.cancelled else doc
 
     def progress(self, package: str) -> Live | None:
         """The running transfer of a package, if this process runs it."""
@@ -178,7 +178,7 @@ class Transfers:
         return live.progress.chunks.packed() if live and live.progress.chunks else None
 
     async def retry(self, id: str, *, actor: str) -> Doc:
-        """Start a stalled, failed or cancelled transfer again, now.
+        """Start a stalled, failed or cancelled transfer again, now; one that just ends, as soon as it has ended.
 
         Raises:
             JobUnknown: There is none of this id.
@@ -456,6 +456,9 @@ class Transfers:
             retry_at: When it may begin again, UTC milliseconds; 0: when its job does.
         """
         self.forget(live)
+        if live.cancelled and not cancelled_by_person(await self._store.get("transfers", live.doc["_id"])):
+            await self._holdings.settle(live.package.id)  # retried since: its job runs once more
+            return
         self._note_moved(live)
         self.set_state(live, state)
         ended = {

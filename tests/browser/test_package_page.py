@@ -101,8 +101,6 @@ def test_a_cancelled_transfer_is_retried_where_its_reason_stands(
     expect(page.locator("#concerns")).not_to_contain_text("waiting for a reachable node")
     visitor.go("/ui/packages/Slow.pkg")
     network.proxies["Amsterdam"].limit(0)
-    # Until the chunk that is under way has come, a retry is refused.
-    eventually(lambda: here.api("GET", "/transfers")["items"][0]["state"] == "cancelled", 30, here.tail)
     page.get_by_role("button", name="Retry the transfer").click()
     expect(page.locator("#state")).to_contain_text("held")
     expect(page.get_by_role("button", name="Retry the transfer")).to_have_count(0)

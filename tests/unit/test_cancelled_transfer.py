@@ -8,14 +8,14 @@ from typing import Any
 
 from appliance.domain.package import Package, Presence
 from appliance.domain.states import TransferState
-from appliance.service.fetch_jobs import new_transfer_doc
+from appliance.service.fetch_jobs import fetch_key, new_transfer_doc
 from appliance.service.fetcher import Progress
 from appliance.service.transfers import Live, Transfers
 from appliance.store.opening import open_store
 from tests.builders import package_body
 
 
-def test_it_stays_cancelled_while_its_last_chunk_comes(tmp_path: Path) -> None:
+def test_it_stays_cancelled_while_its_last_chunk_comes_until_it_is_retried(tmp_path: Path) -> None:
     """A slow source may take seconds for it, and progress is written every second."""
 
     async def test() -> None:
@@ -27,7 +27,9 @@ def test_it_stays_cancelled_while_its_last_chunk_comes(tmp_path: Path) -> None:
 
         async def settle(_package: str) -> None: ...
 
-        others: Any = SimpleNamespace(by_id=lambda _id: package, settle=settle)
+        async def forgive(_package: str) -> None: ...
+
+        others: Any = SimpleNamespace(by_id=lambda _id: package, settle=settle, forgive=forgive)
         transfers = Transfers(
             store=store, records=others, catalogue=others, holdings=others, peers=others, node_id="n",
             now=lambda: 1000,
@@ -45,6 +47,15 @@ def test_it_stays_cancelled_while_its_last_chunk_comes(tmp_path: Path) -> None:
             stored = await store.get("transfers", doc["_id"])
             assert stored is not None
             assert (stored["state"], stored["cancelled_by"]) == ("cancelled", "jo")
+            assert (await transfers.get(doc["_id"]))["state"] == "cancelled", "it is shown as it was left"
+
+            retried = await transfers.retry(doc["_id"], actor="jo")
+            assert retried["state"] == "pending"
+            assert [job.key for job in await store.find_jobs({}, limit=9)] == [fetch_key(doc["_id"])]
+            await transfers.end(live, TransferState.CANCELLED, "cancelled by jo")
+            stored = await store.get("transfers", doc["_id"])
+            assert stored is not None
+            assert stored["state"] == "pending", "its end does not undo the retry"
         finally:
             await store.close()
 
