@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import time
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -73,6 +74,7 @@ class Maintenance:
         self._uploads = uploads
         self._blobs = blobs
         self._now = now
+        self._began = time.time()  #: by the clock that files have, too
         self._found: set[str] | None = None  #: blobs that were here before this process: names may come back
 
     async def clean_files(self) -> None:
@@ -89,6 +91,7 @@ class Maintenance:
             blobs=in_use.blobs,
             partials=in_use.partials,
             uploads=in_use.uploads,
+            since=self._began,
         )
         sizes = await asyncio.to_thread(self._blobs.sizes)
         self._found = set(sizes)

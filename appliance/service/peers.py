@@ -16,6 +16,7 @@ from appliance.domain.errors import (
     PeerError,
     PeerMisbehaved,
     PeerNotFound,
+    PeerUnknown,
     StaleRevision,
 )
 from appliance.domain.event import EventType
@@ -87,6 +88,9 @@ class Peer:
     last_error: str = ""
     failing_since: int = 0  #: when the first of these failures was, UTC milliseconds
     down: bool = False
+    disowned: bool = (
+        False  #: it says that this node is not registered there: it was restored, or ended it alone
+    )
     strikes: int = 0  #: ever
     packages: dict[str, Strikes] = field(default_factory=dict)  #: by package id; "" for what is of no package
     last_strike: str = ""
@@ -246,13 +250,17 @@ class Peers:
         return client
 
     def usable_sources(self, ids: Iterable[str], package: str) -> list[str]:
-        """Those of the nodes that are registered, active, and not set aside, as a whole or for this package."""
-        return [id for id in ids if self.is_active(id) and self._away(self._peers[id], package) is None]
+        """Those of the nodes that are registered there and here, and not set aside, as a whole or for this package."""
+        return [id for id in ids if self._answers(id) and self._away(self._peers[id], package) is None]
 
     def set_aside(self, ids: Iterable[str], package: str) -> list[SetAside]:
         """Those of the nodes that are registered and active, and not asked for this package for a while."""
-        active = (self._peers[id] for id in ids if self.is_active(id))
+        active = (self._peers[id] for id in ids if self._answers(id))
         return [away for peer in active if (away := self._away(peer, package)) is not None]
+
+    def _answers(self, id: str) -> bool:
+        """Whether a peer is registered here, and has not said that this node is not registered there."""
+        return self.is_active(id) and not self._peers[id].disowned
 
     def doubt(self, id: str, package: str) -> str:
         """Why a peer does not prove that it has a package: what it did wrong with it in the last hour, or ""."""
@@ -342,6 +350,7 @@ class Peers:
         now = self._now()
         troubled = bool(peer.failures or peer.retry_at)
         was_down, peer.down = peer.down, False
+        was_away, peer.disowned = was_down or peer.disowned, False
         peer.failures, peer.retry_at, peer.last_seen, peer.last_error = 0, 0, now, ""
         peer.failing_since = 0
         events = []
@@ -349,7 +358,7 @@ class Peers:
             events.append(entry(EventType.PEER_UP, at=now, actor=SYSTEM, subject=id, name=peer.name))
         if troubled or not too_early(peer.saved_at + _SAVE_EVERY_MS, now, _SAVE_EVERY_MS):
             await self._save(peer, events)
-        if was_down:
+        if was_away:
             self.on_up(id)
 
     async def record_failure(self, id: str, error: PeerError) -> None:
@@ -364,6 +373,7 @@ class Peers:
         after = error.details.get("retry_after")
         peer.retry_at = now + round(1000 * (float(after) if isinstance(after, int | float) else wait))
         peer.last_error = error.message
+        peer.disowned = peer.disowned or error.details.get("code") == PeerUnknown.code
         ahead_s = error.details.get("offset_s")
         if isinstance(ahead_s, int):
             peer.clock_offset_ms = -1000 * ahead_s  # it says by how much we are ahead
@@ -547,6 +557,7 @@ _HEALTH = (
     "last_seen",
     "last_error",
     "down",
+    "disowned",
     "failing_since",
     "strikes",
     "last_strike",

@@ -483,6 +483,7 @@ class BlobStore:
         blobs: set[str],
         partials: set[str],
         uploads: set[str],
+        since: float = math.inf,
     ) -> None:
         """Make the disk agree with the store: restore missing links, remove what nothing mentions but blobs.
 
@@ -495,6 +496,8 @@ class BlobStore:
             blobs: Every SHA-256 whose deletion is cancelled, if a crash left it begun.
             partials: Ids of transfers that may go on.
             uploads: Ids of uploads that may go on.
+            since: When this process began, in seconds since 1970. What was touched after that belongs to another
+                process of the node that is at work: what the caller read of the store may be older, so it stays.
         """
         if not believed and any(_files(self._layout.blobs)):
             log.warning(
@@ -507,16 +510,18 @@ class BlobStore:
         for path in _files(self._layout.packages):
             # Some file systems (HFS+) give names back in another Unicode form than they were given.
             if unicodedata.normalize("NFC", path.name) not in names:
-                self._clean(path, "public name")
+                with holding(self._layout.packages):
+                    if _changed_at(path) < since:
+                        self._clean(path, "public name")
         self.restore_links(names, missing_only=False)
         for path in _files(self._layout.blobs):
-            if path.name.startswith((_LINKING, _LEAVING)) and path not in kept:
+            if path.name.startswith((_LINKING, _LEAVING)) and path not in kept and _changed_at(path) < since:
                 self._clean(path, "blob")
         for path in _files(self._layout.partials):
-            if path.name.removesuffix(".map") not in partials:
+            if path.name.removesuffix(".map") not in partials and _changed_at(path) < since:
                 self._clean(path, "partial file")
         for path in _files(self._layout.uploads):
-            if path.name.split(".")[0] not in uploads:
+            if path.name.split(".")[0] not in uploads and _changed_at(path) < since:
                 self._clean(path, "upload")
 
     def sizes(self) -> dict[str, int]:

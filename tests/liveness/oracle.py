@@ -12,6 +12,8 @@ Where the oracle is lenient, and why:
 * A person who has a file verified is told of damage by the job, which fails; all other jobs may not.
 * A registration that only one side knows of (the other was put back to before it, or ended it while this one was away)
   connects nothing. It may stand as long as the side that has it shows an error.
+* The last copy of a package that the node does not admit is wanted back where it was lost. It is called damaged then,
+  and that is right by the same rule as for a package that is admitted.
 * A package that is wanted and not here is right if its reason is true: nobody holds it, or nobody who is a peer, or
   every peer that holds it is not asked for it until a time that is shown.
 """
@@ -195,6 +197,9 @@ class Oracle:
                 self._admits(other, package) for other in holders if _near(index, other, sights)
             ):
                 yield f"{told}, which the node does not admit and another holds"
+            elif package["presence"] == "damaged":
+                if why := self._why_missing(index, package, holders, sights):
+                    yield f"{told}: {why}"
             elif not here and package["presence"] != "not_admitted":
                 yield f"{told}, which the node does not admit"
 

@@ -5,6 +5,7 @@ import hashlib
 import os
 import stat
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -207,6 +208,25 @@ def test_cleaning_leaves_exactly_what_the_store_says(store: BlobStore, layout: L
     )
     assert {path.name for path in layout.partials.iterdir()} == {"t1", "t1.map"}
     assert {path.name for path in layout.uploads.iterdir()} == {"u2"}
+
+
+def test_what_another_process_made_meanwhile_stays(store: BlobStore, layout: Layout) -> None:
+    """A worker fetches while the serving process starts, whose view of the database is a little older."""
+    since = time.time()
+    time.sleep(0.05)
+    sha256 = put(store, layout, b"fetched")
+    store.publish(sha256, "fetched.pkg")
+    made = [layout.partials / "t", layout.partials / "t.map", layout.upload("u")]
+    made += [layout.packages / ".linking-1", store.path(sha256).with_name(".linking-2")]
+    for path in made:
+        path.write_bytes(b"")
+    made.append(layout.packages / "fetched.pkg")
+    store.adopt_or_clean(believed=True, names={}, blobs=set(), partials=set(), uploads=set(), since=since)
+    assert all(path.exists() for path in made)
+    store.adopt_or_clean(
+        believed=True, names={}, blobs=set(), partials=set(), uploads=set(), since=time.time() + 1
+    )
+    assert not any(path.exists() for path in made)
 
 
 def test_a_database_that_knows_nothing_deletes_nothing(

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from appliance.domain.errors import ClockSkew, PeerUnreachable
+from appliance.domain.errors import ClockSkew, PeerRefused, PeerUnreachable
 from appliance.domain.states import PeerState
 from appliance.peering.identity import Identity
 from appliance.service.peers import DOWN_AFTER, PACKAGES, QUARANTINE_MS, STRIKES, Health, Peer, Peers
@@ -216,5 +216,26 @@ def test_what_was_put_off_while_the_clock_was_ahead_is_not_put_off_any_more(tmp_
         assert usable(peers, "a")
         assert peers.quarantined_for("north") == {}
         assert peer.set_aside_until(clock.now) == 0
+
+    run(tmp_path, test)
+
+
+def test_who_does_not_know_this_node_is_no_source_until_it_does(tmp_path: Path) -> None:
+    """It was put back to before the registration, or ended it while this node was away."""
+
+    async def test(peers: Peers, clock: Clock) -> None:
+        back: list[str] = []
+        peers.on_up = back.append
+        await strike(peers, "a")
+        await peers.record_failure("north", PeerRefused("It answered 401.", status=401, code="peer_unknown"))
+        await peers.record_failure("north", PeerUnreachable("Nobody answers."))
+        assert not usable(peers, "b")
+        assert peers.set_aside(["north"], "a") == [], "what it is called is not that it sent wrong data"
+        worker = _peers(peers._store, clock)
+        await worker.load()
+        assert not usable(worker, "b")
+        await peers.seen("north")
+        assert usable(peers, "b")
+        assert back == ["north"], "what it has is asked for now"
 
     run(tmp_path, test)
