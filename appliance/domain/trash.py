@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from .errors import Conflict, InvalidInput, VersionUnknown
-from .package import Package, PackageBody
+from .package import WANTED, Package, PackageBody
 from .record import TOMBSTONE_LIFE_MS
 
 DAY_MS = 86_400_000
@@ -127,25 +127,28 @@ def unclaimed(sha256: str, size: int, *, at: int) -> Version:
 
 
 def leaving(old: Package | None, view: Package, *, at: int) -> Version | None:
-    """The version that ends when `old` becomes `view`: bytes are here whose record is no longer the newest.
+    """The version that ends when `old` becomes `view`: bytes whose record is no longer the newest, if they are here.
 
     They may be served a while longer, until what replaces them has arrived. Bytes that leave because of a stage or
-    tag end no version: other nodes hold them.
+    tag end no version: other nodes hold them. Bytes that were wanted and not served yet may be on the disk all the
+    same: they came a moment ago, or the database was put back to before they came.
     """
-    if old is None or not old.held_sha256 or old.body.sha256 != old.held_sha256:
+    if old is None or (old.held_sha256 or old.body.sha256) != old.body.sha256:
+        return None
+    if not old.held_sha256 and old.presence not in WANTED:
         return None
     if view.withdrawn:
         why = Why.WITHDRAWN
-    elif view.body.sha256 == old.held_sha256:
+    elif view.body.sha256 == old.body.sha256:
         return None
-    elif old.held_sha256 in view.body.replaces:
+    elif old.body.sha256 in view.body.replaces:
         why = Why.REPLACED
     else:
         why = Why.SUPERSEDED
     return Version(
         package=old.id,
-        sha256=old.held_sha256,
-        filename=old.held_filename,
+        sha256=old.body.sha256,
+        filename=old.held_filename or old.body.filename,
         size=old.body.size,
         revision=old.revision,
         author=old.author,

@@ -395,7 +395,7 @@ class Holdings:
         if decision.action is Action.ADOPT:
             await self._files.run(partial(self._blobs.ensure, view.held_sha256, view.held_filename))
         proven = body.sha256 if situation.proven_elsewhere else ""
-        heirs = await self._let_go(old, view, decision, proven)
+        heirs = await self._let_go(old, view, decision, proven, ended)
         return self._catalogue.by_id(id), heirs
 
     async def _about(self, id: str) -> About:
@@ -635,7 +635,9 @@ class Holdings:
         asked = {source["name"] for source in transfer["sources"]} if transfer is not None else set()
         return bool(set(situation.sources) - asked)
 
-    async def _let_go(self, old: Package | None, view: Package, decision: Decision, proven: str) -> list[str]:
+    async def _let_go(
+        self, old: Package | None, view: Package, decision: Decision, proven: str, ended: Doc | None
+    ) -> list[str]:
         """Remove files that the store no longer mentions.
 
         Bytes that no other node has just proved to have (`proven`) stay while a package that is refused here has the
@@ -652,6 +654,8 @@ class Holdings:
             gone.append(old.held_sha256)
         if decision.action is Action.RELEASE and (view.withdrawn or proven):
             gone.append(view.body.sha256)
+        if ended is not None and ended["state"] == TransferState.DONE and ended["sha256"] != view.body.sha256:
+            gone.append(ended["sha256"])  # they came a moment too late
         heirs: list[str] = []
         for sha256 in dict.fromkeys(gone):
             found = self._refused(sha256) if sha256 != proven else []

@@ -1054,6 +1054,40 @@ def test_what_nothing_named_is_served_when_its_record_comes(
     run(test)
 
 
+def test_what_was_about_to_be_served_is_kept_when_it_is_replaced(
+    run: Callable[[Test], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database is a restored copy, the file is here and not verified yet, and somebody replaces the package."""
+
+    async def not_yet(_body: Any) -> tuple[bool, bool]:
+        return False, False
+
+    async def test(node: World) -> None:
+        node.lay(FOUR)
+        with monkeypatch.context() as context:
+            context.setattr(node.holdings, "_blob_here", not_yet)
+            await hear_of(node, tmp_path / "peer", FOUR, "four.pkg")
+        assert node.package("four.pkg").presence is Presence.WAITING
+        await node.put(ONE, "four.pkg")
+        assert await node.kept("four.pkg") == [(sha(FOUR), Why.REPLACED)]
+        await node.maintenance.sweep(-1)
+        assert node.here() == {sha(ONE), sha(FOUR)}
+
+    run(test)
+
+
+def test_bytes_that_come_a_moment_too_late_leave_at_once(run: Callable[[Test], None]) -> None:
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        node.lay(FOUR)
+        package = node.package()
+        late = new_transfer_doc(replace(package, body=replace(package.body, sha256=sha(FOUR))), node.clock())
+        await node.holdings.settle(package.id, transfer={**late, "state": "done"})
+        assert node.here() == {sha(ONE)}
+
+    run(test)
+
+
 def test_a_file_that_is_verified_at_once_is_served_at_once(
     run: Callable[[Test], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,13 +49,16 @@ GONE = {"held_sha256": "", "held_filename": ""}
         (held(OLD), package(replace(OLD, notes="n")), None),
         (held(OLD), package(replace(OLD, stage="dev"), presence=Presence.NOT_ADMITTED, **GONE), None),
         (held(OLD), package(replace(SUCCESSOR, stage="dev"), presence=Presence.NOT_ADMITTED, **GONE), Why.REPLACED),
-        (package(presence=Presence.WAITING, **GONE), held(SUCCESSOR), None),
+        (package(presence=Presence.WAITING, **GONE), held(SUCCESSOR), Why.REPLACED),
+        (package(presence=Presence.WAITING, **GONE), package(presence=Presence.ARRIVING, **GONE), None),
+        (package(presence=Presence.NOT_ADMITTED, **GONE), held(SUCCESSOR), None),
         (package(SUCCESSOR, presence=Presence.ARRIVING), held(SUCCESSOR), None),
-        (package(presence=Presence.DAMAGED, **GONE), package(withdrawn=True, **GONE), None),
+        (package(presence=Presence.DAMAGED, **GONE), package(withdrawn=True, **GONE), Why.WITHDRAWN),
     ],
     ids=[
         "new", "replaced", "replaced, still served", "lost a conflict", "withdrawn", "changed", "released",
-        "replaced by what is not admitted", "never here", "noted before", "damaged before",
+        "replaced by what is not admitted", "wanted, if it is here", "still wanted", "not wanted",
+        "noted before", "damaged, if it is here",
     ],
 )  # fmt: skip
 def test_what_ends_a_version(old: Package | None, view: Package, why: Why | None) -> None:
