@@ -7,6 +7,8 @@ Where the oracle is lenient, and why:
   that won; and what won is what was acknowledged under its rank. An automatic change (further digests) keeps the words
   of one that was acknowledged. Only where a node was asked for a change and gave no answer, the winner may be that
   change, of which no more is known than whether its bytes were put in under the name.
+* An edit that did not know of a replacement is put together with it: the bytes of one write, and what another said of
+  the package (`docs/decisions/0010`).
 * A node that is put back to an earlier time has lost what it wrote since and told nobody (`Ledger.at_risk`).
 * Bytes may be lost if a copy was destroyed on purpose, it may have been the only one, and none is on any disk.
 * A person who has a file verified is told of damage by the job, which fails; all other jobs may not.
@@ -154,7 +156,7 @@ class Oracle:
             same = [state for state in known if state.rank == won.rank]
             if same and won not in same:
                 yield f"{name}: {won} won, and {same[0]} was acknowledged under its rank"
-            elif not unanswered and won.words not in {state.words for state in known}:
+            elif not unanswered and not _asked_for(won, known):
                 yield f"{name}: {won} won, which nobody asked for"
             elif not self._ledger.known(name, won.sha256):
                 yield f"{name}: {won} won, whose bytes were never put in under this name"
@@ -267,6 +269,16 @@ async def _records(node: Any) -> dict[str, tuple[Any, ...]]:
     finally:
         await store.close()
     return found
+
+
+def _asked_for(won: State, known: list[State]) -> bool:
+    """Whether what won is what somebody wrote, or the bytes that one wrote with what another one said of them."""
+    if won.words in {state.words for state in known}:
+        return True
+    said = {(state.stage, state.tags) for state in known}
+    return (
+        not won.withdrawn and won.sha256 in {each.sha256 for each in known} and (won.stage, won.tags) in said
+    )
 
 
 def _deliberate(package: dict[str, Any], sight: Sight) -> bool:
