@@ -260,7 +260,7 @@ def test_the_server_does_what_ldap3_alone_would_take(slapd: Slapd) -> None:
     """The refusals above are ours: ldap3 as it comes signs in to the same server without any check."""
     import ldap3
 
-    server = ldap3.Server("localhost", port=slapd.tls_port, use_ssl=True)
+    server = ldap3.Server("127.0.0.1", port=slapd.tls_port, use_ssl=True)  # it leaves the socket of ::1 open
     connection = ldap3.Connection(server, READER, READER_PASSWORD)
     assert connection.bind()
     connection.unbind()
