@@ -414,9 +414,19 @@ class BlobStore:
             remove(away)
 
     def ensure(self, sha256: str, filename: str) -> None:
-        """Give a blob its name again if only its public name is left: it was deleted while it was published."""
+        """Let a blob and its public name be one file, after the store says so: either may have changed meanwhile.
+
+        The blob may have been deleted while it was published, or another file of the same bytes took its place. The
+        name may have been cleaned away.
+
+        Raises:
+            StorageError: The disk is full or fails.
+        """
         blob, public = self.path(sha256), self._layout.packages / filename
-        if not blob.exists() and public.exists():
+        if blob.exists():
+            if not self._shows(public, blob):
+                self.publish(sha256, filename)
+        elif public.exists():
             temporary = blob.with_name(f"{_LINKING}{secrets.token_hex(8)}")
             link_or_copy(public, temporary)
             move(temporary, blob)
