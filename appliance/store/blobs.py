@@ -414,22 +414,35 @@ class BlobStore:
             remove(away)
 
     def ensure(self, sha256: str, filename: str) -> None:
-        """Let a blob and its public name be one file, after the store says so: either may have changed meanwhile.
+        """Let a blob and its public name be one file again, if something came between while it was published.
 
-        The blob may have been deleted while it was published, or another file of the same bytes took its place. The
-        name may have been cleaned away.
+        The blob may have been deleted, or another file of the same bytes took its place. A name that is gone, or shows
+        other bytes, is left: by now the package may be withdrawn or replaced.
 
         Raises:
             StorageError: The disk is full or fails.
         """
         blob, public = self.path(sha256), self._layout.packages / filename
-        if blob.exists():
-            if not self._shows(public, blob):
-                self.publish(sha256, filename)
-        elif public.exists():
+        if not blob.exists() and public.exists():
             temporary = blob.with_name(f"{_LINKING}{secrets.token_hex(8)}")
             link_or_copy(public, temporary)
             move(temporary, blob)
+        elif self._left_behind(public, blob):
+            temporary = public.with_name(f"{_LINKING}{secrets.token_hex(8)}")
+            link_or_copy(blob, temporary)
+            with holding(self._layout.packages):
+                if self._left_behind(public, blob):
+                    move(temporary, public)
+                    return
+            remove(temporary)
+
+    def _left_behind(self, public: Path, blob: Path) -> bool:
+        """Whether a public name shows a file whose place as this blob another one took: nothing else links to it."""
+        try:
+            shown, kept = public.stat(), blob.stat()
+        except OSError:
+            return False
+        return shown.st_nlink == 1 and shown.st_size == kept.st_size and self.links()
 
     def quarantine(self, sha256: str) -> None:
         """Set a damaged blob aside, in the place of an earlier one of this hash.
@@ -520,9 +533,7 @@ class BlobStore:
         for path in _files(self._layout.packages):
             # Some file systems (HFS+) give names back in another Unicode form than they were given.
             if unicodedata.normalize("NFC", path.name) not in names:
-                with holding(self._layout.packages):
-                    if _changed_at(path) < since:
-                        self._clean(path, "public name")
+                self._clean_name(path, since)
         self.restore_links(names, missing_only=False)
         for path in _files(self._layout.blobs):
             if path.name.startswith((_LINKING, _LEAVING)) and path not in kept and _changed_at(path) < since:
@@ -580,9 +591,11 @@ class BlobStore:
 
         Whoever means to have a name publishes it before: that touches it, under the same lock.
         """
-        path = self._layout.packages / filename
+        self._clean_name(self._layout.packages / filename, time.time() - age_s)
+
+    def _clean_name(self, path: Path, since: float) -> None:
         with holding(self._layout.packages):
-            if _changed_at(path) < time.time() - age_s:
+            if _changed_at(path) < since:
                 self._clean(path, "public name")
 
     def drop(self, path: Path) -> None:
