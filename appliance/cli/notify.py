@@ -245,9 +245,10 @@ def resend(client: NodeClient, output: Output, id: str) -> None:
 
 def _find(client: NodeClient, name: str) -> dict[str, Any]:
     """A destination by name or id."""
-    for found in client.get("/destinations")["items"]:
+    destinations: list[dict[str, Any]] = client.get("/destinations")["items"]
+    for found in destinations:
         if name in {found["id"], found["name"]}:
-            return dict(found)
+            return found
     raise CommandFailed(f'There is no destination "{name}"; see: ods notify list', ExitCode.NOT_FOUND)
 
 

@@ -184,7 +184,8 @@ def _upload(
             )
     if uploader.effect in _NOTES:
         output.note(f"{filename}: {_NOTES[uploader.effect]}")
-    return {**found, "effect": uploader.effect}
+    found["effect"] = uploader.effect
+    return found
 
 
 @package.command("list")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from .errors import Conflict, InvalidInput, VersionUnknown
-from .package import WANTED, Package, PackageBody
+from .package import Package, PackageBody, Presence
 from .record import TOMBSTONE_LIFE_MS
 
 DAY_MS = 86_400_000
@@ -133,9 +133,7 @@ def leaving(old: Package | None, view: Package, *, at: int) -> Version | None:
     tag end no version: other nodes hold them. Bytes that were wanted and not served yet may be on the disk all the
     same: they came a moment ago, or the database was put back to before they came.
     """
-    if old is None or (old.held_sha256 or old.body.sha256) != old.body.sha256:
-        return None
-    if not old.held_sha256 and old.presence not in WANTED:
+    if old is None or not (old.held_sha256 == old.body.sha256 or _may_be_here(old)):
         return None
     if view.withdrawn:
         why = Why.WITHDRAWN
@@ -156,6 +154,11 @@ def leaving(old: Package | None, view: Package, *, at: int) -> Version | None:
         at=at,
         body=old.body,
     )
+
+
+def _may_be_here(package: Package) -> bool:
+    """Whether nothing is served of a package whose bytes are awaited: what is damaged is no version."""
+    return not package.held_sha256 and package.presence in {Presence.ARRIVING, Presence.WAITING}
 
 
 def is_back(old: Package | None, view: Package) -> bool:

@@ -456,7 +456,7 @@ class Transfers:
             retry_at: When it may begin again, UTC milliseconds; 0: when its job does.
         """
         self.forget(live)
-        if live.cancelled and not cancelled_by_person(await self._store.get("transfers", live.doc["_id"])):
+        if state is not TransferState.DONE and live.cancelled and not await self._stays_cancelled(live):
             await self._holdings.settle(live.package.id)  # retried since: its job runs once more
             return
         self._note_moved(live)
@@ -494,6 +494,9 @@ class Transfers:
             for source in live.progress.sources:
                 if source.bytes and not source.strikes:
                     await self._peers.redeem(source.node, live.package.id)
+
+    async def _stays_cancelled(self, live: Live) -> bool:
+        return cancelled_by_person(await self._store.get("transfers", live.doc["_id"]))
 
     async def give_up(self, package_id: str, error: str, sha256: str = "") -> None:
         """The job of a package's transfer failed for the last time."""

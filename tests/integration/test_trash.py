@@ -1070,8 +1070,11 @@ def test_what_was_about_to_be_served_is_kept_when_it_is_replaced(
         assert node.package("four.pkg").presence is Presence.WAITING
         await node.put(ONE, "four.pkg")
         assert await node.kept("four.pkg") == [(sha(FOUR), Why.REPLACED)]
+        await hear_of(node, tmp_path / "other", TWO, "two.pkg")
+        await node.put(THREE, "two.pkg")
+        assert await node.kept("two.pkg") == [], "those bytes never came"
         await node.maintenance.sweep(-1)
-        assert node.here() == {sha(ONE), sha(FOUR)}
+        assert node.here() == {sha(ONE), sha(THREE), sha(FOUR)}
 
     run(test)
 

@@ -53,12 +53,12 @@ GONE = {"held_sha256": "", "held_filename": ""}
         (package(presence=Presence.WAITING, **GONE), package(presence=Presence.ARRIVING, **GONE), None),
         (package(presence=Presence.NOT_ADMITTED, **GONE), held(SUCCESSOR), None),
         (package(SUCCESSOR, presence=Presence.ARRIVING), held(SUCCESSOR), None),
-        (package(presence=Presence.DAMAGED, **GONE), package(withdrawn=True, **GONE), Why.WITHDRAWN),
+        (package(presence=Presence.DAMAGED, **GONE), package(withdrawn=True, **GONE), None),
     ],
     ids=[
         "new", "replaced", "replaced, still served", "lost a conflict", "withdrawn", "changed", "released",
         "replaced by what is not admitted", "wanted, if it is here", "still wanted", "not wanted",
-        "noted before", "damaged, if it is here",
+        "noted before", "damaged before",
     ],
 )  # fmt: skip
 def test_what_ends_a_version(old: Package | None, view: Package, why: Why | None) -> None:
