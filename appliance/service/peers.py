@@ -251,14 +251,14 @@ class Peers:
 
     def usable_sources(self, ids: Iterable[str], package: str) -> list[str]:
         """Those of the nodes that are registered there and here, and not set aside, as a whole or for this package."""
-        return [id for id in ids if self._answers(id) and self._away(self._peers[id], package) is None]
+        return [id for id in ids if self._is_mutual(id) and self._away(self._peers[id], package) is None]
 
     def set_aside(self, ids: Iterable[str], package: str) -> list[SetAside]:
         """Those of the nodes that are registered and active, and not asked for this package for a while."""
-        active = (self._peers[id] for id in ids if self._answers(id))
+        active = (self._peers[id] for id in ids if self._is_mutual(id))
         return [away for peer in active if (away := self._away(peer, package)) is not None]
 
-    def _answers(self, id: str) -> bool:
+    def _is_mutual(self, id: str) -> bool:
         """Whether a peer is registered here, and has not said that this node is not registered there."""
         return self.is_active(id) and not self._peers[id].disowned
 
