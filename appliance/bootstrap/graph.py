@@ -150,7 +150,7 @@ def connect(
     )  # fmt: skip
     records.clock_trusted = peers.clock_agrees
     intake = Intake(
-        store=store, records=records, holdings=holdings, node_id=node_id, strike=peers.strike,
+        store=store, records=records, holdings=holdings, trash=trash, node_id=node_id, strike=peers.strike,
         refused=metrics.peer_refused, now=now_ms,
     )  # fmt: skip
     replication = Replication(

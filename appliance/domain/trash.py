@@ -130,10 +130,10 @@ def leaving(old: Package | None, view: Package, *, at: int) -> Version | None:
     """The version that ends when `old` becomes `view`: bytes whose record is no longer the newest, if they are here.
 
     They may be served a while longer, until what replaces them has arrived. Bytes that leave because of a stage or
-    tag end no version: other nodes hold them. Bytes that were wanted and not served yet may be on the disk all the
-    same: they came a moment ago, or the database was put back to before they came.
+    tag end no version: other nodes hold them. Bytes that were awaited may be on the disk all the same: they came a
+    moment ago, or the database was put back to before they came.
     """
-    if old is None or not (old.held_sha256 == old.body.sha256 or _may_be_here(old)):
+    if old is None or not (old.held_sha256 == old.body.sha256 or is_awaited(old)):
         return None
     if view.withdrawn:
         why = Why.WITHDRAWN
@@ -156,9 +156,9 @@ def leaving(old: Package | None, view: Package, *, at: int) -> Version | None:
     )
 
 
-def _may_be_here(package: Package) -> bool:
-    """Whether nothing is served of a package whose bytes are awaited: what is damaged is no version."""
-    return not package.held_sha256 and package.presence in {Presence.ARRIVING, Presence.WAITING}
+def is_awaited(package: Package) -> bool:
+    """Whether the newest bytes of a package are on their way here; what is damaged is not, and is no version."""
+    return package.presence in {Presence.ARRIVING, Presence.WAITING}
 
 
 def is_back(old: Package | None, view: Package) -> bool:

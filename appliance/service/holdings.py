@@ -32,6 +32,7 @@ from appliance.domain.package import WANTED, Package, PackageBody, Presence, Rep
 from appliance.domain.record import Record, RecordKind, replica_id
 from appliance.domain.sizes import human_size
 from appliance.domain.states import TransferState
+from appliance.domain.trash import is_awaited
 from appliance.jobs.new import new_job
 from appliance.jobs.run import describe
 from appliance.jobs.supervisor import Supervisor
@@ -652,6 +653,8 @@ class Holdings:
         if old is not None and old.held_sha256 and old.held_sha256 != view.held_sha256:
             await self._trash.trim(view.id)
             gone.append(old.held_sha256)
+        if old is not None and is_awaited(old) and old.body.sha256 != view.body.sha256:
+            gone.append(old.body.sha256)  # they may have come
         if decision.action is Action.RELEASE and (view.withdrawn or proven):
             gone.append(view.body.sha256)
         if ended is not None and ended["state"] == TransferState.DONE and ended["sha256"] != view.body.sha256:

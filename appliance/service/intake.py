@@ -18,6 +18,7 @@ from appliance.store.ports import Operation, Replace, Store
 
 from .holdings import Holdings
 from .records import Known, Records
+from .trash import Trash
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ class Intake:
         store: Store,
         records: Records,
         holdings: Holdings,
+        trash: Trash,
         node_id: str,
         strike: Callable[[str, str], Awaitable[None]],
         refused: Callable[[str, int], None],
@@ -44,6 +46,7 @@ class Intake:
             store: Where records are kept.
             records: Reads them.
             holdings: Settles the packages that they touch.
+            trash: Keeps the bytes of records that they replace.
             node_id: This node's id.
             strike: Counts what a peer did wrong: its id, and what it was.
             refused: Counts refused records: an error code, and how many.
@@ -52,6 +55,7 @@ class Intake:
         self._store = store
         self._records = records
         self._holdings = holdings
+        self._trash = trash
         self._node_id = node_id
         self._strike = strike
         self._refused = refused
@@ -150,6 +154,7 @@ class Intake:
                 if record.outranks(old.record, self._now(), old.replaced):
                     winners.append(record)
                     operations.append(Replace("records", old.followed_by(record), old.rev))
+                    operations += await self._trash.passed_over(old.record, record)
                 elif record.author == self._node_id and (doc := old.undone_by(record)) is not None:
                     winners.append(
                         record

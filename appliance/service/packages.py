@@ -603,9 +603,10 @@ class Packages:
             body = next_body(known)
             if body is None:
                 return False
-            _, operation = self._records.write(RecordKind.PACKAGE, id, body, known, deleted=deleted)
+            record, operation = self._records.write(RecordKind.PACKAGE, id, body, known, deleted=deleted)
+            kept = await self._trash.passed_over(known.record, record)
             try:
-                await self._store.batch([*extra, operation])
+                await self._store.batch([*extra, *kept, operation])
             except StaleRevision:
                 if attempt == _TRIES - 1:
                     raise

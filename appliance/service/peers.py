@@ -17,6 +17,7 @@ from appliance.domain.errors import (
     PeerMisbehaved,
     PeerNotFound,
     PeerUnknown,
+    PermissionDenied,
     StaleRevision,
 )
 from appliance.domain.event import EventType
@@ -39,6 +40,8 @@ STRIKES = 3  #: of one package; then the peer is no source of that package for a
 PACKAGES = 3  #: of which a peer is no source any more; then it is no source at all for a while
 QUARANTINE_MS = 15 * 60 * 1000  #: the longest while
 AGREED_MS = 5 * 60 * 1000  #: a sign of life says for so long that our clock is right
+#: what a peer answers that does not take this node for a registered one, or not yet, or not any more
+NOT_REGISTERED = frozenset({PeerUnknown.code, PermissionDenied.code})
 CLOCK_MS = 15_000  #: a clock that is off by more is told of; from 30 s on requests are refused
 _FORGIVE_MS = 3600 * 1000  #: after so long without a strike all is forgotten
 _LONGEST_WAIT_MS = 3600 * 1000  #: a busy peer may ask for an hour
@@ -89,7 +92,7 @@ class Peer:
     failing_since: int = 0  #: when the first of these failures was, UTC milliseconds
     down: bool = False
     disowned: bool = (
-        False  #: it says that this node is not registered there: it was restored, or ended it alone
+        False  #: it says that this node is not registered there: it was restored, or one side ended it alone
     )
     strikes: int = 0  #: ever
     packages: dict[str, Strikes] = field(default_factory=dict)  #: by package id; "" for what is of no package
@@ -373,7 +376,7 @@ class Peers:
         after = error.details.get("retry_after")
         peer.retry_at = now + round(1000 * (float(after) if isinstance(after, int | float) else wait))
         peer.last_error = error.message
-        peer.disowned = peer.disowned or error.details.get("code") == PeerUnknown.code
+        peer.disowned = peer.disowned or error.details.get("code") in NOT_REGISTERED
         ahead_s = error.details.get("offset_s")
         if isinstance(ahead_s, int):
             peer.clock_offset_ms = -1000 * ahead_s  # it says by how much we are ahead

@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass, replace
 
 from appliance.domain.errors import OUTAGES, StaleRevision, StorageError, StorageFull, WireInvalid
 from appliance.domain.package import WANTED, Package, Presence
-from appliance.domain.record import RecordKind
+from appliance.domain.record import Record, RecordKind
 from appliance.domain.trash import (
     Keeping,
     Version,
@@ -39,6 +39,7 @@ from appliance.domain.trash import (
     version_id,
 )
 from appliance.peering.record_bodies import parse_package_body
+from appliance.peering.records import package_body
 from appliance.store.blobs import BlobStore
 from appliance.store.paging import every
 from appliance.store.ports import Doc, Operation, Remove, Replace, Store
@@ -164,12 +165,30 @@ class Trash:
     async def step(self, old: Package | None, view: Package) -> list[Operation]:
         """What is written with the step of a package from `old` to `view`."""
         found: list[Operation] = []
-        version = leaving(old, view, at=self._now()) or await self._unserved(old, view)
-        if version is not None and not self.keeping.off and await asyncio.to_thread(self._is_here, version):
-            found.append(Replace(_COLLECTION, {**_doc(version), "clock": await self._clock.read()}))
+        for version in (leaving(old, view, at=self._now()), await self._unserved(old, view)):
+            found += await self._kept(version)
         if is_back(old, view):
             found.append(Remove(_COLLECTION, version_id(view.id, view.held_sha256)))
         return found
+
+    async def passed_over(self, before: Record | None, record: Record) -> list[Operation]:
+        """What is written with a record of a package that takes the place of another one.
+
+        `step` sees only what this node carried out; the bytes of a record that it has not come to may be here as well:
+        it just started with a restored database, or the disk was full.
+        """
+        if before is None or before.deleted or before.kind is not RecordKind.PACKAGE:
+            return []
+        view, old = self._catalogue.by_id(before.id), _awaited(before)
+        if view is not None and not view.withdrawn and view.body.sha256 == old.body.sha256:
+            return []
+        return await self._kept(leaving(old, _awaited(record), at=self._now()))
+
+    async def _kept(self, version: Version | None) -> list[Operation]:
+        """The row of a version, if it is to be kept."""
+        if version is None or self.keeping.off or not await asyncio.to_thread(self._is_here, version):
+            return []
+        return [Replace(_COLLECTION, {**_doc(version), "clock": await self._clock.read()})]
 
     def _is_here(self, version: Version) -> bool:
         """Whether its file is there: what nobody can restore is not promised. Blocks."""
@@ -472,6 +491,19 @@ def _on(loop: asyncio.AbstractEventLoop) -> bool:
         return asyncio.get_running_loop() is loop
     except RuntimeError:
         return False
+
+
+def _awaited(record: Record) -> Package:
+    """The view of a package whose record was not carried out here."""
+    return Package(
+        id=record.id,
+        revision=record.revision,
+        author=record.author,
+        at=record.at,
+        withdrawn=record.deleted,
+        body=package_body(record),
+        presence=Presence.WAITING,
+    )
 
 
 def _doc(version: Version) -> Doc:

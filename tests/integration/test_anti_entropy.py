@@ -86,6 +86,10 @@ async def nothing(*_: Any, **__: Any) -> None:
     pass
 
 
+async def nothing_kept(*_: Any) -> list[Any]:
+    return []
+
+
 class Client:
     """Calls another node's service as the wire would carry it."""
 
@@ -156,6 +160,7 @@ class Side:
             store=store,
             records=records,
             holdings=cast(Any, holdings),
+            trash=cast(Any, SimpleNamespace(passed_over=nothing_kept)),
             node_id=identity.node_id,
             strike=strike,
             refused=lambda _code, _count: None,

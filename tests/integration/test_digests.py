@@ -106,8 +106,8 @@ class Node:
             raise AssertionError(reason)
 
         self.intake = Intake(
-            store=store, records=self.records, holdings=self.holdings, node_id=node_id, strike=strike,
-            refused=lambda _code, _count: None, now=clock,
+            store=store, records=self.records, holdings=self.holdings, trash=self.trash, node_id=node_id,
+            strike=strike, refused=lambda _code, _count: None, now=clock,
         )  # fmt: skip
         self.runner = Runner(
             store, worker_id="w", transfer_slots=1, hash_slots=1, default_slots=1, lease_s=30.0, now=clock,

@@ -95,8 +95,8 @@ class Services:
             node_id=node_id, now=self.now, trash=trash,
         )  # fmt: skip
         self.intake = Intake(
-            store=store, records=self.records, holdings=self.holdings, node_id=node_id, strike=self._strike,
-            refused=self._count, now=self.now,
+            store=store, records=self.records, holdings=self.holdings, trash=trash, node_id=node_id,
+            strike=self._strike, refused=self._count, now=self.now,
         )  # fmt: skip
         self.coverage = Coverage(
             store=store, records=self.records, stages=STAGES, node_id=node_id, now=self.now

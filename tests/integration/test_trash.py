@@ -1079,6 +1079,76 @@ def test_what_was_about_to_be_served_is_kept_when_it_is_replaced(
     run(test)
 
 
+def test_what_came_while_an_earlier_version_was_served_is_kept_too(
+    run: Callable[[Test], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file came, and the disk had no room to write that down."""
+
+    async def not_yet(_body: Any) -> tuple[bool, bool]:
+        return False, False
+
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        async with peer_of(node, tmp_path) as peer:
+            await peer.hear(node)
+            await peer.put(TWO)
+            node.lay(TWO)
+            with monkeypatch.context() as context:
+                context.setattr(node.holdings, "_blob_here", not_yet)
+                await node.hear(peer)
+        assert node.package().held_sha256 == sha(ONE)
+        await node.put(THREE)
+        assert sorted(await node.kept()) == sorted([(sha(ONE), Why.REPLACED), (sha(TWO), Why.REPLACED)])
+        await node.maintenance.sweep(-1)
+        assert node.here() == {sha(ONE), sha(TWO), sha(THREE)}
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    "how", ["replaced here", "replaced there", "withdrawn there", "lost to another there"]
+)
+def test_the_bytes_of_a_record_that_was_never_carried_out_are_kept_too(
+    run: Callable[[Test], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """The database was put back, so that this node has yet to look at every package."""
+
+    async def later(_ids: Any) -> None:
+        pass
+
+    async def test(node: World) -> None:
+        node.lay(FOUR)
+        async with peer_of(node, tmp_path) as peer:
+            await peer.put(FOUR)
+            with monkeypatch.context() as context:
+                context.setattr(node.holdings, "settle_many", later)
+                await node.hear(peer)
+            if how == "replaced here":
+                await node.put(ONE)
+            elif how == "replaced there":
+                await peer.put(ONE)
+            elif how == "withdrawn there":
+                await peer.packages.withdraw(peer.package().id, actor="jo")
+            else:
+                (tmp_path / "third").mkdir()
+                third = World(await open_store("", tmp_path / "third"), tmp_path / "third", node.clock)
+                node.clock.ms += 1000
+                await third.put(ONE)
+                await peer.hear(third)
+                await third.store.close()
+            await node.hear(peer)
+        why = {"withdrawn there": Why.WITHDRAWN, "lost to another there": Why.SUPERSEDED}.get(
+            how, Why.REPLACED
+        )
+        assert await node.kept() == [(sha(FOUR), why)]
+        await node.maintenance.sweep(-1)
+        assert sha(FOUR) in node.here()
+        assert (await node.restores(sha(FOUR))).state is JobState.DONE
+        assert (node.layout.packages / NAME).read_bytes() == FOUR
+
+    run(test)
+
+
 def test_bytes_that_come_a_moment_too_late_leave_at_once(run: Callable[[Test], None]) -> None:
     async def test(node: World) -> None:
         await node.put(ONE)

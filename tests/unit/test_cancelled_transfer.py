@@ -12,6 +12,7 @@ from appliance.service.fetch_jobs import fetch_key, new_transfer_doc
 from appliance.service.fetcher import Progress
 from appliance.service.transfers import Live, Transfers
 from appliance.store.opening import open_store
+from appliance.store.ports import Insert
 from tests.builders import package_body
 
 
@@ -25,7 +26,11 @@ def test_it_stays_cancelled_while_its_last_chunk_comes_until_it_is_retried(tmp_p
             body=package_body("slow.pkg", b"slow"),
         )  # fmt: skip
 
-        async def settle(_package: str) -> None: ...
+        noted = Insert("events", {"_id": "what was noted of its file"})
+        settled: dict[str, Any] = {}
+
+        async def settle(_package: str, *, extra: Any = (), transfer: Any = None) -> None:
+            settled.update(extra=list(extra), state=transfer["state"] if transfer else "")
 
         async def forgive(_package: str) -> None: ...
 
@@ -56,6 +61,10 @@ def test_it_stays_cancelled_while_its_last_chunk_comes_until_it_is_retried(tmp_p
             stored = await store.get("transfers", doc["_id"])
             assert stored is not None
             assert stored["state"] == "pending", "its end does not undo the retry"
+            live.state = TransferState.VERIFYING
+            live.writes.append(noted)
+            await transfers.end(live, TransferState.DONE)
+            assert settled == {"extra": [noted], "state": "done"}, "what came whole counts all the same"
         finally:
             await store.close()
 

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import pytest
+
 from appliance.domain.errors import ClockSkew, PeerRefused, PeerUnreachable
 from appliance.domain.states import PeerState
 from appliance.peering.identity import Identity
@@ -220,14 +222,17 @@ def test_what_was_put_off_while_the_clock_was_ahead_is_not_put_off_any_more(tmp_
     run(tmp_path, test)
 
 
-def test_who_does_not_know_this_node_is_no_source_until_it_does(tmp_path: Path) -> None:
-    """It was put back to before the registration, or ended it while this node was away."""
+@pytest.mark.parametrize(("status", "code"), [(401, "peer_unknown"), (403, "permission_denied")])
+def test_who_does_not_know_this_node_is_no_source_until_it_does(
+    tmp_path: Path, status: int, code: str
+) -> None:
+    """It was put back to before the registration, or ended it while this node was away, or never completed it."""
 
     async def test(peers: Peers, clock: Clock) -> None:
         back: list[str] = []
         peers.on_up = back.append
         await strike(peers, "a")
-        await peers.record_failure("north", PeerRefused("It answered 401.", status=401, code="peer_unknown"))
+        await peers.record_failure("north", PeerRefused("It refused.", status=status, code=code))
         await peers.record_failure("north", PeerUnreachable("Nobody answers."))
         assert not usable(peers, "b")
         assert peers.set_aside(["north"], "a") == [], "what it is called is not that it sent wrong data"

@@ -53,12 +53,13 @@ GONE = {"held_sha256": "", "held_filename": ""}
         (package(presence=Presence.WAITING, **GONE), package(presence=Presence.ARRIVING, **GONE), None),
         (package(presence=Presence.NOT_ADMITTED, **GONE), held(SUCCESSOR), None),
         (package(SUCCESSOR, presence=Presence.ARRIVING), held(SUCCESSOR), None),
+        (package(presence=Presence.ARRIVING, held_sha256=NEW.sha256), held(SUCCESSOR), Why.REPLACED),
         (package(presence=Presence.DAMAGED, **GONE), package(withdrawn=True, **GONE), None),
     ],
     ids=[
         "new", "replaced", "replaced, still served", "lost a conflict", "withdrawn", "changed", "released",
         "replaced by what is not admitted", "wanted, if it is here", "still wanted", "not wanted",
-        "noted before", "damaged before",
+        "noted before", "wanted, while another is served", "damaged before",
     ],
 )  # fmt: skip
 def test_what_ends_a_version(old: Package | None, view: Package, why: Why | None) -> None:
