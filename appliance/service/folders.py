@@ -22,6 +22,7 @@ from appliance.store.filesystem import on_one_disk
 from appliance.store.layout import Layout
 
 from .catalogue import Catalogue
+from .public_names import show_changed
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +101,7 @@ class Folders:
             if changed & {"public", "public/Packages"} and "public" not in faults:
                 names = self._catalogue.held_names()
                 await asyncio.to_thread(self._blobs.restore_links, names)
+                await show_changed(self._catalogue, self._blobs, names)
                 for name in names.keys() - self._catalogue.held_names().keys():  # withdrawn meanwhile
                     try:
                         await asyncio.to_thread(self._blobs.unpublish, name)

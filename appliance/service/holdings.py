@@ -54,6 +54,7 @@ from .fetch_jobs import (
     transfer_id,
 )
 from .journal import SYSTEM, entry
+from .public_names import show
 from .records import About, Known, Records
 from .trash import Trash, needed_by
 from .undone import falls_to, together
@@ -342,7 +343,7 @@ class Holdings:
                 except (StaleRevision, BlobMissing):  # a blob may be deleted while it is about to be adopted
                     if attempt == _TRIES - 1:
                         raise
-                    await self._catalogue.refresh(id)
+                    await self._show(id)  # it may have the name that was about to be its own
         if heirs:
             await self.settle_many(heirs)
         return package
@@ -393,11 +394,26 @@ class Holdings:
                     self._catalogue.take(doc)
             if any(isinstance(op, Replace) and op.collection == "records" for op in operations):
                 self.on_written()
-        if decision.action is Action.ADOPT:
-            await self._files.run(partial(self._blobs.ensure, view.held_sha256, view.held_filename))
+        await self._check_name(old, view, decision)
         proven = body.sha256 if situation.proven_elsewhere else ""
         heirs = await self._let_go(old, view, decision, proven, ended)
         return self._catalogue.by_id(id), heirs
+
+    async def _check_name(self, old: Package | None, view: Package, decision: Decision) -> None:
+        """See to it, after the write, that the public name shows what is served."""
+        if decision.action is Action.ADOPT:
+            await self._files.run(partial(self._blobs.ensure, view.held_sha256, view.held_filename))
+        elif view != old and view.held_filename:  # an outage may have cut off a write after its name
+            await self._show(view.id)
+
+    async def _show(self, id: str) -> None:
+        """Let the public name of a package show what is served; one that cannot be given is left to the next look."""
+        try:
+            await show(self._catalogue, self._blobs, id)
+        except OUTAGES:
+            raise
+        except StorageError as exc:
+            log.warning(exc.message, extra={"action": "name_not_made", "package": id})
 
     async def _about(self, id: str) -> About:
         about = await self._records.about(id)
@@ -767,7 +783,7 @@ class Holdings:
                 except StaleRevision:
                     if attempt == _TRIES - 1:
                         raise
-                    await self._catalogue.refresh(id)
+                    await self._show(id)  # replaced meanwhile: it has a name all the same
                     continue
                 if stored[0] is not None:
                     self._catalogue.take(stored[0])

@@ -22,6 +22,7 @@ from .burial import Burial
 from .catalogue import Catalogue
 from .fetch_jobs import cancelled_by_person, transfer_id
 from .holdings import Holdings
+from .public_names import show_changed
 from .records import Records
 from .trash import Trash, keep_unclaimed, mentioned, named
 from .uploads import UploadService
@@ -84,15 +85,17 @@ class Maintenance:
         database is believed.
         """
         in_use = await self._in_use()
+        names = self._catalogue.held_names()
         await asyncio.to_thread(
             self._blobs.adopt_or_clean,
             believed=bool(in_use.named),
-            names=self._catalogue.held_names(),
+            names=names,
             blobs=in_use.blobs,
             partials=in_use.partials,
             uploads=in_use.uploads,
             since=self._began,
         )
+        await show_changed(self._catalogue, self._blobs, names)
         sizes = await asyncio.to_thread(self._blobs.sizes)
         self._found = set(sizes)
         await self._keep(sizes.keys() - in_use.blobs, sizes)

@@ -4,7 +4,6 @@ In memory beside the store, so that downloads are checked while the database is 
 too, so what does not fit is read again before it is believed.
 """
 
-import asyncio
 import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from appliance.store.ports import Doc, Operation, Remove, Replace, Store
 
 from .catalogue import Catalogue, package_doc
 from .journal import SYSTEM, entry
+from .public_names import show
 
 _SLACK_MS = 60_000  #: other processes write what they verified a while after they did
 
@@ -123,9 +123,7 @@ class VerifiedBlobs:
             StorageError: The disk fails.
         """
         for id in self._catalogue.holders(sha256):
-            package = self._catalogue.by_id(id)
-            if package is not None and package.held_filename:
-                await asyncio.to_thread(self._blobs.publish, sha256, package.held_filename)
+            await show(self._catalogue, self._blobs, id, again=True)
 
 
 def _verified(doc: Doc) -> Verified:

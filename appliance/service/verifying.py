@@ -39,6 +39,7 @@ from .catalogue import Catalogue
 from .hashing import hash_file
 from .holdings import Holdings
 from .journal import SYSTEM, entry
+from .public_names import show
 from .trash import Trash, named, unfollowed
 from .verified_blobs import VerifiedBlobs
 from .verify_jobs import verify_blob_job
@@ -339,8 +340,8 @@ class Verifying:
         looked = await asyncio.to_thread(self._look, held, names)
         await self._note_unknown(looked.unknown)
         await _several(looked.lost, lambda one: self._lost_in_look(*one))
-        for sha256, name in looked.names:
-            await self._publish(sha256, name)
+        for sha256 in dict.fromkeys(sha256 for sha256, _ in looked.names):
+            await self._show_names(sha256)
         await self._verify_changed(looked.changed, wait_s)
         await self.notice_repairs()
         await self.clean_quarantine()
@@ -391,11 +392,12 @@ class Verifying:
         except ApplianceError as exc:
             log.warning(exc.message, extra={"action": "lost_later", "sha256": sha256})
 
-    async def _publish(self, sha256: str, name: str) -> None:
-        try:
-            await asyncio.to_thread(self._blobs.publish, sha256, name)
-        except (BlobMissing, StorageError) as exc:
-            log.warning(exc.message, extra={"action": "name_not_made", "file": name})
+    async def _show_names(self, sha256: str) -> None:
+        for id in self._catalogue.holders(sha256):
+            try:
+                await show(self._catalogue, self._blobs, id)
+            except StorageError as exc:
+                log.warning(exc.message, extra={"action": "name_not_made", "package": id})
 
     async def _note_unknown(self, found: Iterable[tuple[str, Stamp]]) -> None:
         """Know how files look that were here before anything was noted of them; they are verified first."""

@@ -16,6 +16,7 @@ from appliance.domain.errors import (
     Conflict,
     DigestMismatch,
     PermissionDenied,
+    StaleRevision,
     StorageError,
     StorageFull,
     StoreUnavailable,
@@ -28,6 +29,7 @@ from appliance.domain.states import JobState, TransferState
 from appliance.domain.trash import DAY_MS, Keeping, Why
 from appliance.jobs.context import JobContext
 from appliance.jobs.new import new_job
+from appliance.peering.records import parse_record
 from appliance.service import packages as packages_module
 from appliance.service import trash_clock
 from appliance.service.damaged import damaged_words
@@ -70,9 +72,10 @@ class World(Node):
         )  # fmt: skip
         self.runner.register(RESTORE_JOB, self.restore.run, queue="hash", policy=RetryPolicy(attempts=1))
 
+        self.verified = VerifiedBlobs(store=store, blobs=self.blobs, catalogue=self.catalogue, now=clock)
         self.verifying = Verifying(
             store=store, catalogue=self.catalogue, blobs=self.blobs, holdings=self.holdings,
-            verified=VerifiedBlobs(store=store, blobs=self.blobs, catalogue=self.catalogue, now=clock),
+            verified=self.verified,
             trash=self.trash, now=clock, keep_damaged_ms=DAY_MS,
         )  # fmt: skip
         self.runner.register(VERIFY_BLOB_JOB, self.verifying.run_blob, queue="hash")
@@ -1145,6 +1148,67 @@ def test_the_bytes_of_a_record_that_was_never_carried_out_are_kept_too(
         assert sha(FOUR) in node.here()
         assert (await node.restores(sha(FOUR))).state is JobState.DONE
         assert (node.layout.packages / NAME).read_bytes() == FOUR
+
+    run(test)
+
+
+def test_a_name_that_was_given_for_nothing_is_taken_back(
+    run: Callable[[Test], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package is put back to what is served between the name and the write, which is refused then."""
+
+    async def test(node: World) -> None:
+        await node.put(ONE)
+        batch = node.store.batch
+        async with peer_of(node, tmp_path) as peer:
+            await peer.hear(node)
+            await peer.put(TWO)
+            node.lay(TWO)
+
+            async def overtaken(operations: Any) -> Any:
+                if any(getattr(each, "collection", "") == "packages" for each in operations):
+                    monkeypatch.setattr(node.store, "batch", batch)
+                    await peer.put(ONE)
+                    docs = await peer.store.find("records", {"kind": "package"})
+                    await node.intake._keep([parse_record(doc["record"]) for doc in docs])
+                    raise StaleRevision("Somebody was faster.")
+                return await batch(operations)
+
+            monkeypatch.setattr(node.store, "batch", overtaken)
+            await node.hear(peer)
+        assert node.package().body.sha256 == node.package().held_sha256 == sha(ONE)
+        assert (node.layout.packages / NAME).read_bytes() == ONE
+
+    run(test)
+
+
+@pytest.mark.parametrize("how", ["look", "start", "relink"])
+def test_who_gives_names_again_never_undoes_a_replacement(
+    run: Callable[[Test], None], monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Another process replaces the package between what is read of it and the name that it is given."""
+
+    async def test(node: World) -> None:
+        loop = asyncio.get_running_loop()
+        await node.put(ONE)
+        publish = node.blobs.publish
+
+        def overtaken(sha256: str, filename: str) -> None:
+            monkeypatch.setattr(node.blobs, "publish", publish)
+            asyncio.run_coroutine_threadsafe(node.put(TWO), loop).result(20)
+            publish(sha256, filename)
+
+        (node.layout.packages / NAME).unlink()
+        monkeypatch.setattr(node.blobs, "publish", overtaken)
+        if how == "look":
+            await node.verifying.load()
+            await node.verifying.look()
+        elif how == "start":
+            await node.started().clean_files()
+        else:
+            await node.verified.relink(sha(ONE))
+        assert node.package().held_sha256 == sha(TWO)
+        assert (node.layout.packages / NAME).read_bytes() == TWO
 
     run(test)
 
