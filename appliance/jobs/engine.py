@@ -8,8 +8,10 @@ Facts of APScheduler 3.11 that shape this file (from its source):
 - A pool executor's `shutdown(wait=True)` would block the event loop; so the pools are ours.
 """
 
+import asyncio
 import concurrent.futures
 import datetime
+import functools
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -47,6 +49,7 @@ class Engine:
             for queue, count in slots.items()
             if queue not in LOOPS
         }
+        self._stopped = False
         self._scheduler = AsyncIOScheduler(
             timezone=datetime.UTC,
             executors={
@@ -69,6 +72,7 @@ class Engine:
 
     def stop(self) -> None:
         """End without waiting; threads that still run a function keep running it."""
+        self._stopped = True
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
         for pool in self._pools.values():
@@ -89,8 +93,17 @@ class Engine:
             first_s: Seconds until the first firing.
             jitter_s: Each firing is late by a random part of this.
         """
+
+        @functools.wraps(function)
+        async def fire() -> None:
+            try:
+                await function()
+            except asyncio.CancelledError:  # of a shutdown; its executor would log that as a failure
+                if not self._stopped:
+                    raise
+
         self._scheduler.add_job(
-            function,
+            fire,
             IntervalTrigger(seconds=seconds, jitter=jitter_s or None, timezone=datetime.UTC),
             executor=_TIMERS,
             next_run_time=datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=first_s),

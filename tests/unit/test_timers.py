@@ -4,7 +4,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
+import pytest
+
 from appliance.domain.job import Job
+from appliance.jobs.engine import Engine
 from appliance.jobs.supervisor import Supervisor
 from appliance.jobs.timers import Timers
 
@@ -27,6 +30,36 @@ class Bench:
     async def fire(self) -> None:
         for each in self._fires:
             await each()
+
+
+async def _slow(began: asyncio.Event) -> None:
+    began.set()
+    await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize("stops", [True, False], ids=["stopped", "cancelled by something else"])
+def test_only_an_end_that_nobody_asked_for_is_a_failure(
+    caplog: pytest.LogCaptureFixture, stops: bool
+) -> None:
+    """The scheduler cancels what runs when it is shut down; a slow database is enough for that."""
+
+    async def test() -> None:
+        engine, began = Engine({}), asyncio.Event()
+        engine.every(0.01, lambda: _slow(began), first_s=0)
+        engine.start()
+        await asyncio.wait_for(began.wait(), 10)
+        if not stops:
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+            await asyncio.sleep(0.05)
+        engine.stop()
+        await asyncio.sleep(0.05)
+
+    asyncio.run(test())
+    failures = [
+        record.getMessage() for record in caplog.records if "raised an exception" in record.getMessage()
+    ]
+    assert bool(failures) is not stops
 
 
 def test_one_that_always_fails_is_told_beside_one_that_works() -> None:
