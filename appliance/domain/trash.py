@@ -133,7 +133,7 @@ def leaving(old: Package | None, view: Package, *, at: int) -> Version | None:
     tag end no version: other nodes hold them. Bytes that were awaited may be on the disk all the same: they came a
     moment ago, or the database was put back to before they came.
     """
-    if old is None or not (old.held_sha256 == old.body.sha256 or is_awaited(old)):
+    if old is None or not (old.held_sha256 == old.body.sha256 or _is_awaited(old)):
         return None
     if view.withdrawn:
         why = Why.WITHDRAWN
@@ -156,16 +156,17 @@ def leaving(old: Package | None, view: Package, *, at: int) -> Version | None:
     )
 
 
-def is_awaited(package: Package) -> bool:
+def _is_awaited(package: Package) -> bool:
     """Whether the newest bytes of a package are on their way here; what is damaged is not, and is no version."""
     return package.presence in {Presence.ARRIVING, Presence.WAITING}
 
 
 def is_back(old: Package | None, view: Package) -> bool:
     """Whether bytes are served as the newest from now on that may have been in the trash until now."""
+    if old is None:
+        return not view.withdrawn and view.held_sha256 == view.body.sha256 and bool(view.body.replaces)
     return (
-        old is not None
-        and not view.withdrawn
+        not view.withdrawn
         and view.held_sha256 == view.body.sha256
         and (old.held_sha256, old.body.sha256) != (view.held_sha256, view.body.sha256)
         and (old.withdrawn or old.body.sha256 != view.body.sha256 or bool(view.body.replaces))

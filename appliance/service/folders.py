@@ -102,11 +102,6 @@ class Folders:
                 names = self._catalogue.held_names()
                 await asyncio.to_thread(self._blobs.restore_links, names)
                 await show_changed(self._catalogue, self._blobs, names)
-                for name in names.keys() - self._catalogue.held_names().keys():  # withdrawn meanwhile
-                    try:
-                        await asyncio.to_thread(self._blobs.unpublish, name)
-                    except StorageError as exc:  # the sweep takes it away later
-                        log.warning(exc.message, extra={"action": "name_left", "file": name})
                 log.info(
                     "public links were restored", extra={"action": "links_restored", "count": len(names)}
                 )

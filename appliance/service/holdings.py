@@ -32,7 +32,6 @@ from appliance.domain.package import WANTED, Package, PackageBody, Presence, Rep
 from appliance.domain.record import Record, RecordKind, replica_id
 from appliance.domain.sizes import human_size
 from appliance.domain.states import TransferState
-from appliance.domain.trash import is_awaited
 from appliance.jobs.new import new_job
 from appliance.jobs.run import describe
 from appliance.jobs.supervisor import Supervisor
@@ -179,6 +178,7 @@ class Holdings:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._nodes: dict[str, NodeBody] = {}
         self._nodes_seq = 0
+        self._given: dict[str, str] = {}  #: public names, by package, that the store does not know of yet
         self.on_written: Callable[[], None] = lambda: (
             None
         )  #: called when records were written that peers should see
@@ -341,9 +341,9 @@ class Holdings:
                     package, heirs = await self._settle(id, actor, extra, transfer, again, proof)
                     break
                 except (StaleRevision, BlobMissing):  # a blob may be deleted while it is about to be adopted
+                    await self._show(id)
                     if attempt == _TRIES - 1:
                         raise
-                    await self._show(id)  # it may have the name that was about to be its own
         if heirs:
             await self.settle_many(heirs)
         return package
@@ -375,7 +375,7 @@ class Holdings:
         decision = decide(situation)
         view = view_of(record, body, old, decision, at=self._now())
         if decision.action is Action.ADOPT or (old and view.held_filename not in {"", old.held_filename}):
-            await self._files.run(partial(self._blobs.publish, view.held_sha256, view.held_filename))
+            await self._give_name(view)
         stopped = bool(situation.trouble) or situation.damaged  # peers must not ask here for what is damaged
         operations = [*self._operations(old, view, about, decision, actor, stopped=stopped), *extra]
         if view != old:
@@ -389,31 +389,36 @@ class Holdings:
         operations.extend(await self._transfer_operations(decision, view, transfer, ended, at_once=at_once))
         if operations:
             stored = await self._store.batch(operations)
+            if self._given.get(id) == view.held_filename:
+                del self._given[id]
             for operation, doc in zip(operations, stored, strict=True):
                 if isinstance(operation, Replace) and operation.collection == "packages" and doc is not None:
                     self._catalogue.take(doc)
             if any(isinstance(op, Replace) and op.collection == "records" for op in operations):
                 self.on_written()
-        await self._check_name(old, view, decision)
         proven = body.sha256 if situation.proven_elsewhere else ""
         heirs = await self._let_go(old, view, decision, proven, ended)
+        await self._check_name(old, view, decision)
         return self._catalogue.by_id(id), heirs
 
+    async def _give_name(self, view: Package) -> None:
+        """Let a package have its public name, before the store says so."""
+        self._given[view.id] = view.held_filename
+        await self._files.run(partial(self._blobs.publish, view.held_sha256, view.held_filename))
+
     async def _check_name(self, old: Package | None, view: Package, decision: Decision) -> None:
-        """See to it, after the write, that the public name shows what is served."""
-        if decision.action is Action.ADOPT:
+        """See to it, as the last thing, that the public name shows what is served, and blob and name are one file."""
+        adopted = decision.action is Action.ADOPT
+        if adopted:
             await self._files.run(partial(self._blobs.ensure, view.held_sha256, view.held_filename))
-        elif view != old and view.held_filename:  # an outage may have cut off a write after its name
+        if adopted or view != old or view.id in self._given:
             await self._show(view.id)
 
     async def _show(self, id: str) -> None:
-        """Let the public name of a package show what is served; one that cannot be given is left to the next look."""
-        try:
-            await show(self._catalogue, self._blobs, id)
-        except OUTAGES:
-            raise
-        except StorageError as exc:
-            log.warning(exc.message, extra={"action": "name_not_made", "package": id})
+        """Let the public name of a package show what is served, and take back one that it was given for nothing."""
+        given = self._given.get(id, "")
+        await show(self._catalogue, self._blobs, id, given=given, again=bool(given))
+        self._given.pop(id, None)
 
     async def _about(self, id: str) -> About:
         about = await self._records.about(id)
@@ -669,8 +674,6 @@ class Holdings:
         if old is not None and old.held_sha256 and old.held_sha256 != view.held_sha256:
             await self._trash.trim(view.id)
             gone.append(old.held_sha256)
-        if old is not None and is_awaited(old) and old.body.sha256 != view.body.sha256:
-            gone.append(old.body.sha256)  # they may have come
         if decision.action is Action.RELEASE and (view.withdrawn or proven):
             gone.append(view.body.sha256)
         if ended is not None and ended["state"] == TransferState.DONE and ended["sha256"] != view.body.sha256:
@@ -781,9 +784,9 @@ class Holdings:
                 try:
                     stored = await self._store.batch(operations)
                 except StaleRevision:
+                    await self._show(id)  # replaced meanwhile: it has a name all the same
                     if attempt == _TRIES - 1:
                         raise
-                    await self._show(id)  # replaced meanwhile: it has a name all the same
                     continue
                 if stored[0] is not None:
                     self._catalogue.take(stored[0])

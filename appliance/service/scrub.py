@@ -277,8 +277,9 @@ class Scrub:
                                 rate, urgent = self._needed(left, held, state)
                             said = time.monotonic()
                         await asyncio.wait({reading}, timeout=_TICK_S)
+                    finding = reading.result()  # an error of its own is retrieved, not logged by the loop
                     context.check()
-                    await self._take(sha256, reading.result(), unsaid, skipped)
+                    await self._take(sha256, finding, unsaid, skipped)
                 state = await self._say(unsaid)
         finally:
             await self._say(unsaid)

@@ -165,7 +165,7 @@ class Trash:
     async def step(self, old: Package | None, view: Package) -> list[Operation]:
         """What is written with the step of a package from `old` to `view`."""
         found: list[Operation] = []
-        for version in (leaving(old, view, at=self._now()), await self._unserved(old, view)):
+        for version in (await self._unserved(old, view), leaving(old, view, at=self._now())):
             found += await self._kept(version)
         if is_back(old, view):
             found.append(Remove(_COLLECTION, version_id(view.id, view.held_sha256)))

@@ -117,11 +117,7 @@ class VerifiedBlobs:
         return self._bad.get(sha256) == stamp
 
     async def relink(self, sha256: str) -> None:
-        """Let every public name of a blob show it: another file took its place.
-
-        Raises:
-            StorageError: The disk fails.
-        """
+        """Let every public name of a blob show it: another file took its place."""
         for id in self._catalogue.holders(sha256):
             await show(self._catalogue, self._blobs, id, again=True)
 

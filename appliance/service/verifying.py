@@ -340,12 +340,13 @@ class Verifying:
         looked = await asyncio.to_thread(self._look, held, names)
         await self._note_unknown(looked.unknown)
         await _several(looked.lost, lambda one: self._lost_in_look(*one))
-        for sha256 in dict.fromkeys(sha256 for sha256, _ in looked.names):
-            await self._show_names(sha256)
         await self._verify_changed(looked.changed, wait_s)
         await self.notice_repairs()
         await self.clean_quarantine()
         await self._forget_old(held)
+        for sha256 in dict.fromkeys(sha256 for sha256, _ in looked.names):
+            for id in self._catalogue.holders(sha256):
+                await show(self._catalogue, self._blobs, id)
         if looked.lost or looked.changed or looked.names:
             log.warning(
                 "files of packages changed on the disk",
@@ -391,13 +392,6 @@ class Verifying:
             raise
         except ApplianceError as exc:
             log.warning(exc.message, extra={"action": "lost_later", "sha256": sha256})
-
-    async def _show_names(self, sha256: str) -> None:
-        for id in self._catalogue.holders(sha256):
-            try:
-                await show(self._catalogue, self._blobs, id)
-            except StorageError as exc:
-                log.warning(exc.message, extra={"action": "name_not_made", "package": id})
 
     async def _note_unknown(self, found: Iterable[tuple[str, Stamp]]) -> None:
         """Know how files look that were here before anything was noted of them; they are verified first."""

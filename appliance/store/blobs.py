@@ -321,7 +321,7 @@ class BlobStore:
         with holding(
             self._layout.packages
         ):  # `sweep_name` must not take what comes now for what is left over
-            if target.exists() and os.path.samefile(blob, target):
+            if _same_file(blob, target):
                 with contextlib.suppress(OSError):  # one that is not ours
                     make_readable(target)  # touched
                 return  # renaming one link onto another of the same file would leave both
@@ -351,8 +351,8 @@ class BlobStore:
             return False
         if os.path.samefile(name, blob):
             return True
-        one, other = name.stat(), blob.stat()
-        return one.st_size == other.st_size and one.st_nlink == other.st_nlink == 1 and not self.links()
+        shown = name.stat()
+        return shown.st_size == blob.stat().st_size and shown.st_nlink == 1 and not self.links()
 
     def links(self) -> bool:
         """Whether public files can be hard links of blobs. Who copied the directory may have made copies of them."""
@@ -661,6 +661,14 @@ def _tell_left(path: Path, what: str, error: StorageError) -> None:
         "a file cannot be deleted or moved; it was left",
         extra={"action": "file_stuck", "what": what, "file": str(path), "reason": error.message},
     )
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    """Whether both are there, and one file; either may be taken away at any time."""
+    try:
+        return os.path.samefile(one, other)
+    except FileNotFoundError:
+        return False
 
 
 def _inode(path: Path) -> int | None:

@@ -1,6 +1,7 @@
 """What a scrub reads, in which order and how fast."""
 
 import asyncio
+import gc
 import hashlib
 import threading
 import time
@@ -238,6 +239,33 @@ def test_a_scrub_that_was_cut_off_goes_on(tmp_path: Path, reads: list[str]) -> N
         assert last is not None
         assert last.files == 3, "it is one pass"
 
+    on_site(tmp_path, test)
+
+
+def test_a_stop_while_a_file_is_read_leaves_no_error_that_nobody_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop logs such an error with a traceback when it forgets the future."""
+
+    def cut_off(_blobs: BlobStore, _sha256: str, *, check: Callable[[], None], **_: Any) -> Finding:
+        context.stop()
+        check()
+        raise AssertionError("it stops")
+
+    async def test(site: Site) -> None:
+        nonlocal context
+        await site.put(b"one", 60)
+        context = JobContext(scrub_job(0), asyncio.get_running_loop())
+        told: list[str] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: told.append(what["message"]))
+        monkeypatch.setattr(module, "verify", cut_off)
+        with pytest.raises(Stopping):
+            await site.run(site.process(), context)
+        gc.collect()
+        await asyncio.sleep(0)
+        assert told == []
+
+    context: Any = None
     on_site(tmp_path, test)
 
 

@@ -73,6 +73,7 @@ def test_what_ends_a_version(old: Package | None, view: Package, why: Why | None
     ("old", "view", "back"),
     [
         (None, held(OLD), False),
+        (None, held(SUCCESSOR), True),
         (package(presence=Presence.ARRIVING, **GONE), held(OLD), False),
         (package(withdrawn=True, **GONE), held(OLD), True),
         (held(SUCCESSOR), held(replace(OLD, replaces=(NEW.sha256,))), True),
@@ -80,7 +81,16 @@ def test_what_ends_a_version(old: Package | None, view: Package, why: Why | None
         (held(OLD), package(replace(OLD, notes="n")), False),
         (held(OLD), package(withdrawn=True, **GONE), False),
     ],
-    ids=["new", "arrived", "restored", "restored by another", "back before it left", "changed", "withdrawn"],
+    ids=[
+        "new",
+        "first seen",
+        "arrived",
+        "restored",
+        "restored by another",
+        "back before it left",
+        "changed",
+        "withdrawn",
+    ],
 )
 def test_what_brings_a_version_back(old: Package | None, view: Package, back: bool) -> None:
     assert is_back(old, view) is back
