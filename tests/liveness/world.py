@@ -238,11 +238,10 @@ class World:
         return node in self.disks and (self.disks[node] / FILLER).exists()
 
     def fill(self, node: int) -> None:
-        """Leave no room on the disk of a node."""
-        with (self.disks[node] / FILLER).open("wb") as file, contextlib.suppress(OSError):
+        """Leave no room on the disk of a node. Without a buffer, whose rest would not fit when the file is closed."""
+        with contextlib.suppress(OSError), (self.disks[node] / FILLER).open("wb", buffering=0) as file:
             while True:
                 file.write(bytes(64 * 1024))
-                file.flush()
 
     def clear(self, node: int) -> None:
         """Make room again."""
