@@ -348,6 +348,9 @@ class Transfers:
             id = transfer_id(package.id, package.body.sha256)
             sources, doc = await self.sources(package), await self._store.get("transfers", id)
         doc = doc or new_transfer_doc(package, self._now())
+        if doc["state"] == TransferState.DONE:  # another process was faster, since the package was read
+            await self._holdings.settle(package_id)
+            return None
         stopped = doc["state"] == TransferState.CANCELLED or put_off(doc, self._now())
         if stopped or id in self._live:
             return None
