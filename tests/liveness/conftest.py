@@ -19,6 +19,7 @@ class _AtOnce:
             self._reporter.write_line(f"\n{report.longreprtext}")
 
 
+@pytest.hookimpl(trylast=True)  # when there is a terminal
 def pytest_configure(config: pytest.Config) -> None:
     """Tell failures at once in the process that has a terminal."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")

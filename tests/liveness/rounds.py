@@ -76,6 +76,9 @@ def run(seed: int, root: Path, mongod: Mongod, steps: int | None = None) -> Resu
                 actions.act(step)
             world.mend()
             wrong, settled_s, counted_s = settle(oracle)
+            while not wrong and world.look_at_damage():
+                wrong, further_s, further_counted_s = settle(oracle)
+                settled_s, counted_s = settled_s + further_s, counted_s + further_counted_s
         wrong += oracle.broken()
         if not reader.downloads and steps is None:  # the first steps alone may take no time at all
             wrong.append("not one download went well on the way: nothing was read while the steps were done")
