@@ -407,7 +407,7 @@ class Holdings:
         await self._files.run(partial(self._blobs.publish, view.held_sha256, view.held_filename))
 
     async def _check_name(self, old: Package | None, view: Package, decision: Decision) -> None:
-        """See to it, as the last thing, that the public name shows what is served, and blob and name are one file."""
+        """See to it, as the last thing, that the public name and the blob are one file, and the one that is served."""
         adopted = decision.action is Action.ADOPT
         if adopted:
             await self._files.run(partial(self._blobs.ensure, view.held_sha256, view.held_filename))

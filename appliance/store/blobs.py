@@ -414,10 +414,7 @@ class BlobStore:
             remove(away)
 
     def ensure(self, sha256: str, filename: str) -> None:
-        """Let a blob and its public name be one file again, if something came between while it was published.
-
-        The blob may have been deleted, or another file of the same bytes took its place. A name that is gone, or shows
-        other bytes, is left: by now the package may be withdrawn or replaced.
+        """Give a blob back that was deleted while it was published; its public name has the bytes still.
 
         Raises:
             StorageError: The disk is full or fails.
@@ -427,22 +424,6 @@ class BlobStore:
             temporary = blob.with_name(f"{_LINKING}{secrets.token_hex(8)}")
             link_or_copy(public, temporary)
             move(temporary, blob)
-        elif self._left_behind(public, blob):
-            temporary = public.with_name(f"{_LINKING}{secrets.token_hex(8)}")
-            link_or_copy(blob, temporary)
-            with holding(self._layout.packages):
-                if self._left_behind(public, blob):
-                    move(temporary, public)
-                    return
-            remove(temporary)
-
-    def _left_behind(self, public: Path, blob: Path) -> bool:
-        """Whether a public name shows a file whose place as this blob another one took: nothing else links to it."""
-        try:
-            shown, kept = public.stat(), blob.stat()
-        except OSError:
-            return False
-        return shown.st_nlink == 1 and shown.st_size == kept.st_size and self.links()
 
     def quarantine(self, sha256: str) -> None:
         """Set a damaged blob aside, in the place of an earlier one of this hash.

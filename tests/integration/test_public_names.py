@@ -69,6 +69,28 @@ def test_a_look_between_name_and_write_keeps_no_adopter_from_its_name(
     run(test)
 
 
+@pytest.mark.parametrize("gone", ["the blob", "what the name shows"])
+def test_a_blob_and_its_name_are_one_again(
+    run: Callable[[Test], None], monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    """Another package of the same bytes came, or let its bytes go, between the name and the write."""
+
+    async def test(node: World) -> None:
+        async def between() -> None:
+            assert names(node) == {NAME: ONE}
+            node.blobs.path(sha(ONE)).unlink()
+            if gone == "what the name shows":
+                node.lay(ONE)
+
+        before_the_write(node, monkeypatch, between)
+        await node.put(ONE)
+        assert names(node) == {NAME: ONE}
+        assert node.here() == {sha(ONE)}
+        assert node.blobs.path(sha(ONE)).samefile(node.layout.packages / NAME)
+
+    run(test)
+
+
 @pytest.mark.parametrize("renamed", [False, True])
 def test_what_was_withdrawn_or_renamed_before_the_write_has_no_name_any_more(
     run: Callable[[Test], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renamed: bool

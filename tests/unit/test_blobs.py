@@ -210,22 +210,6 @@ def test_cleaning_leaves_exactly_what_the_store_says(store: BlobStore, layout: L
     assert {path.name for path in layout.uploads.iterdir()} == {"u2"}
 
 
-@pytest.mark.parametrize("gone", ["the blob", "what the name shows"])
-def test_a_blob_and_its_name_are_one_again(store: BlobStore, layout: Layout, gone: str) -> None:
-    """Another package of the same bytes came between publishing and what the store says."""
-    sha256 = put(store, layout, b"bytes")
-    store.publish(sha256, "a.pkg")
-    name, blob = layout.packages / "a.pkg", store.path(sha256)
-    if gone == "the blob":
-        blob.unlink()
-    else:
-        put(store, layout, b"bytes")
-    store.ensure(sha256, "a.pkg")
-    assert name.read_bytes() == b"bytes"
-    assert store.shows(sha256, "a.pkg")
-    assert [path.name for path in layout.packages.iterdir()] == ["a.pkg"]
-
-
 @pytest.mark.parametrize("newer", [b"newer", b"other"])
 def test_a_name_that_was_taken_away_or_given_to_others_is_left(
     store: BlobStore, layout: Layout, newer: bytes
