@@ -90,7 +90,7 @@ class Life:
         app.replication.greet()
         for peer in app.peers.active_ids():
             if self._serving:
-                app.replication.returned(peer)
+                app.replication.catch_up(peer)
             else:
                 app.replication.announced(peer)
 

@@ -5,6 +5,7 @@ are in `registration`.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -147,26 +148,31 @@ class Peers:
         self._quarantine_ms = min(quarantine_ms, QUARANTINE_MS)
         self._peers: dict[str, Peer] = {}
         self._clients: dict[str, PeerClient] = {}
-        self._saving = asyncio.Lock()
+        self._writing = asyncio.Lock()  #: one at a time, so that none of ours is stale
         self._skipped: set[str] = set()  #: rows that cannot be read
         self.on_up: Callable[[str], None] = lambda _: None  #: called when a peer that was down shows life
         self.on_left: Callable[[], None] = lambda: None  #: called when a registration has ended
 
     async def load(self) -> None:
         """Read all registrations."""
-        known = set(self._peers)
-        docs = await self._store.find("peers", limit=_MANY)
-        for doc in docs:
-            old = self._peers.get(doc["_id"])
-            try:
-                if old is None:
-                    self._peers[doc["_id"]] = _from_doc(doc)
-                elif doc["_rev"] > old.rev:
-                    _take_over(old, doc)
-            except (KeyError, TypeError, ValueError) as exc:
-                self._skip(doc["_id"], exc)
-        for id in known - {doc["_id"] for doc in docs}:
-            self._forget(id)
+        async with self._writing:  # so that what is read is not older than what is known here
+            docs = await self._store.find("peers", limit=_MANY)
+            for doc in docs:
+                try:
+                    self._take_in(doc)
+                except (KeyError, TypeError, ValueError) as exc:
+                    self._skip(doc["_id"], exc)
+            for id in set(self._peers) - {doc["_id"] for doc in docs}:
+                self._forget(id)
+
+    def _take_in(self, doc: Doc) -> None:
+        """Take over one registration, as it is stored."""
+        new, old = _from_doc(doc), self._peers.get(doc["_id"])
+        if old is None or _is_another(doc, old):
+            self._forget(new.id)
+            self._peers[new.id] = new
+        elif new.rev > old.rev:
+            _take_over(old, doc)
 
     def _skip(self, id: str, error: Exception) -> None:
         """An odd row must not hide the others; said once."""
@@ -351,7 +357,7 @@ class Peers:
         if peer is None:
             return
         now = self._now()
-        troubled = bool(peer.failures or peer.retry_at)
+        troubled = bool(peer.failures or peer.retry_at or peer.disowned)
         was_down, peer.down = peer.down, False
         was_away, peer.disowned = was_down or peer.disowned, False
         peer.failures, peer.retry_at, peer.last_seen, peer.last_error = 0, 0, now, ""
@@ -365,16 +371,22 @@ class Peers:
             self.on_up(id)
 
     async def record_failure(self, id: str, error: PeerError) -> None:
-        """A call to a peer failed: wait longer each time before the next. Breaking the protocol is a strike too."""
+        """A call to a peer failed: wait longer each time before the next. Breaking the protocol is a strike too.
+
+        Calls that were under way at the same time are one failure.
+        """
         peer = self._peers.get(id)
         if peer is None:
             return
         now = self._now()
-        peer.failing_since = peer.failing_since if peer.failures and peer.failing_since else now
-        peer.failures += 1
-        wait = min(CAP_S, BASE_S * 2.0 ** min(peer.failures - 1, 20)) * (0.75 + 0.5 * self._jitter())
         after = error.details.get("retry_after")
-        peer.retry_at = now + round(1000 * (float(after) if isinstance(after, int | float) else wait))
+        if not self.backing_off(id):
+            peer.failing_since = peer.failing_since if peer.failures and peer.failing_since else now
+            peer.failures += 1
+            wait = min(CAP_S, BASE_S * 2.0 ** min(peer.failures - 1, 20)) * (0.75 + 0.5 * self._jitter())
+            peer.retry_at = now + round(1000 * wait)
+        if isinstance(after, int | float):
+            peer.retry_at = now + round(1000 * after)
         peer.last_error = error.message
         peer.disowned = peer.disowned or error.details.get("code") in NOT_REGISTERED
         ahead_s = error.details.get("offset_s")
@@ -473,17 +485,19 @@ class Peers:
             StaleRevision: One of the further operations did not hold; nothing was written.
             StoreUnavailable: It is not known whether it was written.
         """
-        stored = await self._store.batch([Replace("peers", _to_doc(peer)), *more])
-        peer.rev = stored[0]["_rev"] if stored[0] else 0
-        self._peers[peer.id] = peer
+        async with self._writing:
+            stored = await self._store.batch([Replace("peers", _to_doc(peer)), *more])
+            peer.rev = stored[0]["_rev"] if stored[0] else 0
+            self._peers[peer.id] = peer
 
     async def drop(self, id: str, events: Sequence[Insert]) -> None:
         """Delete a registration, if it is there, with how far its feed was read."""
         if id not in self._peers:
             return
         read = (Remove("cursors", id), Remove("followers", compared_id(id)))
-        await self._store.batch([Remove("peers", id), *read, *events])
-        self._forget(id)
+        async with self._writing:
+            await self._store.batch([Remove("peers", id), *read, *events])
+            self._forget(id)
         self.on_left()
 
     async def describe(self, id: str, *, name: str, url: str, tls_fingerprint: str) -> None:
@@ -524,7 +538,7 @@ class Peers:
         peer.saved_at = self._now()
         events = [*events, *self._clock_events(peer)]
         try:
-            async with self._saving:  # one after the other, so that none of ours is stale
+            async with self._writing:
                 await self._save_now(peer, events)
         except OUTAGES as exc:
             log.debug(
@@ -535,15 +549,17 @@ class Peers:
         for _ in range(_TRIES):
             if self._peers.get(peer.id) is not peer:
                 return  # removed meanwhile: to write it would bring it back
-            try:
-                stored = await self._store.batch([Replace("peers", _to_doc(peer), peer.rev), *events])
-            except StaleRevision:
-                doc = await self._store.get("peers", peer.id)
-                if doc is None:
-                    self._forget(peer.id)
-                    return
+            doc = await self._store.get("peers", peer.id)
+            if doc is None:
+                self._forget(peer.id)
+                return
+            if _is_another(doc, peer):  # how the peer did before says nothing of it
+                self._take_in(doc)
+                return
+            if doc["_rev"] > peer.rev:
                 _take_over_registration(peer, doc)
-            else:
+            with contextlib.suppress(StaleRevision):
+                stored = await self._store.batch([Replace("peers", _to_doc(peer), peer.rev), *events])
                 peer.rev = stored[0]["_rev"] if stored[0] else peer.rev
                 return
 
@@ -608,6 +624,11 @@ def _from_doc(doc: Doc) -> Peer:
     return Peer(id=doc["_id"], state=state, rev=rev, packages=_packages(doc), **fields)
 
 
+def _is_another(doc: Doc, peer: Peer) -> bool:
+    """Whether a registration was ended and made again since it was read: its writes count from 1 again then."""
+    return bool(doc["_rev"] < peer.rev or doc.get("joined_at", 0) != peer.joined_at)
+
+
 def _packages(doc: Doc) -> dict[str, Strikes]:
     rows = [dict(row) for row in doc.get("packages", [])]
     return {row.pop("package"): Strikes(**row) for row in rows}
@@ -628,7 +649,6 @@ def _take_over_registration(peer: Peer, doc: Doc) -> None:
 
 
 def _take_over(peer: Peer, doc: Doc) -> None:
-    _from_doc(doc)
     _take_over_registration(peer, doc)
     peer.packages = _packages(doc)
     for name in _HEALTH:

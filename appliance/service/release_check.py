@@ -225,8 +225,7 @@ class ReleaseCheck:
         try:
             return await self._call(function, *arguments)
         except PeerUnreachable as exc:
-            if not self._peers.backing_off(node):  # those that asked it at the same time are one failure
-                await self._peers.record_failure(node, exc)
+            await self._peers.record_failure(node, exc)
             raise
 
     async def _call(self, function: Callable[..., T], *arguments: object) -> T:

@@ -131,6 +131,7 @@ class Replication:
         #: by peer: how often its feed was none, and until when it is left unread
         self._unread: dict[str, tuple[int, int]] = {}
         self._uncompared: set[str] = set()  #: peers to compare with once their feed has been read
+        self._returned: set[str] = set()  #: those to ask then for what is missing
         #: called when a peer's feed was read, and this node may lack what is behind its position
         self.on_gap: Callable[[str], Awaitable[None]] = _nothing
         self._reading: dict[str, asyncio.Task[bool]] = {}
@@ -233,7 +234,7 @@ class Replication:
                 if twin:  # also if the database is away just now: the record may not come again
                     await self._twins.found(record)
         elif record.kind is RecordKind.REPLICA:
-            await self._holdings.say_again(record.id.partition(".")[0])
+            await self._holdings.settle_many([record.id.partition(".")[0]])
 
     async def _look_at_own(self) -> None:
         """A worker took in a record that another life of this node wrote."""
@@ -348,7 +349,12 @@ class Replication:
         await self._take(peer, [record], [])
 
     def returned(self, peer: str) -> None:
-        """A peer can be reached again, or this node has started: read its feed now, then compare with it."""
+        """A peer can be reached again: read its feed, ask it for what is missing, and compare with it."""
+        self._returned.add(peer)
+        self.catch_up(peer)
+
+    def catch_up(self, peer: str) -> None:
+        """Read a peer's feed now, then compare with it."""
         self._uncompared.add(peer)
         self.announced(peer)
 
@@ -458,11 +464,11 @@ class Replication:
         try:
             while not self._stopped:
                 self._read_again.discard(peer)
-                was_down = self._peers.is_down(peer)
                 renewed = await self._read_all(peer)
-                if was_down:
+                if peer in self._returned:
+                    self._returned.discard(peer)
                     await self.fill(again=True)
-                if was_down or renewed or peer in self._uncompared:
+                if renewed or peer in self._uncompared:
                     await self.on_gap(peer)
                     self._uncompared.discard(peer)
                 if peer not in self._read_again:

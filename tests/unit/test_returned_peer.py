@@ -1,0 +1,61 @@
+"""What is asked of a peer that can be reached, or knows this node, again."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from appliance.jobs.supervisor import Supervisor
+from appliance.service.replication import Replication
+
+
+def story(monkeypatch: pytest.MonkeyPatch, *, returned: bool) -> list[str]:
+    """What is done once the feed of a peer was read."""
+    done: list[str] = []
+
+    async def inner() -> None:
+        names = (
+            "store",
+            "records",
+            "catalogue",
+            "holdings",
+            "intake",
+            "twins",
+            "peers",
+            "identity",
+            "own",
+            "calls",
+        )
+        parts: dict[str, Any] = {name: SimpleNamespace() for name in names}
+        replication = Replication(**parts, supervisor=Supervisor(now=lambda: 0), now=lambda: 0)
+
+        async def read(_peer: str) -> bool:
+            if returned and "read" not in done:
+                replication.returned("peer")  # its answer is the sign of life
+            done.append("read")
+            return False
+
+        async def fill(*, again: bool = False) -> None:
+            done.append("tried again" if again else "filled")
+
+        async def compare(_peer: str) -> None:
+            done.append("compared")
+
+        monkeypatch.setattr(replication, "_read_all", read)
+        monkeypatch.setattr(replication, "fill", fill)
+        replication.on_gap = cast(Any, compare)
+        replication.catch_up("peer")
+        await replication._reading["peer"]
+
+    asyncio.run(inner())
+    return done
+
+
+def test_what_is_missing_is_asked_of_a_peer_that_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it was silent, or did not know this node: while it was away packages were waiting for it."""
+    assert story(monkeypatch, returned=True)[:3] == ["read", "tried again", "compared"]
+
+
+def test_at_a_start_nothing_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert story(monkeypatch, returned=False) == ["read", "compared"]
