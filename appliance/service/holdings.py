@@ -246,15 +246,6 @@ class Holdings:
             return True
         return package.presence is Presence.HELD and not self.admission(self._own, package.body).admitted
 
-    async def say_again(self, id: str) -> None:
-        """Write this node's replica record of a package anew, above one from before a restored copy."""
-        package = self._catalogue.by_id(id)
-        if package is not None:
-            operations = self._replica(package, await self._records.about(id))
-            if operations:
-                await self._store.batch(operations)
-                self.on_written()
-
     async def settle_many(self, ids: Iterable[str], *, again: bool = False) -> set[str]:
         """Settle packages, several at a time; `again` as for `settle`.
 
@@ -366,7 +357,7 @@ class Holdings:
                 await self._store.batch(known)
             return None, []
         body = package_body(record)
-        old = self._catalogue.by_id(id)
+        old, rev = self._catalogue.by_id(id), self._catalogue.rev(id)
         transfer = await self._store.get("transfers", transfer_id(id, body.sha256))
         if ended is not None and ended["_id"] == transfer_id(id, body.sha256):
             unseen = ended["state"] != TransferState.DONE and cancelled_by_person(transfer)
@@ -387,7 +378,9 @@ class Holdings:
         at_once = again or old is None or old.presence is not Presence.ARRIVING
         at_once = at_once or self._new_source(situation, transfer)
         operations.extend(await self._transfer_operations(decision, view, transfer, ended, at_once=at_once))
-        if operations:
+        if operations or view != old:
+            # Also a view that is as it was: if another process has written another one, nothing of this is right.
+            operations.append(Replace("packages", package_doc(view, self._now()), rev))
             stored = await self._store.batch(operations)
             if self._given.get(id) == view.held_filename:
                 del self._given[id]
@@ -613,12 +606,9 @@ class Holdings:
         *,
         stopped: bool,
     ) -> list[Operation]:
-        now = self._now()
         operations: list[Operation] = []
         if view != old:
-            rev = self._catalogue.rev(view.id)
-            operations.append(Replace("packages", package_doc(view, now), rev))
-            operations.extend(events_of(old, view, decision, actor=actor, at=now))
+            operations.extend(events_of(old, view, decision, actor=actor, at=self._now()))
         # Also where nothing changed: the record may be gone, or was not written while a twin was running.
         operations.extend(self._replica(view, about, stopped=stopped))
         return operations
@@ -773,14 +763,14 @@ class Holdings:
         """Serve a package no more; says whether it was held from this blob."""
         async with self._locks.setdefault(id, asyncio.Lock()):
             for attempt in range(_TRIES):
-                package = self._catalogue.by_id(id)
+                package, rev = self._catalogue.by_id(id), self._catalogue.rev(id)
                 if package is None or package.held_sha256 != sha256:
                     return False
                 try:
                     await asyncio.to_thread(self._blobs.unpublish, package.held_filename)
                 except StorageError as exc:  # the sweep takes it away later
                     log.warning(exc.message, extra={"action": "name_left", "file": package.held_filename})
-                operations = damage(package, self._catalogue.rev(id), reason, self._now())
+                operations = damage(package, rev, reason, self._now())
                 try:
                     stored = await self._store.batch(operations)
                 except StaleRevision:

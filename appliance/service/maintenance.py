@@ -187,8 +187,9 @@ class Maintenance:
         before = now - TOMBSTONE_LIFE_MS
         for package in self._catalogue.all():
             if package.withdrawn and package.at < before:
+                rev = self._catalogue.rev(package.id)
                 if not await self._has_record(package.id):
-                    gone = Remove("packages", package.id, self._catalogue.rev(package.id))
+                    gone = Remove("packages", package.id, rev)
                     with contextlib.suppress(StaleRevision):  # another process published it again
                         await self._store.batch([gone])
                 await self._catalogue.refresh(package.id)

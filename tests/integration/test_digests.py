@@ -67,12 +67,12 @@ class Alone:
 
 
 class Node:
-    """The services of one node, without its doors."""
+    """The services of one node, without its doors; of the node that has an identity, if one is given."""
 
-    def __init__(self, store: Store, root: Path, clock: Clock) -> None:
+    def __init__(self, store: Store, root: Path, clock: Clock, identity: Identity | None = None) -> None:
         self.store, self.clock = store, clock
         self.wrong_ms = 0  #: how far the wall clock is ahead of the one that nobody sets
-        self.identity = Identity.generate()
+        self.identity = identity or Identity.generate()
         node_id = self.identity.node_id
         self.layout = Layout(root / "data")
         self.blobs = BlobStore(self.layout, floor_bytes=0)

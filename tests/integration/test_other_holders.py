@@ -1,7 +1,7 @@
 """What a node believes of the copies of others before it releases its own, and what it says of its own."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,8 @@ class Registered:
 class World(Node):
     """A node in a network of others, of which there are only their records."""
 
-    def __init__(self, store: Store, root: Path) -> None:
-        super().__init__(store, root, Clock())
+    def __init__(self, store: Store, root: Path, identity: Identity | None = None) -> None:
+        super().__init__(store, root, Clock(), identity)
         self.near = Registered()
         self.holdings._sources = self.near
 
@@ -115,5 +115,71 @@ def test_a_node_that_lost_a_small_package_does_not_say_that_it_holds_it(run: Cal
         await world.holdings.lost_blob(package.body.sha256, "the file is missing")
         assert world.package().presence is Presence.ARRIVING
         assert await world.said(package) == "arriving"
+
+    run(test)
+
+
+async def let_go(worker: World, tmp_path: Path) -> tuple[World, Callable[[], Awaitable[None]]]:
+    """A process that knows a package as held, and what lets another process of the node let it go."""
+    package = await worker.publish(data=DATA)
+    other = await worker.other_holder(package, registered=True)
+    await worker.packages.change(package.id, stage="dev", actor="jo")
+    serving = World(worker.store, tmp_path, worker.identity)
+    await serving.catalogue.load()
+    await serving.holdings.refresh_nodes()
+    assert serving.package().presence is Presence.HELD
+
+    async def go() -> None:
+        await worker.holdings.settle(package.id, proof=Proof(node=other, sha256=package.body.sha256))
+        assert worker.package().presence is Presence.NOT_ADMITTED
+
+    return serving, go
+
+
+async def is_gone(node: World) -> None:
+    """What this process says of the package is what another one did."""
+    package = node.package()
+    assert (package.presence, package.held_sha256) == (Presence.NOT_ADMITTED, "")
+    assert await node.said(package) == "not_admitted"
+
+
+def test_what_one_process_let_go_is_not_called_held_by_another(
+    run: Callable[[Test], None], tmp_path: Path
+) -> None:
+    """By a view of the package that is older than its newest replica record: the network would count on the copy."""
+
+    async def test(worker: World) -> None:
+        serving, go = await let_go(worker, tmp_path)
+        await go()
+        await serving.holdings.settle(serving.package().id)
+        await is_gone(serving)
+
+    run(test)
+
+
+def test_what_one_process_lets_go_while_another_settles_it_is_gone(
+    run: Callable[[Test], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one reads the new view while it still decides by the old one."""
+
+    async def test(worker: World) -> None:
+        serving, go = await let_go(worker, tmp_path)
+        package, read = serving.package(), serving.store.get
+        body = replace(package.body, notes="other notes")
+        known = await serving.records.known(RecordKind.PACKAGE, package.id)
+        _, changed = serving.records.write(RecordKind.PACKAGE, package.id, body, known)
+        await serving.store.batch([changed])
+
+        async def outrun(collection: str, id: str) -> Any:
+            if collection == "transfers":
+                monkeypatch.setattr(serving.store, "get", read)
+                await go()
+                await serving.catalogue.load()
+            return await read(collection, id)
+
+        monkeypatch.setattr(serving.store, "get", outrun)
+        await serving.holdings.settle(package.id)
+        assert serving.package().body.notes == "other notes"
+        await is_gone(serving)
 
     run(test)

@@ -252,8 +252,13 @@ class Oracle:
             if transfer["state"] in UNDER_WAY and transfer["package"] not in fetching:
                 yield f"{node.name}: the transfer of {transfer['filename']} is {transfer['state']} and has no job"
         for job in sight.jobs:
-            if job["state"] == "failed" and job["name"] != "package.verify":
+            if job["state"] == "failed" and job["name"] != "package.verify" and not self._was_damaged(job):
                 yield f"{node.name}: the job {job['name']} {job['args']} failed: {job['error']}"
+
+    def _was_damaged(self, job: dict[str, Any]) -> bool:
+        """Whether a version was to be put back of which a copy was broken on purpose: that is refused."""
+        broken = job["args"].get("sha256") in self._ledger.endangered
+        return broken and job["name"] == "package.restore" and "is damaged here" in job["error"]
 
 
 async def _records(node: Any) -> dict[str, tuple[Any, ...]]:
