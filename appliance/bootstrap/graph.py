@@ -170,13 +170,14 @@ def connect(
 
     async def node_changed(record: Record) -> None:
         if record.deleted:
+            await peers.load()  # another process may have heard of it a moment ago
             if peers.is_down(record.id):
                 await registrations.left(record.id, by=record.author)
             return
         body = node_body(record)
         await peers.describe(record.id, name=body.name, url=body.url, tls_fingerprint=body.tls_fingerprint)
 
-    intake.on_node = node_changed
+    intake.on_node = replication.on_node = node_changed
     peers.on_up = replication.returned
     peers.on_left = replication.look
     registrations = Registrations(

@@ -55,6 +55,7 @@ class Life:
         await app.replication.start()
         await app.verifying.load()
         if self._serving:
+            await app.registrations.finish()
             await app.verifying.look(names=False, wait_s=START_S)
             await app.replication.settle_all()
             await self._graph.maintenance.clean_files()

@@ -160,8 +160,7 @@ class Catalogue:
     def _skip(self, doc: Doc, error: WireInvalid) -> None:
         """An odd view must not hide the others; it is made again from the record. Said once."""
         id = doc["_id"]
-        if id not in self._by_id:
-            self._rows[id] = _row(doc)
+        self._rows[id] = _row(doc)
         if id not in self._skipped:
             self._skipped.add(id)
             log.error(error.message, extra={"action": "package_skipped", "package": id[:200]})

@@ -8,6 +8,7 @@ any point: files are linked before the store says so, and removed after. Settlin
 
 import asyncio
 import base64
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
@@ -178,6 +179,7 @@ class Holdings:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._nodes: dict[str, NodeBody] = {}
         self._nodes_seq = 0
+        self._reading_nodes = asyncio.Lock()  #: so that an older list never takes the place of a newer one
         self._given: dict[str, str] = {}  #: public names, by package, that the store does not know of yet
         self.on_written: Callable[[], None] = lambda: (
             None
@@ -185,8 +187,9 @@ class Holdings:
 
     async def refresh_nodes(self) -> None:
         """Read again which nodes the network has."""
-        self._nodes_seq = await self._store.last_sequence("records")
-        self._nodes = {record.id: node_body(record) for record in await self._records.nodes()}
+        async with self._reading_nodes:
+            self._nodes_seq = await self._store.last_sequence("records")
+            self._nodes = {record.id: node_body(record) for record in await self._records.nodes()}
 
     async def follow_nodes(self) -> None:
         """Read again which nodes the network has, if another process of this node may have written one since."""
@@ -349,6 +352,10 @@ class Holdings:
         proof: Proof | None,
     ) -> tuple[Package | None, list[str]]:
         """As `settle`; with the ids of packages to settle after it."""
+        old, rev = (
+            self._catalogue.by_id(id),
+            self._catalogue.rev(id),
+        )  # before the record: never a newer one than it
         about = await self._about(id)
         record = about.package.record
         if record is None:
@@ -357,8 +364,8 @@ class Holdings:
                 await self._store.batch(known)
             return None, []
         body = package_body(record)
-        old, rev = self._catalogue.by_id(id), self._catalogue.rev(id)
         transfer = await self._store.get("transfers", transfer_id(id, body.sha256))
+        transfer_rev = transfer["_rev"] if transfer is not None else 0
         if ended is not None and ended["_id"] == transfer_id(id, body.sha256):
             unseen = ended["state"] != TransferState.DONE and cancelled_by_person(transfer)
             transfer, ended = (transfer, None) if unseen else (ended, ended)
@@ -377,22 +384,30 @@ class Holdings:
             operations.append(Enqueue(_release_check_job(id, self._now())))
         at_once = again or old is None or old.presence is not Presence.ARRIVING
         at_once = at_once or self._new_source(situation, transfer)
-        operations.extend(await self._transfer_operations(decision, view, transfer, ended, at_once=at_once))
-        if operations or view != old:
-            # Also a view that is as it was: if another process has written another one, nothing of this is right.
-            operations.append(Replace("packages", package_doc(view, self._now()), rev))
-            stored = await self._store.batch(operations)
-            if self._given.get(id) == view.held_filename:
-                del self._given[id]
-            for operation, doc in zip(operations, stored, strict=True):
-                if isinstance(operation, Replace) and operation.collection == "packages" and doc is not None:
-                    self._catalogue.take(doc)
-            if any(isinstance(op, Replace) and op.collection == "records" for op in operations):
-                self.on_written()
+        operations.extend(
+            await self._transfer_operations(decision, view, transfer, ended, transfer_rev, at_once=at_once)
+        )
+        await self._write(old, rev, view, operations)
         proven = body.sha256 if situation.proven_elsewhere else ""
         heirs = await self._let_go(old, view, decision, proven, ended)
         await self._check_name(old, view, decision)
         return self._catalogue.by_id(id), heirs
+
+    async def _write(self, old: Package | None, rev: int, view: Package, operations: list[Operation]) -> None:
+        """Write what was decided by a view of a package, and the new one, while the old one has this revision."""
+        if view != old or any(not isinstance(operation, Enqueue) for operation in operations):
+            # Also one that is as it was: if another process has written another one, nothing of this is right.
+            operations = [*operations, Replace("packages", package_doc(view, self._now()), rev)]
+        if not operations:
+            return
+        stored = await self._store.batch(operations)
+        if self._given.get(view.id) == view.held_filename:
+            del self._given[view.id]
+        for operation, doc in zip(operations, stored, strict=True):
+            if isinstance(operation, Replace) and operation.collection == "packages" and doc is not None:
+                self._catalogue.take(doc)
+        if any(isinstance(op, Replace) and op.collection == "records" for op in operations):
+            self.on_written()
 
     async def _give_name(self, view: Package) -> None:
         """Let a package have its public name, before the store says so."""
@@ -458,9 +473,19 @@ class Holdings:
         return True
 
     async def _transfer_operations(
-        self, decision: Decision, view: Package, transfer: Doc | None, ended: Doc | None, *, at_once: bool
+        self,
+        decision: Decision,
+        view: Package,
+        transfer: Doc | None,
+        ended: Doc | None,
+        rev: int,
+        *,
+        at_once: bool,
     ) -> list[Operation]:
-        """What is written about the transfer of a package, and that of other bytes of it that just ended."""
+        """What is written about the transfer of a package, and that of other bytes of it that just ended.
+
+        The first holds only while that transfer has the revision `rev`: a person may cancel it meanwhile.
+        """
         job = None
         if needs_job(decision, transfer) and transfer is not None:
             active = await self._store.find_jobs({"active_key": fetch_key(transfer["_id"])}, limit=1)
@@ -468,7 +493,10 @@ class Holdings:
         now = self._now()
         step = follow(decision, view, transfer, job, at_once=at_once, now=now)
         documents = {doc["_id"]: doc for doc in (ended, step.transfer) if doc is not None}
-        operations: list[Operation] = [Replace("transfers", doc) for doc in documents.values()]
+        own = transfer_id(view.id, view.body.sha256)
+        operations: list[Operation] = [
+            Replace("transfers", doc, rev if id == own else None) for id, doc in documents.items()
+        ]
         return [*operations, *([Enqueue(fetch_job(view, now))] if step.enqueue else [])]
 
     async def _situation(
@@ -706,6 +734,8 @@ class Holdings:
         Returns:
             The ids of the packages that were served from it or about to be, and of those that could be put back to it.
         """
+        with contextlib.suppress(*OUTAGES):  # another process may serve more from it
+            await self._catalogue.load()
         waiting: list[str] = []
         if seen is not None and not self._catalogue.holders(sha256):
             waiting = await self._note_damage(

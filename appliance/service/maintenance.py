@@ -185,9 +185,9 @@ class Maintenance:
         await self._uploads.expire()
         await self._burial.bury(await self._trash.elapsed())
         before = now - TOMBSTONE_LIFE_MS
-        for package in self._catalogue.all():
-            if package.withdrawn and package.at < before:
-                rev = self._catalogue.rev(package.id)
+        for id in [package.id for package in self._catalogue.all()]:
+            package, rev = self._catalogue.by_id(id), self._catalogue.rev(id)
+            if package is not None and package.withdrawn and package.at < before:
                 if not await self._has_record(package.id):
                     gone = Remove("packages", package.id, rev)
                     with contextlib.suppress(StaleRevision):  # another process published it again

@@ -158,20 +158,24 @@ class Peers:
         async with self._writing:  # so that what is read is not older than what is known here
             docs = await self._store.find("peers", limit=_MANY)
             for doc in docs:
-                try:
-                    self._take_in(doc)
-                except (KeyError, TypeError, ValueError) as exc:
-                    self._skip(doc["_id"], exc)
+                self._take_in(doc)
             for id in set(self._peers) - {doc["_id"] for doc in docs}:
                 self._forget(id)
 
     def _take_in(self, doc: Doc) -> None:
-        """Take over one registration, as it is stored."""
-        new, old = _from_doc(doc), self._peers.get(doc["_id"])
+        """Take over one registration, as it is stored, if it is news and can be read."""
+        old = self._peers.get(doc["_id"])
+        if old is not None and not _is_another(doc, old) and doc["_rev"] <= old.rev:
+            return
+        try:
+            new = _from_doc(doc)
+        except (KeyError, TypeError, ValueError) as exc:
+            self._skip(doc["_id"], exc)
+            return
         if old is None or _is_another(doc, old):
             self._forget(new.id)
             self._peers[new.id] = new
-        elif new.rev > old.rev:
+        else:
             _take_over(old, doc)
 
     def _skip(self, id: str, error: Exception) -> None:
@@ -373,7 +377,7 @@ class Peers:
     async def record_failure(self, id: str, error: PeerError) -> None:
         """A call to a peer failed: wait longer each time before the next. Breaking the protocol is a strike too.
 
-        Calls that were under way at the same time are one failure.
+        One that fails while the peer is left alone already was under way at that time: both are one failure.
         """
         peer = self._peers.get(id)
         if peer is None:
@@ -494,10 +498,24 @@ class Peers:
         """Delete a registration, if it is there, with how far its feed was read."""
         if id not in self._peers:
             return
-        read = (Remove("cursors", id), Remove("followers", compared_id(id)))
         async with self._writing:
-            await self._store.batch([Remove("peers", id), *read, *events])
+            await self._store.batch([Remove("peers", id), *_read_of(id), *events])
             self._forget(id)
+        self.on_left()
+
+    async def drop_leaving(self, id: str) -> None:
+        """As `drop`, for one that is ending; one that was made meanwhile stays."""
+        async with self._writing:
+            for _ in range(_TRIES):
+                doc = await self._store.get("peers", id)
+                if doc is None:
+                    self._forget(id)
+                if doc is None or doc["state"] != PeerState.LEAVING:
+                    break
+                with contextlib.suppress(StaleRevision):
+                    await self._store.batch([Remove("peers", id, doc["_rev"]), *_read_of(id)])
+                    self._forget(id)
+                    break
         self.on_left()
 
     async def describe(self, id: str, *, name: str, url: str, tls_fingerprint: str) -> None:
@@ -557,11 +575,20 @@ class Peers:
                 self._take_in(doc)
                 return
             if doc["_rev"] > peer.rev:
-                _take_over_registration(peer, doc)
+                try:
+                    _take_over_registration(peer, doc)
+                except (KeyError, TypeError, ValueError) as exc:
+                    self._skip(peer.id, exc)
+                    return
             with contextlib.suppress(StaleRevision):
                 stored = await self._store.batch([Replace("peers", _to_doc(peer), peer.rev), *events])
                 peer.rev = stored[0]["_rev"] if stored[0] else peer.rev
                 return
+
+
+def _read_of(id: str) -> list[Operation]:
+    """What forgets how far a peer's feed was read, and when it was compared with."""
+    return [Remove("cursors", id), Remove("followers", compared_id(id))]
 
 
 def compared_id(peer: str) -> str:

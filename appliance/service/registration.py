@@ -320,6 +320,8 @@ class Registrations:
         """Make a registration active. `more` is done in the same write, `notice` shown with it."""
         body = node_body(record)
         old = self._peers.find(record.id)
+        if old is not None and old.state is PeerState.LEAVING:  # that one ends, however this one goes on
+            old = None
         fresh = old is None or old.state is not PeerState.ACTIVE
         now = self._now()
         # A copy: what is in use must not change if the write fails.
@@ -369,7 +371,8 @@ class Registrations:
             EventType.PEER_LEFT, at=self._now(), actor=actor, subject=id, name=peer.name, removed_here=True
         )
         # From here on nothing is asked of it, nor given to it, however long it takes to tell it.
-        await self._peers.put(replace(peer, state=PeerState.LEAVING), [])
+        begun = peer.state is PeerState.LEAVING
+        await self._peers.put(replace(peer, state=PeerState.LEAVING), [] if begun else [event])
         try:
             await self._in_thread(client.leave)
         except PeerError as exc:
@@ -377,7 +380,13 @@ class Registrations:
                 "a removed peer could not be told",
                 extra={"action": "leave_untold", "peer": id, "reason": exc.message},
             )
-        await self._peers.drop(id, [event])
+        await self._peers.drop_leaving(id)
+
+    async def finish(self) -> None:
+        """End what a crash kept from its end: registrations whose peers were being told that they end."""
+        for peer in self._peers.all():
+            if peer.state is PeerState.LEAVING:
+                await self._peers.drop_leaving(peer.id)
 
     async def left(self, id: str, *, by: str = "") -> None:
         """A peer ended the registration, or another node says that the peer is gone for good.

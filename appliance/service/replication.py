@@ -134,6 +134,8 @@ class Replication:
         self._returned: set[str] = set()  #: those to ask then for what is missing
         #: called when a peer's feed was read, and this node may lack what is behind its position
         self.on_gap: Callable[[str], Awaitable[None]] = _nothing
+        #: called with the newest record of each peer
+        self.on_node: Callable[[Record], Awaitable[None]] = _nothing
         self._reading: dict[str, asyncio.Task[bool]] = {}
         self._read_again: set[str] = set()
         self._telling: dict[str, asyncio.Task[bool]] = {}
@@ -409,8 +411,16 @@ class Replication:
             await asyncio.wait(running, timeout=PATIENCE_S)
         await self.own_record()
         await self._holdings.follow_nodes()
+        await self.follow_peers()
         await self.settle_missed()
         await self.fill()
+
+    async def follow_peers(self) -> None:
+        """Do again what follows from the newest record of each peer: an outage may have lost it."""
+        for peer in self._peers.active_ids():
+            record = (await self._records.known(RecordKind.NODE, peer)).record
+            if record is not None:
+                await self.on_node(record)
 
     async def next_look(self) -> int:
         """About when everything that is missing is looked at again, UTC milliseconds."""
@@ -467,7 +477,11 @@ class Replication:
                 renewed = await self._read_all(peer)
                 if peer in self._returned:
                     self._returned.discard(peer)
-                    await self.fill(again=True)
+                    try:
+                        await self.fill(again=True)
+                    except BaseException:  # an outage, or a stop
+                        self._returned.add(peer)
+                        raise
                 if renewed or peer in self._uncompared:
                     await self.on_gap(peer)
                     self._uncompared.discard(peer)
@@ -564,7 +578,7 @@ class FeedBounds:
             self._barren += 1
 
 
-async def _nothing(_peer: str) -> None:
+async def _nothing(_of: object) -> None:
     pass
 
 

@@ -51,6 +51,7 @@ _NEEDED = {
 }  # fmt: skip
 _RETRIED = {TransferState.CANCELLED, TransferState.FAILED, TransferState.STALLED}
 _MANY = 10_000
+_TRIES = 5
 _PASSING = {TransferState.FETCHING, TransferState.VERIFYING}
 _OPEN = [str(state) for state in TransferState if state not in {TransferState.DONE, TransferState.CANCELLED}]
 _UNWANTED = {Presence.HELD, Presence.NOT_ADMITTED, Presence.WITHDRAWN}
@@ -158,10 +159,13 @@ class Transfers:
         Raises:
             JobUnknown: There is none of this id.
         """
+        return self._shown(await self._stored(id))
+
+    async def _stored(self, id: str) -> Doc:
         doc = await self._store.get("transfers", id)
         if doc is None:
             raise JobUnknown(f"There is no transfer {id}.")
-        return self._shown(doc)
+        return doc
 
     def _shown(self, doc: Doc) -> Doc:
         live = self._live.get(doc["_id"])
@@ -185,28 +189,38 @@ class Transfers:
             InvalidTransition: It runs, or is done.
         """
         doc = await self.get(id)
-        state = TransferState(doc["state"])
-        if "pull" in doc and self.pulls is not None and state is not TransferState.DONE:
+        if "pull" in doc and self.pulls is not None and doc["state"] != TransferState.DONE:
             await self.pulls.retry(doc)
             return await self.get(id)
-        if state in {TransferState.DONE, TransferState.FETCHING, TransferState.VERIFYING}:
-            raise InvalidTransition(f"The transfer is {state}; there is nothing to retry.")
         package = self._catalogue.by_id(doc["package"])
-        if package is None or transfer_id(package.id, package.body.sha256) != id:
-            raise InvalidTransition("Other bytes have this name now; the transfer is of no use any more.")
-        now = self._now()
-        await self._peers.forgive(package.id)
-        await self._store.batch(
-            [
-                Replace("transfers", restarted_doc(doc, package, now)),
-                Enqueue(fetch_job(package, now)),
-            ]
-        )
+
+        def again(doc: Doc) -> tuple[Doc, list[Operation]]:
+            state = TransferState(doc["state"])
+            if state in {TransferState.DONE, TransferState.FETCHING, TransferState.VERIFYING}:
+                raise InvalidTransition(f"The transfer is {state}; there is nothing to retry.")
+            if package is None or transfer_id(package.id, package.body.sha256) != id:
+                raise InvalidTransition("Other bytes have this name now; the transfer is of no use any more.")
+            now = self._now()
+            return restarted_doc(doc, package, now), [Enqueue(fetch_job(package, now))]
+
+        again(doc)
+        await self._peers.forgive(doc["package"])
+        await self._rewrite(id, again)
         log.info(
             "a transfer is retried", extra={"action": "transfer_retried", "transfer": id, "actor": actor}
         )
-        await self._holdings.settle(package.id)
+        await self._holdings.settle(doc["package"])
         return await self.get(id)
+
+    async def _rewrite(self, id: str, change: Callable[[Doc], tuple[Doc, list[Operation]]]) -> Doc:
+        """Write what becomes of a transfer, and more with it, by what it is at that moment."""
+        for _ in range(_TRIES):
+            doc = await self._stored(id)
+            new, more = change(self._shown(doc))
+            with contextlib.suppress(StaleRevision):  # it advanced
+                stored = await self._store.batch([Replace("transfers", new, doc["_rev"]), *more])
+                return stored[0] or new
+        raise StaleRevision("The transfer changes all the time; try again.")
 
     async def stopped(self, package: Package) -> str:
         """The id of the transfer of a package that has stopped and can be retried, "" if there is none."""
@@ -227,14 +241,13 @@ class Transfers:
             JobUnknown: There is none of this id.
             InvalidTransition: It is done.
         """
-        doc = await self.get(id)
-        advance(TransferState(doc["state"]), TransferState.CANCELLED)
-        stopped = {
-            "state": str(TransferState.CANCELLED),
-            "error": f"cancelled by {actor}",
-            "cancelled_by": actor,
-        }
-        doc = await self._store.replace("transfers", {**doc, **stopped, "updated_at": self._now()})
+
+        def stopped(doc: Doc) -> tuple[Doc, list[Operation]]:
+            state = str(advance(TransferState(doc["state"]), TransferState.CANCELLED))
+            why = {"error": f"cancelled by {actor}", "cancelled_by": actor}
+            return {**doc, "state": state, **why, "updated_at": self._now()}, []
+
+        doc = await self._rewrite(id, stopped)
         live = self._live.get(id)
         if live is not None:
             live.doc = doc
@@ -490,7 +503,8 @@ class Transfers:
         if (
             state is TransferState.PENDING
         ):  # the node stops: the job is there, and goes on after the next start
-            await self._store.batch([Replace("transfers", doc)])
+            with contextlib.suppress(StaleRevision):  # a person canceled it in another process
+                await self._store.batch([Replace("transfers", doc, live.doc.get("_rev"))])
         else:
             await self._holdings.settle(live.package.id, extra=events, transfer=doc)
         if state is TransferState.DONE:

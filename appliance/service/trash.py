@@ -386,7 +386,7 @@ class Trash:
         Nothing is deleted for bytes that would not fit even then.
         """
         async with self._purging:
-            missing = self._blobs.floor + needed - await asyncio.to_thread(self._blobs.free)
+            missing = await self._missing(needed)
             if missing <= 0:
                 return
             now = self._now()
@@ -396,10 +396,16 @@ class Trash:
             if needed and sum(sizes.values()) < missing:
                 return
             for version in versions:
+                # Another process may make room as well; a file system that frees later says too much.
+                missing = min(missing, await self._missing(needed))
                 if missing <= 0:
                     return
                 if version.sha256 in sizes and await self._drop(version, "the disk needs room"):
                     missing -= sizes[version.sha256]
+
+    async def _missing(self, needed: int) -> int:
+        """How many bytes are to be freed for `needed` more."""
+        return self._blobs.floor + needed - await asyncio.to_thread(self._blobs.free)
 
     def ask_for_room(self, loop: asyncio.AbstractEventLoop) -> Callable[[int], None]:
         """`make_room` for threads, as `BlobStore.make_room`: it returns when room was made, or could not be."""

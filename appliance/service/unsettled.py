@@ -27,14 +27,16 @@ class Unsettled:
         self._now = now
 
     async def note(self, package: str, filename: str, reason: str) -> None:
-        """Note that a package could not be settled, and why."""
+        """Note that a package could not be settled, and why.
+
+        Also if that is noted already: whoever settled it before does not remove the note then.
+        """
         id = f"{_PREFIX}{package}"
         old = await self._store.get("notices", id)
-        new: Doc = {"_id": id, "package": package, "filename": filename, "reason": reason}
-        if old is None or any(old[name] != new[name] for name in new):
-            doc = {**new, "since": old["since"] if old is not None else self._now()}
-            with contextlib.suppress(StaleRevision):  # another process noted it
-                await self._store.batch([Replace("notices", doc, old["_rev"] if old is not None else 0)])
+        since = old["since"] if old is not None else self._now()
+        new: Doc = {"_id": id, "package": package, "filename": filename, "reason": reason, "since": since}
+        with contextlib.suppress(StaleRevision):  # another process noted it
+            await self._store.batch([Replace("notices", new, old["_rev"] if old is not None else 0)])
 
     async def remove(self, doc: Doc) -> None:
         """Remove a note whose package was settled, unless it was noted anew."""

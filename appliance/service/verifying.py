@@ -498,7 +498,9 @@ class Verifying:
         wanted = self._wanted().keys() | (await unfollowed(self._store, self._catalogue) if found else set())
         for sha256 in found:
             old = clock - seen[sha256] > self._keep_damaged_ms
-            if sha256 in held or (old and sha256 not in wanted):
+            # Between setting aside and noting so the package is called held: then there is no file in its place.
+            whole = sha256 in held and await asyncio.to_thread(os.path.lexists, self._blobs.path(sha256))
+            if whole or (old and sha256 not in wanted):
                 await self._drop(sha256)
 
     async def _set_aside(self, found: Mapping[str, float], clock: int) -> dict[str, int]:

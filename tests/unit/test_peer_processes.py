@@ -83,6 +83,22 @@ def test_a_peer_that_knows_this_node_again_is_a_source_in_every_process(tmp_path
     run(tmp_path, test)
 
 
+def test_a_row_that_cannot_be_read_keeps_no_request_of_the_peer_from_an_answer(tmp_path: Path) -> None:
+    """A newer version wrote it, say, or a hand."""
+
+    async def test(serving: Peers, _worker: Peers, now: list[int]) -> None:
+        await serving.put(replace(NORTH), [])
+        doc = await serving._store.get("peers", "north")
+        assert doc is not None
+        await serving._store.replace("peers", {**doc, "state": "a later word"})
+        await serving.load()
+        now[0] += 120_000
+        await serving.seen("north")
+        assert serving.is_active("north")
+
+    run(tmp_path, test)
+
+
 def test_calls_that_fail_at_the_same_time_are_one_failure(tmp_path: Path) -> None:
     """Its feed is read, it is told of changes and compared with, all at once: that it is down is not known by that."""
 
