@@ -95,6 +95,11 @@ class SignIn:
             return None
         return doc
 
+    async def _still_holds(self, doc: Doc) -> bool:
+        """Whether the password of an account is the one that was read before it was verified, which takes a while."""
+        now = await self._store.get("accounts", doc["_id"])
+        return now is not None and now["password"] == doc["password"] and not now.get("blocked")
+
     async def _by_hash(self, doc: Doc | None, name: str, password: str, source: tuple[str, str]) -> Principal:
         async with self._passwords.turn:
             remembered = await self._remembered(name, password)
@@ -105,7 +110,7 @@ class SignIn:
             good = await self._passwords.verify(
                 local["password"] if local else self._passwords.dummy, password
             )
-            if good and local is not None:
+            if good and local is not None and await self._still_holds(local):
                 self._throttle.succeeded(source)
                 self._passwords.remember(name, password, account=name, stored=local["password"])
                 return _by_password(local)
