@@ -158,9 +158,10 @@ class Catalogue:
         return self._by_id.get(id)
 
     def _skip(self, doc: Doc, error: WireInvalid) -> None:
-        """An odd view must not hide the others; it is made again from the record. Said once."""
+        """An odd view must not hide the others; a start makes it again from the record. Said once."""
         id = doc["_id"]
-        self._rows[id] = _row(doc)
+        if id not in self._by_id:
+            self._rows[id] = _row(doc)
         if id not in self._skipped:
             self._skipped.add(id)
             log.error(error.message, extra={"action": "package_skipped", "package": id[:200]})

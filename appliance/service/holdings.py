@@ -66,6 +66,7 @@ log = logging.getLogger(__name__)
 
 FILE_THREADS = 4
 _TRIES = 8
+_MANY = 10_000
 SAID_FROM = 64 * 1024 * 1024  #: bytes; a smaller package is here almost before a record says that it arrives
 REASON_LENGTH = 1000  #: characters of a reason that a record tells others
 
@@ -188,8 +189,8 @@ class Holdings:
     async def refresh_nodes(self) -> None:
         """Read again which nodes the network has."""
         async with self._reading_nodes:
-            self._nodes_seq = await self._store.last_sequence("records")
-            self._nodes = {record.id: node_body(record) for record in await self._records.nodes()}
+            seq, records = await self._store.last_sequence("records"), await self._records.nodes()
+            self._nodes, self._nodes_seq = {record.id: node_body(record) for record in records}, seq
 
     async def follow_nodes(self) -> None:
         """Read again which nodes the network has, if another process of this node may have written one since."""
@@ -352,10 +353,8 @@ class Holdings:
         proof: Proof | None,
     ) -> tuple[Package | None, list[str]]:
         """As `settle`; with the ids of packages to settle after it."""
-        old, rev = (
-            self._catalogue.by_id(id),
-            self._catalogue.rev(id),
-        )  # before the record: never a newer one than it
+        # Before the record, so that the view is never newer than it.
+        old, rev = self._catalogue.by_id(id), self._catalogue.rev(id)
         about = await self._about(id)
         record = about.package.record
         if record is None:
@@ -735,7 +734,9 @@ class Holdings:
             The ids of the packages that were served from it or about to be, and of those that could be put back to it.
         """
         with contextlib.suppress(*OUTAGES):  # another process may serve more from it
-            await self._catalogue.load()
+            for doc in await self._store.find("packages", {"held_sha256": sha256}, limit=_MANY):
+                if doc["_rev"] > self._catalogue.rev(doc["_id"]):
+                    await self._catalogue.refresh(doc["_id"])
         waiting: list[str] = []
         if seen is not None and not self._catalogue.holders(sha256):
             waiting = await self._note_damage(

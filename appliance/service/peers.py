@@ -150,7 +150,9 @@ class Peers:
         self._clients: dict[str, PeerClient] = {}
         self._writing = asyncio.Lock()  #: one at a time, so that none of ours is stale
         self._skipped: set[str] = set()  #: rows that cannot be read
-        self.on_up: Callable[[str], None] = lambda _: None  #: called when a peer that was down shows life
+        self.on_up: Callable[[str], None] = lambda _: (
+            None
+        )  #: called when a peer that was no source shows life
         self.on_left: Callable[[], None] = lambda: None  #: called when a registration has ended
 
     async def load(self) -> None:
@@ -176,7 +178,7 @@ class Peers:
             self._forget(new.id)
             self._peers[new.id] = new
         else:
-            _take_over(old, doc)
+            _take_over(old, new)
 
     def _skip(self, id: str, error: Exception) -> None:
         """An odd row must not hide the others; said once."""
@@ -494,26 +496,28 @@ class Peers:
             peer.rev = stored[0]["_rev"] if stored[0] else 0
             self._peers[peer.id] = peer
 
-    async def drop(self, id: str, events: Sequence[Insert]) -> None:
-        """Delete a registration, if it is there, with how far its feed was read."""
-        if id not in self._peers:
-            return
-        async with self._writing:
-            await self._store.batch([Remove("peers", id), *_read_of(id), *events])
-            self._forget(id)
-        self.on_left()
+    async def drop(self, id: str, events: Sequence[Insert], *, only: PeerState | None = None) -> None:
+        """Delete a registration, if it is there, with how far its feed was read; one that was made since stays.
 
-    async def drop_leaving(self, id: str) -> None:
-        """As `drop`, for one that is ending; one that was made meanwhile stays."""
+        Args:
+            id: The peer.
+            events: What is told of it.
+            only: The state that it has to have, if only one will do.
+        """
+        known = self._peers.get(id)
+        if known is None:
+            return
+        read = (Remove("cursors", id), Remove("followers", compared_id(id)))
         async with self._writing:
             for _ in range(_TRIES):
                 doc = await self._store.get("peers", id)
-                if doc is None:
-                    self._forget(id)
-                if doc is None or doc["state"] != PeerState.LEAVING:
-                    break
+                if doc is not None and (_is_another(doc, known) or doc["state"] != (only or doc["state"])):
+                    self._take_in(doc)
+                    return
                 with contextlib.suppress(StaleRevision):
-                    await self._store.batch([Remove("peers", id, doc["_rev"]), *_read_of(id)])
+                    await self._store.batch(
+                        [Remove("peers", id, doc["_rev"] if doc else None), *read, *events]
+                    )
                     self._forget(id)
                     break
         self.on_left()
@@ -576,7 +580,7 @@ class Peers:
                 return
             if doc["_rev"] > peer.rev:
                 try:
-                    _take_over_registration(peer, doc)
+                    _take_over_registration(peer, _from_doc(doc))
                 except (KeyError, TypeError, ValueError) as exc:
                     self._skip(peer.id, exc)
                     return
@@ -584,11 +588,6 @@ class Peers:
                 stored = await self._store.batch([Replace("peers", _to_doc(peer), peer.rev), *events])
                 peer.rev = stored[0]["_rev"] if stored[0] else peer.rev
                 return
-
-
-def _read_of(id: str) -> list[Operation]:
-    """What forgets how far a peer's feed was read, and when it was compared with."""
-    return [Remove("cursors", id), Remove("followers", compared_id(id))]
 
 
 def compared_id(peer: str) -> str:
@@ -661,23 +660,23 @@ def _packages(doc: Doc) -> dict[str, Strikes]:
     return {row.pop("package"): Strikes(**row) for row in rows}
 
 
-def _take_over_registration(peer: Peer, doc: Doc) -> None:
+def _take_over_registration(peer: Peer, stored: Peer) -> None:
     """What another process wrote of the registration; how the peer is doing is known here as well as there."""
     for name in _REGISTRATION:
-        setattr(peer, name, doc[name])
-    peer.state, peer.rev = PeerState(doc["state"]), doc["_rev"]
-    peer.strikes = max(peer.strikes, doc["strikes"])
-    peer.quarantined_until = max(peer.quarantined_until, doc["quarantined_until"])
-    peer.quarantines = max(peer.quarantines, doc.get("quarantines", 0))
-    theirs = _packages(doc)
-    for package in {*peer.packages, *theirs}:
+        setattr(peer, name, getattr(stored, name))
+    peer.state, peer.rev = stored.state, stored.rev
+    peer.strikes = max(peer.strikes, stored.strikes)
+    peer.quarantined_until = max(peer.quarantined_until, stored.quarantined_until)
+    peer.quarantines = max(peer.quarantines, stored.quarantines)
+    for package in {*peer.packages, *stored.packages}:
         ours = peer.packages.get(package, Strikes())
-        peer.packages[package] = max(ours, theirs.get(package, ours), key=lambda one: (one.at, one.count))
+        theirs = stored.packages.get(package, ours)
+        peer.packages[package] = max(ours, theirs, key=lambda one: (one.at, one.count))
 
 
-def _take_over(peer: Peer, doc: Doc) -> None:
-    _take_over_registration(peer, doc)
-    peer.packages = _packages(doc)
+def _take_over(peer: Peer, stored: Peer) -> None:
+    """What another process wrote, of the registration and of how the peer is doing."""
+    _take_over_registration(peer, stored)
+    peer.packages = stored.packages
     for name in _HEALTH:
-        if name in doc:  # an older version wrote fewer
-            setattr(peer, name, doc[name])
+        setattr(peer, name, getattr(stored, name))

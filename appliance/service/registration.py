@@ -270,7 +270,8 @@ class Registrations:
         """The invite that a registration names, and its secret, if it can be used and the secret is known."""
         doc = await self._store.get("invites", message.invite)
         # The same node may try again, because an answer can be lost; not once it was removed here.
-        known = self._peers.find(signer) is not None
+        peer = self._peers.find(signer)
+        known = peer is not None and peer.state is not PeerState.LEAVING
         if (
             doc is None
             or doc["expires_at"] <= self._now()
@@ -380,13 +381,13 @@ class Registrations:
                 "a removed peer could not be told",
                 extra={"action": "leave_untold", "peer": id, "reason": exc.message},
             )
-        await self._peers.drop_leaving(id)
+        await self._peers.drop(id, [], only=PeerState.LEAVING)
 
     async def finish(self) -> None:
         """End what a crash kept from its end: registrations whose peers were being told that they end."""
         for peer in self._peers.all():
             if peer.state is PeerState.LEAVING:
-                await self._peers.drop_leaving(peer.id)
+                await self._peers.drop(peer.id, [], only=PeerState.LEAVING)
 
     async def left(self, id: str, *, by: str = "") -> None:
         """A peer ended the registration, or another node says that the peer is gone for good.
@@ -404,7 +405,7 @@ class Registrations:
             name=peer.name,
             removed_here=False,
         )
-        await self._peers.drop(id, [event])
+        await self._peers.drop(id, [] if peer.state is PeerState.LEAVING else [event])
 
     def _client(self, node: str, url: str, tls_fingerprint: str) -> PeerClient:
         address = PeerAddress(node=node, url=url, tls_fingerprint=tls_fingerprint, ca_file=self._ca_file)

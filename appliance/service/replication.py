@@ -416,10 +416,13 @@ class Replication:
         await self.fill()
 
     async def follow_peers(self) -> None:
-        """Do again what follows from the newest record of each peer: an outage may have lost it."""
+        """Do again what follows from the newest record of each peer: an outage may have lost it.
+
+        One from before the peer joined says nothing: a copy that was put back may have joined, and be older.
+        """
         for peer in self._peers.active_ids():
             record = (await self._records.known(RecordKind.NODE, peer)).record
-            if record is not None:
+            if record is not None and record.at > self._peers.get(peer).joined_at:
                 await self.on_node(record)
 
     async def next_look(self) -> int:

@@ -95,10 +95,11 @@ class SignIn:
             return None
         return doc
 
-    async def _still_holds(self, doc: Doc) -> bool:
-        """Whether the password of an account is the one that was read before it was verified, which takes a while."""
+    async def _unchanged(self, doc: Doc) -> Doc | None:
+        """The account as it is, if its password is the one that was verified, which takes a while."""
         now = await self._store.get("accounts", doc["_id"])
-        return now is not None and now["password"] == doc["password"] and not now.get("blocked")
+        same = now is not None and now["password"] == doc["password"] and not now.get("blocked")
+        return now if same else None
 
     async def _by_hash(self, doc: Doc | None, name: str, password: str, source: tuple[str, str]) -> Principal:
         async with self._passwords.turn:
@@ -110,10 +111,11 @@ class SignIn:
             good = await self._passwords.verify(
                 local["password"] if local else self._passwords.dummy, password
             )
-            if good and local is not None and await self._still_holds(local):
+            account = await self._unchanged(local) if good and local is not None else None
+            if account is not None:
                 self._throttle.succeeded(source)
-                self._passwords.remember(name, password, account=name, stored=local["password"])
-                return _by_password(local)
+                self._passwords.remember(name, password, account=name, stored=account["password"])
+                return _by_password(account)
             locked = self._throttle.failed(source)
         await self._refusals.tell(name, source[1], locked=locked and doc is not None)
         raise NotAuthenticated("Name or password are wrong.")

@@ -187,6 +187,7 @@ class Transfers:
         Raises:
             JobUnknown: There is none of this id.
             InvalidTransition: It runs, or is done.
+            StaleRevision: It changes all the time.
         """
         doc = await self.get(id)
         if "pull" in doc and self.pulls is not None and doc["state"] != TransferState.DONE:
@@ -203,7 +204,7 @@ class Transfers:
             now = self._now()
             return restarted_doc(doc, package, now), [Enqueue(fetch_job(package, now))]
 
-        again(doc)
+        again(doc)  # says why not, before anything is done
         await self._peers.forgive(doc["package"])
         await self._rewrite(id, again)
         log.info(
@@ -240,6 +241,7 @@ class Transfers:
         Raises:
             JobUnknown: There is none of this id.
             InvalidTransition: It is done.
+            StaleRevision: It changes all the time.
         """
 
         def stopped(doc: Doc) -> tuple[Doc, list[Operation]]:
@@ -500,11 +502,12 @@ class Transfers:
                     reason=error,
                 )
             )
-        if (
-            state is TransferState.PENDING
-        ):  # the node stops: the job is there, and goes on after the next start
-            with contextlib.suppress(StaleRevision):  # a person canceled it in another process
-                await self._store.batch([Replace("transfers", doc, live.doc.get("_rev"))])
+        if state is TransferState.PENDING:
+            # The node stops: the job is there, and goes on after the next start; if a person canceled it, that stands.
+            with contextlib.suppress(JobUnknown):  # nothing of it was written yet
+                await self._rewrite(
+                    live.doc["_id"], lambda stored: (stored if cancelled_by_person(stored) else doc, [])
+                )
         else:
             await self._holdings.settle(live.package.id, extra=events, transfer=doc)
         if state is TransferState.DONE:

@@ -1,6 +1,7 @@
 """What two processes of a node, or two tasks of one, do at the same moment: the later of them knows of the earlier."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -18,9 +19,10 @@ from appliance.domain.trash import Keeping
 from appliance.peering.identity import Identity
 from appliance.peering.records import node_body, record_json, sign_record
 from appliance.service.fetch_jobs import transfer_id
+from appliance.service.fetcher import Progress
 from appliance.service.peers import Peer, Peers
 from appliance.service.replication import Replication
-from appliance.service.transfers import Transfers
+from appliance.service.transfers import Live, Transfers
 from appliance.service.unsettled import read_unsettled
 from appliance.service.verified_blobs import VerifiedBlobs
 from appliance.service.verifying import Verifying
@@ -96,21 +98,6 @@ def test_a_record_that_was_read_before_a_newer_one_was_carried_out_undoes_nothin
     run(test)
 
 
-def test_a_view_that_cannot_be_read_is_made_again_with_the_next_change(run: Callable[[Test], None]) -> None:
-    async def test(node: World, _other: World) -> None:
-        package = await node.publish(data=DATA)
-        doc = await node.store.get("packages", package.id)
-        assert doc is not None
-        await node.store.replace("packages", {**doc, "presence": "a later word", "changed_at": node.clock()})
-        await node.catalogue.load()
-        await node.packages.change(package.id, notes="new", actor="jo")
-        found = await node.store.get("packages", package.id)
-        assert found is not None
-        assert found["presence"] == "held"
-
-    run(test)
-
-
 # Nodes
 
 
@@ -140,18 +127,45 @@ def test_nodes_that_were_read_earlier_do_not_take_the_place_of_newer_ones(
     run(test)
 
 
-def test_where_a_peer_is_now_is_not_lost_by_an_outage_after_its_record_was_kept(
+def test_an_outage_while_the_nodes_are_read_only_puts_it_off(
     run: Callable[[Test], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    async def test(node: World, other: World) -> None:
+        package = await node.publish(data=DATA)
+        await node.holdings.refresh_nodes()
+        id = await other.other_holder(package, registered=True)
+
+        async def away() -> list[Record]:
+            raise StoreUnavailable("The database does not answer.")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(node.records, "nodes", away)
+            with pytest.raises(StoreUnavailable):
+                await node.holdings.follow_nodes()
+        await node.holdings.follow_nodes()
+        assert id in node.holdings.nodes
+
+    run(test)
+
+
+@pytest.mark.parametrize("later", [True, False], ids=["a record since it joined", "one from before"])
+def test_where_a_peer_is_now_is_not_lost_by_an_outage_after_its_record_was_kept(
+    run: Callable[[Test], None], monkeypatch: pytest.MonkeyPatch, *, later: bool
+) -> None:
+    """A copy that was put back may have joined: then what its former life said later does not count."""
+
     async def test(node: World, _other: World) -> None:
         peer = Identity.generate()
         peers = Peers(
             store=node.store, identity=node.identity, ca_file="", now=node.clock, jitter=lambda: 0.5
         )
         await peers.put(
-            Peer(id=peer.node_id, key=b"k", url="https://old.example.com", name="n", state=PeerState.ACTIVE),
+            Peer(
+                id=peer.node_id, key=b"k", url="https://old.example.com", name="n", state=PeerState.ACTIVE,
+                joined_at=node.clock() + (0 if later else DAY_MS),
+            ),
             [],
-        )
+        )  # fmt: skip
         rest: dict[str, Any] = {name: SimpleNamespace() for name in ("own", "calls", "supervisor", "twins")}
         replication = Replication(
             store=node.store, records=node.records, catalogue=node.catalogue, holdings=node.holdings,
@@ -180,7 +194,7 @@ def test_where_a_peer_is_now_is_not_lost_by_an_outage_after_its_record_was_kept(
                 await node.intake.take(peer.node_id, [record_json(record)])
         assert peers.get(peer.node_id).url == "https://old.example.com"
         await replication.follow_peers()
-        assert peers.get(peer.node_id).url == "https://new.example.com"
+        assert peers.get(peer.node_id).url == f"https://{'new' if later else 'old'}.example.com"
 
     run(test)
 
@@ -223,6 +237,36 @@ def test_a_cancel_while_the_package_is_settled_stands(
         assert doc is not None
         assert (doc["state"], doc["cancelled_by"]) == ("cancelled", "jo")
         assert node.package().presence is Presence.WAITING
+
+    run(test)
+
+
+def test_a_cancel_stands_when_the_node_stops_before_the_next_chunk(run: Callable[[Test], None]) -> None:
+    """Who sees that a transfer hangs cancels it, and restarts the node."""
+
+    async def test(node: World, _other: World) -> None:
+        package = await node.publish(data=DATA)
+        await node.other_holder(package, registered=True)
+        node.blobs.path(package.body.sha256).unlink()
+        await node.holdings.lost_blob(package.body.sha256, "the file is missing")
+        id = transfer_id(package.id, package.body.sha256)
+        doc = await node.store.get("transfers", id)
+        assert doc is not None
+        others: Any = node.near
+        transfers = Transfers(
+            store=node.store, records=node.records, catalogue=node.catalogue, holdings=node.holdings, peers=others,
+            node_id=node.identity.node_id, now=node.clock,
+        )  # fmt: skip
+        live = Live(
+            doc=await node.store.replace("transfers", {**doc, "state": "fetching"}), package=package,
+            state=TransferState.FETCHING, progress=Progress(sources=[]), unwanted=threading.Event(),
+        )  # fmt: skip
+        transfers._live[id] = live
+        await transfers.cancel(id, actor="jo")
+        await transfers.end(live, TransferState.PENDING)
+        stored = await node.store.get("transfers", id)
+        assert stored is not None
+        assert (stored["state"], stored["cancelled_by"]) == ("cancelled", "jo")
 
     run(test)
 

@@ -93,6 +93,23 @@ def test_a_peer_that_joins_again_meanwhile_is_registered(run: Callable[[Test], N
     run(test)
 
 
+def test_an_end_is_told_once(run: Callable[[Test], None]) -> None:
+    """Also where the peer ends it at the same time."""
+
+    async def test(node: Node) -> None:
+        removing = asyncio.create_task(node.registrations.remove(node.record.id, actor="jo"))
+        async with asyncio.timeout(10):
+            while node.peers.get(node.record.id).state is not PeerState.LEAVING:
+                await asyncio.sleep(0.01)
+        await node.registrations.left(node.record.id)
+        node.told.set()
+        await removing
+        assert await node.events() == ["peer.joined", "peer.left"]
+        assert node.peers.find(node.record.id) is None
+
+    run(test)
+
+
 def test_an_end_that_a_crash_cut_off_is_finished_at_the_start(run: Callable[[Test], None]) -> None:
     async def test(node: Node) -> None:
         id = node.record.id

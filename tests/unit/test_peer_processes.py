@@ -83,6 +83,22 @@ def test_a_peer_that_knows_this_node_again_is_a_source_in_every_process(tmp_path
     run(tmp_path, test)
 
 
+def test_a_row_that_lacks_what_a_later_version_writes_keeps_no_other_from_being_read(tmp_path: Path) -> None:
+    async def test(serving: Peers, worker: Peers, _now: list[int]) -> None:
+        for id in ("north", "south"):
+            await serving.put(replace(NORTH, id=id), [])
+        await worker.load()
+        for id in ("north", "south"):
+            doc = await serving._store.get("peers", id)
+            assert doc is not None
+            del doc["strikes"], doc["_rev"]
+            await serving._store.replace("peers", {**doc, "name": f"new {id}"})
+        await worker.load()
+        assert [peer.name for peer in worker.all()] == ["new north", "new south"]
+
+    run(tmp_path, test)
+
+
 def test_a_row_that_cannot_be_read_keeps_no_request_of_the_peer_from_an_answer(tmp_path: Path) -> None:
     """A newer version wrote it, say, or a hand."""
 
