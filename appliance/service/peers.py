@@ -150,9 +150,8 @@ class Peers:
         self._clients: dict[str, PeerClient] = {}
         self._writing = asyncio.Lock()  #: one at a time, so that none of ours is stale
         self._skipped: set[str] = set()  #: rows that cannot be read
-        self.on_up: Callable[[str], None] = lambda _: (
-            None
-        )  #: called when a peer that was no source shows life
+        #: called when a peer that was no source shows life
+        self.on_up: Callable[[str], None] = lambda _: None
         self.on_left: Callable[[], None] = lambda: None  #: called when a registration has ended
 
     async def load(self) -> None:

@@ -420,9 +420,10 @@ class Replication:
 
         One from before the peer joined says nothing: a copy that was put back may have joined, and be older.
         """
-        for peer in self._peers.active_ids():
-            record = (await self._records.known(RecordKind.NODE, peer)).record
-            if record is not None and record.at > self._peers.get(peer).joined_at:
+        for id in self._peers.active_ids():
+            record = (await self._records.known(RecordKind.NODE, id)).record
+            peer = self._peers.find(id)  # it may have left meanwhile
+            if record is not None and peer is not None and record.at > peer.joined_at:
                 await self.on_node(record)
 
     async def next_look(self) -> int:

@@ -12,7 +12,7 @@ import pytest
 
 from appliance.domain.errors import StoreUnavailable
 from appliance.domain.node import NodeBody
-from appliance.domain.package import Presence
+from appliance.domain.package import Package, Presence
 from appliance.domain.record import Record, RecordKind
 from appliance.domain.states import PeerState, TransferState
 from appliance.domain.trash import Keeping
@@ -26,6 +26,7 @@ from appliance.service.transfers import Live, Transfers
 from appliance.service.unsettled import read_unsettled
 from appliance.service.verified_blobs import VerifiedBlobs
 from appliance.service.verifying import Verifying
+from appliance.store.ports import Doc
 from tests.builders import manifest_of
 
 from .test_other_holders import DATA, World
@@ -59,6 +60,17 @@ def verifying(node: World) -> Verifying:
         store=node.store, catalogue=node.catalogue, blobs=node.blobs, holdings=node.holdings, verified=verified,
         trash=node.trash, now=node.clock, keep_damaged_ms=DAY_MS,
     )  # fmt: skip
+
+
+async def arriving(node: World) -> tuple[Package, Doc]:
+    """A package whose file is missing here, and its transfer from another node."""
+    package = await node.publish(data=DATA)
+    await node.other_holder(package, registered=True)
+    node.blobs.path(package.body.sha256).unlink()
+    await node.holdings.lost_blob(package.body.sha256, "the file is missing")
+    doc = await node.store.get("transfers", transfer_id(package.id, package.body.sha256))
+    assert doc is not None
+    return package, doc
 
 
 def damage(node: World, sha256: str) -> None:
@@ -208,13 +220,8 @@ def test_a_cancel_while_the_package_is_settled_stands(
     """A peer is back, say, and everything that stopped is tried again."""
 
     async def test(node: World, _other: World) -> None:
-        package = await node.publish(data=DATA)
-        await node.other_holder(package, registered=True)
-        node.blobs.path(package.body.sha256).unlink()
-        await node.holdings.lost_blob(package.body.sha256, "the file is missing")
-        id = transfer_id(package.id, package.body.sha256)
-        doc = await node.store.get("transfers", id)
-        assert doc is not None
+        package, doc = await arriving(node)
+        id = doc["_id"]
         await node.store.replace("transfers", {**doc, "state": "stalled"})
         others: Any = node.near
         transfers = Transfers(
@@ -245,13 +252,8 @@ def test_a_cancel_stands_when_the_node_stops_before_the_next_chunk(run: Callable
     """Who sees that a transfer hangs cancels it, and restarts the node."""
 
     async def test(node: World, _other: World) -> None:
-        package = await node.publish(data=DATA)
-        await node.other_holder(package, registered=True)
-        node.blobs.path(package.body.sha256).unlink()
-        await node.holdings.lost_blob(package.body.sha256, "the file is missing")
-        id = transfer_id(package.id, package.body.sha256)
-        doc = await node.store.get("transfers", id)
-        assert doc is not None
+        package, doc = await arriving(node)
+        id = doc["_id"]
         others: Any = node.near
         transfers = Transfers(
             store=node.store, records=node.records, catalogue=node.catalogue, holdings=node.holdings, peers=others,

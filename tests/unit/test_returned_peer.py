@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from appliance.domain.errors import StoreUnavailable
+from appliance.domain.errors import PeerNotFound, StoreUnavailable
 from appliance.jobs.supervisor import Supervisor
 from appliance.service.replication import Replication
 
@@ -75,3 +75,24 @@ def test_an_outage_puts_that_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_at_a_start_nothing_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     assert story(monkeypatch, returned=False) == ["read", "compared"]
+
+
+def test_a_peer_that_leaves_while_its_record_is_read_ends_no_reconciliation() -> None:
+    async def test() -> None:
+        names = ("store", "catalogue", "holdings", "intake", "twins", "identity", "own", "calls")
+        parts: dict[str, Any] = {name: SimpleNamespace() for name in names}
+
+        async def known(*_: object) -> Any:
+            return SimpleNamespace(record=SimpleNamespace(at=1))
+
+        def get(_id: str) -> None:
+            raise PeerNotFound("It left.")
+
+        peers: Any = SimpleNamespace(active_ids=lambda: ["peer"], find=lambda _id: None, get=get)
+        records: Any = SimpleNamespace(known=known)
+        replication = Replication(
+            **parts, peers=peers, records=records, supervisor=Supervisor(now=lambda: 0), now=lambda: 0
+        )
+        await replication.follow_peers()
+
+    asyncio.run(test())
